@@ -1,0 +1,34 @@
+# Each target does all its own set-up. The environment is made once and again whenever the project file changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test fast lint bench clean
+
+demo: $(READY)
+	rm -rf runs/demo
+	$(BIN)/stillhouse run recipes/digits.yaml --out runs/demo
+
+test: $(READY)
+	$(BIN)/pytest -n 2 --dist worksteal
+
+fast: $(READY)
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu"
+
+lint: $(READY)
+	$(BIN)/ruff check stillhouse tests benchmarks
+	$(BIN)/ruff format --check stillhouse tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.run_all
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[vision,onnx,dev]"
+	touch $@

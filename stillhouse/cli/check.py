@@ -1,0 +1,29 @@
+"""``stillhouse check``: what a recipe would do, in a second, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  stillhouse check recipes/digits.yaml
+  stillhouse check my.yaml --set student.train.epochs=50
+"""
+)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run, as for 'run'.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value of the recipe.")
+def check(recipe: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
+    """Check RECIPE and say what it would do: samples, steps, where it writes, which code of yours it would run.
+
+    Nothing is trained, nothing written, none of your code run; models are built only by 'run'.
+    """
+    from stillhouse.recipe.load import load
+    from stillhouse.runner.plan import plan
+
+    for key, value in plan(load(recipe, overrides), out):
+        click.echo(f"{key:<12} {value}")

@@ -1,0 +1,51 @@
+"""``stillhouse``: the verbs, and what becomes of errors.
+
+Exit codes: 0 done; 1 could not go on (a full disk, a diverged loss); 2 the input must be mended; 130 Ctrl-C, after a
+checkpoint. What a person got wrong is told in words, without a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from stillhouse.cli import check, evaluate, export, report, resume, run, schema
+from stillhouse.foundation.errors import Interrupted, StillhouseError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="stillhouse")
+def cli() -> None:
+    """Distil a large trained network into a small, fast one.
+
+    \b
+    stillhouse check recipes/digits.yaml     what would this run do?
+    stillhouse run recipes/digits.yaml       do it
+    stillhouse resume runs/digits            go on after a crash, to the same bits
+    """
+
+
+for verb in (run.run, resume.resume, check.check, schema.schema, evaluate.evaluate, export.export, report.report):
+    cli.add_command(verb)
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except Interrupted as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    except StillhouseError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,126 @@
+"""What a person sees while a run works: bars in a terminal, plain lines elsewhere, the result at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from stillhouse.foundation import events as e
+from stillhouse.foundation.files import read_json
+
+_PLAIN_EVERY_S = 10.0
+
+
+@contextlib.contextmanager
+def shown(folder: Path) -> Iterator[Callable[[e.Event], None]]:
+    """Show the events of a run; when it has ended well, print its result and where to look."""
+    console = Console()
+    console.print(f"run directory: {folder}", highlight=False)
+    if console.is_terminal:
+        bars = Bars(console)
+        with bars.progress:
+            yield bars.hear
+    else:
+        yield Lines(console).hear
+    from stillhouse.report.compare import print_result
+
+    print_result(read_json(folder / "result.json"), folder, console)
+
+
+class Bars:
+    """One bar a phase, with throughput, loss, accuracy and the time left."""
+
+    def __init__(self, console: Console) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._notes: dict[str, dict[str, str]] = {}
+
+    def hear(self, event: e.Event) -> None:
+        """Take one event."""
+        if isinstance(event, e.DataRead):
+            self._update(f"read {event.source}", event.done, event.samples)
+        elif isinstance(event, e.PhaseStarted):
+            self._update(event.phase, event.step, event.steps)
+        elif isinstance(event, e.Progress):
+            self._note(
+                event.phase, speed=f"{_samples_per_s(event):,.0f} samples/s", loss=f"loss {event.losses['total']:.3f}"
+            )
+            self._update(event.phase, event.step)
+        elif isinstance(event, e.Evaluated):
+            self._note(event.phase, accuracy=f"{100 * event.accuracy:.1f} %")
+        else:
+            _say_if_remarkable(event, self.progress.console)
+
+    def _note(self, phase: str, **parts: str) -> None:
+        self._notes.setdefault(phase, {}).update(parts)
+
+    def _update(self, name: str, done: int, total: int | None = None) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self.progress.add_task(name[:12], total=total, completed=done, note="")
+        note = ", ".join(self._notes.get(name, {}).values())
+        self.progress.update(self._tasks[name], completed=done, note=note)
+
+
+class Lines:
+    """A line at each start, each epoch's end that is worth one, and each end."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._steps = 0
+        self._said = time.monotonic()
+        self._speed = 0.0
+        self._loss = 0.0
+        self._begun = (0, time.monotonic())
+
+    def hear(self, event: e.Event) -> None:
+        """Take one event."""
+        if isinstance(event, e.PhaseStarted):
+            self._steps, self._begun, self._said = event.steps, (event.step, time.monotonic()), time.monotonic()
+            self._say(f"{event.phase}: from step {event.step:,} to {event.steps:,}")
+        elif isinstance(event, e.Progress):
+            self._speed, self._loss = _samples_per_s(event), event.losses["total"]
+            if time.monotonic() - self._said >= _PLAIN_EVERY_S:
+                self._said = time.monotonic()
+                self._say(
+                    f"{event.phase}: step {event.step:,}/{self._steps:,}, loss {self._loss:.3f}, "
+                    f"{self._speed:,.0f} samples/s, {self._left_s(event.step):,.0f} s left"
+                )
+        elif isinstance(event, e.Evaluated) and event.step == self._steps:
+            self._say(f"{event.phase}: validation accuracy {100 * event.accuracy:.2f} %")
+        elif isinstance(event, e.PhaseFinished):
+            self._say(f"{event.phase}: done in {event.seconds:.1f} s, {self._speed:,.0f} samples/s")
+        else:
+            _say_if_remarkable(event, self._console)
+
+    def _left_s(self, step: int) -> float:
+        first, since = self._begun
+        return (self._steps - step) * (time.monotonic() - since) / max(step - first, 1)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def _samples_per_s(event: e.Progress) -> float:
+    busy = sum(value for name, value in event.seconds.items() if name in ("data", "teacher", "step"))
+    return event.samples / busy if busy else 0.0
+
+
+def _say_if_remarkable(event: e.Event, console: Console) -> None:
+    if isinstance(event, e.Warned):
+        console.print(f"warning: {event.message}", style="yellow", highlight=False, soft_wrap=True)
+    elif isinstance(event, e.CheckpointRefused):
+        console.print(
+            f"{event.phase}: {event.reason}; using the one before", style="yellow", highlight=False, soft_wrap=True
+        )

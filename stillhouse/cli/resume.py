@@ -1,0 +1,31 @@
+"""``stillhouse resume``: go on with a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  stillhouse resume runs/digits
+"""
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+def resume(folder: Path) -> None:
+    """Go on with the run in FOLDER, in the middle of an epoch if need be.
+
+    However often a run is stopped or killed, it ends in the same student, to the last bit, as a run that never was
+    (on the same kind of device, with the same versions). A recipe that was changed meanwhile is refused.
+    """
+    from stillhouse.runner.rundir import open_run
+
+    open_run(folder)
+    from stillhouse.cli.progress import shown
+
+    with shown(folder) as listener:
+        from stillhouse.runner.run import resume as go_on
+
+        go_on(folder, [listener])

@@ -1,0 +1,40 @@
+"""``stillhouse run``: a recipe from its start to its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  stillhouse run recipes/digits.yaml
+  stillhouse run recipes/digits.yaml --out runs/demo
+  stillhouse run my.yaml --set student.train.epochs=50 --set seed=1
+"""
+)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the run. Default: runs/NAME, numbered if taken."
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value of the recipe.")
+def run(recipe: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
+    """Train, distil, compare, export: all that RECIPE says.
+
+    Ctrl-C writes a checkpoint; 'stillhouse resume' goes on from there, or from wherever a crash left the run.
+    """
+    from stillhouse.recipe.load import load
+
+    loaded = load(recipe, overrides)
+    from stillhouse.cli.progress import shown
+    from stillhouse.runner.rundir import RunDir, free_folder
+
+    folder = out if out is not None else free_folder(loaded.name)
+    with RunDir(folder).held():
+        RunDir(folder).begin(loaded)
+    with shown(folder) as listener:
+        from stillhouse.runner.run import resume
+
+        resume(folder, [listener])

@@ -1,0 +1,204 @@
+"""From the recipe's data section to sources, splits and decoded tables.
+
+``survey`` opens the sources and cuts the splits, torch-free and without decoding more than one sample: what
+``check`` says. ``open_data`` goes on and decodes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillhouse.data.decode import Form
+from stillhouse.data.digits import DigitsSource
+from stillhouse.data.folder import FolderSource
+from stillhouse.data.mapped import MappedSource
+from stillhouse.data.parquet import ParquetSource
+from stillhouse.data.source import Source, Splits
+from stillhouse.data.splits import check_labels, cut
+from stillhouse.data.table import Table, build_table, first_form
+from stillhouse.foundation.errors import DataError
+from stillhouse.foundation.files import digest_json
+from stillhouse.foundation.functions import load_function
+from stillhouse.recipe import recipe as r
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the data are, before decoding. ``test`` is ``train`` itself where the source has no test split."""
+
+    train: Source
+    test: Source
+    splits: Splits
+    class_names: tuple[str, ...]
+    form: Form
+    digest: str
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The decoded data. Sample ids of ``splits`` count in ``table``, those of the test split in ``test_table``."""
+
+    survey: Survey
+    splits: Splits
+    table: Table
+    test_table: Table
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """[N] labels by training sample id."""
+        return self.survey.train.labels
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The stories of all samples that were left out."""
+        tables = [self.table] if self.test_table is self.table else [self.table, self.test_table]
+        return tuple(reason for table in tables for reason in table.reasons)
+
+
+def open_sources(section: r.DataSection, live: tuple[Any, Any] | None) -> tuple[Source, Source | None]:
+    """The training source and, where there is one of its own, the test source.
+
+    Args:
+        live: (train, test or None) datasets for a source of kind ``live``.
+    """
+    source = section.source
+    if isinstance(source, r.DigitsSource):
+        return DigitsSource(), None
+    if isinstance(source, r.ParquetSource):
+        files = [Path(path) for path in (source.train, source.test) if path]
+        tables = [ParquetSource(file, source.image, source.label) for file in files]
+        return tables[0], tables[1] if len(tables) > 1 else None
+    if isinstance(source, r.FolderSource):
+        train = FolderSource(Path(source.train))
+        return train, FolderSource(Path(source.test), train.class_names) if source.test else None
+    if isinstance(source, r.FunctionSource):
+        made = [MappedSource(_made(each), each.rpartition(":")[2]) for each in (source.train, source.test) if each]
+        return made[0], made[1] if len(made) > 1 else None
+    if live is None:
+        raise DataError(
+            "this recipe's data were handed over from Python: go on with stillhouse.distill(..., resume=True)"
+        )
+    return MappedSource(live[0], "train"), MappedSource(live[1], "test") if live[1] is not None else None
+
+
+def survey(section: r.DataSection, seed: int, live: tuple[Any, Any] | None = None) -> Survey:
+    """Open the sources, check labels, cut the splits.
+
+    Raises:
+        DataError: anything wrong that can be seen without decoding all of it.
+    """
+    train, test = open_sources(section, live)
+    names = _class_names(train, test)
+    check_labels(train.labels, len(names), train.name)
+    if test is not None:
+        check_labels_of_test(test, len(names))
+    everything = np.arange(len(train.labels))
+    stays, test_ids = (
+        cut(everything, train.labels, section.test_fraction, seed, "test")
+        if test is None
+        else (everything, np.arange(len(test.labels)))
+    )
+    train_ids, validation_ids = cut(stays, train.labels, section.validation_fraction, seed, "validation")
+    splits = Splits(train_ids, validation_ids, test_ids)
+    form = first_form(train, section.size_px, section.channels)
+    _check_views(section, form)
+    identity = [train.digest, test.digest if test else None, form.shape, section.size_px, section.validation_fraction]
+    digest = digest_json([*identity, section.test_fraction if test is None else None, section.bad_samples])
+    return Survey(train, test or train, splits, names, form, digest)
+
+
+def open_data(found: Survey, section: r.DataSection, scratch: Path, tell: Callable[[str, int, int], None]) -> Data:
+    """Decode everything.
+
+    Args:
+        scratch: folder for what does not fit into memory.
+        tell: called with (source's name, samples done, samples in all).
+
+    Raises:
+        DataError: an unreadable sample (``bad_samples: stop``), or too few are left.
+    """
+    tables: dict[int, Table] = {}
+    for source in (found.train, found.test):
+        if id(source) not in tables:
+            tables[id(source)] = build_table(
+                source,
+                form=found.form,
+                resize=section.size_px is not None,
+                skip=section.bad_samples == "skip",
+                memory_max_bytes=section.memory_max_mb * 2**20,
+                scratch=scratch,
+                threads=1 if isinstance(source, MappedSource) else os.cpu_count() or 1,
+                tell=lambda done, count, name=source.name: tell(name, done, count),  # type: ignore[misc]
+            )
+    table, test_table = tables[id(found.train)], tables[id(found.test)]
+    splits = Splits(
+        np.setdiff1d(found.splits.train, table.skipped),
+        np.setdiff1d(found.splits.validation, table.skipped),
+        np.setdiff1d(found.splits.test, test_table.skipped),
+    )
+    for name in ("train", "validation", "test"):
+        if len(getattr(splits, name)) == 0:
+            raise DataError(f"no readable sample is left in the {name} split; first: {(*table.reasons, '?')[0]}")
+    return Data(found, splits, table, test_table)
+
+
+def channel_statistics(
+    rows: NDArray[Any], sample_ids: NDArray[np.int64], image: bool
+) -> tuple[list[float], list[float]]:
+    """Mean and deviation of (up to 20,000 of) a split: per channel of value / 255 for images, else overall."""
+    chosen = rows[sample_ids[:20000]]
+    if not image:
+        return [float(chosen.mean(dtype=np.float64))], [max(float(chosen.std(dtype=np.float64)), 1e-6)]
+    count = chosen.shape[0] * chosen.shape[2] * chosen.shape[3]
+    total = chosen.sum(axis=(0, 2, 3), dtype=np.int64)
+    squares = sum((part.astype(np.int64) ** 2).sum(axis=(0, 2, 3)) for part in np.array_split(chosen, 20))
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-8))
+    return [round(float(m) / 255, 6) for m in mean], [max(round(float(d) / 255, 6), 1e-6) for d in deviation]
+
+
+def check_labels_of_test(test: Source, classes: int) -> None:
+    """Test labels must be classes of the training data; not every class need be there."""
+    wrong = (test.labels < 0) | (test.labels >= classes)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"{test.describe(row)} has label {test.labels[row]}; the training data have classes 0..{classes - 1}"
+        )
+
+
+def _class_names(train: Source, test: Source | None) -> tuple[str, ...]:
+    if train.class_names:
+        return train.class_names
+    count = int(train.labels.max(initial=-1)) + 1
+    return tuple(str(label) for label in range(count))
+
+
+def _check_views(section: r.DataSection, form: Form) -> None:
+    if not form.image and len(form.shape) != 3 and (section.crop_px or section.augment != r.AugmentSection()):
+        raise DataError(f"samples of shape {form.shape} are no images: remove data.augment and data.crop_px")
+    if not form.image and section.augment.colour:
+        raise DataError("data.augment.colour wants 8-bit images; these samples are floating-point")
+    if section.crop_px and any(c > s for c, s in zip(section.crop_px, form.shape[1:], strict=True)):
+        raise DataError(f"data.crop_px {section.crop_px} is larger than the images ({form.shape[1:]})")
+
+
+def _made(reference: str) -> Any:
+    try:
+        return load_function(reference)()
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{reference} raised {type(error).__name__}: {error}") from error

@@ -1,0 +1,132 @@
+"""ONNX: export through torch's dynamo exporter, and proof that it answers like the checkpoint.
+
+The graph takes the raw batch, any number of rows, and holds the student's own normalisation. Needs the extra ``onnx``.
+Exporting takes 3 to 20 s, most of it importing the exporter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stillhouse.data.batch import Batch
+from stillhouse.foundation.errors import ModelError, StillhouseError
+from stillhouse.foundation.files import write_atomic
+from stillhouse.models.interface import Interface
+from stillhouse.models.network import Network
+
+_LARGEST_RELATIVE = 1e-3
+_RUNS = 50
+
+
+def check_onnx_installed() -> None:
+    """Raise early what a missing extra would raise late.
+
+    Raises:
+        ModelError: onnx, onnxscript or onnxruntime is missing.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript
+    except ImportError as error:
+        raise ModelError(f"ONNX export needs {error.name}: pip install 'stillhouse[onnx]'") from error
+    del onnx, onnxruntime, onnxscript
+
+
+def export_onnx(network: Network, interface: Interface, path: Path) -> None:
+    """Write one ``.onnx`` file with weights inside, input ``input``, output ``logits``, dynamic batch.
+
+    Raises:
+        ModelError: the exporter can't trace the model; its reason is in the message.
+    """
+    check_onnx_installed()
+    network = network.eval()
+    sample = interface.zeros(2, network.device)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet("torch.onnx"):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network,
+                (sample,),
+                dynamo=True,
+                input_names=["input"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+    except Exception as error:
+        raise ModelError(f"the student can't be exported to ONNX: {type(error).__name__}: {error}") from error
+    assert program is not None
+    write_atomic(path, program.model_proto.SerializeToString())
+
+
+def verify_onnx(path: Path, network: Network, batches: Iterable[Batch]) -> dict[str, Any]:
+    """Run the file and the checkpoint on the same real samples.
+
+    Returns:
+        file, bytes, latency_ms (median, one sample, one thread), largest_difference of any logit, agreement of the
+        top class (0..1), samples compared.
+
+    Raises:
+        StillhouseError: they differ by more than 1e-3 of the largest logit: the file is not the student.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    largest, scale, agreed, count = 0.0, 0.0, 0, 0
+    row = None
+    for batch in batches:
+        inputs = batch.inputs.numpy()
+        row = inputs[:1] if row is None else row
+        theirs: Any = session.run(["logits"], {"input": inputs})[0]
+        with torch.no_grad():
+            ours = network(batch.inputs.to(network.device)).cpu().numpy()
+        largest = max(largest, float(np.abs(theirs - ours).max()))
+        scale = max(scale, float(np.abs(ours).max()))
+        agreed += int((theirs.argmax(1) == ours.argmax(1)).sum())
+        count += len(ours)
+    if not largest <= _LARGEST_RELATIVE * max(scale, 1.0):
+        raise StillhouseError(f"{path} answers differently from the checkpoint: by {largest:.3g} of {scale:.3g}")
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "latency_ms": _latency_ms(session, row),
+        "largest_difference": largest,
+        "agreement": agreed / count,
+        "samples": count,
+    }
+
+
+def _latency_ms(session: Any, row: Any) -> float:
+    readings: list[float] = []
+    for number in range(_RUNS + 3):
+        before = time.perf_counter()
+        session.run(["logits"], {"input": row})
+        if number >= 3:
+            readings.append(time.perf_counter() - before)
+    return statistics.median(readings) * 1000
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Any:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,81 @@
+"""``student.safetensors`` and ``student.json``: the student, and all that is needed to build it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import nn
+
+from stillhouse.foundation.errors import ModelError, RunDirError
+from stillhouse.foundation.files import read_json, sha256, write_atomic, write_json
+from stillhouse.models.build import build, wrap
+from stillhouse.models.interface import Interface
+from stillhouse.models.network import Network
+from stillhouse.models.weights import load_into, read_weights, split_network, weights_bytes
+from stillhouse.recipe.architectures import ModelSection, Normalisation
+
+_FORMAT = 1
+_ANY = Normalisation(mean=(0.0,), std=(1.0,))
+
+
+def save_student(
+    folder: Path, network: Network, section: ModelSection, interface: Interface, class_names: Sequence[str]
+) -> None:
+    """Write both files, the JSON last: a folder with a JSON holds a whole student."""
+    data = weights_bytes(network)
+    write_atomic(folder / "student.safetensors", data)
+    description = {
+        "format": _FORMAT,
+        "weights": "student.safetensors",
+        "sha256": sha256(data),
+        "model": section.model_copy(update={"weights": None}).model_dump(mode="json"),
+        "input": {"shape": list(interface.shape), "dtype": "uint8" if interface.image else "float32"},
+        "class_names": list(class_names),
+    }
+    write_json(folder / "student.json", description)
+
+
+def load_student(folder: Path | str, module: nn.Module | None = None) -> Network:
+    """The student of a finished run, in evaluation mode, on the CPU.
+
+    It takes raw batches: uint8 images [B, C, H, W] (or float32 of the data's shape), and normalises by itself.
+
+    Args:
+        folder: of the run.
+        module: of the student's architecture, where the student was a module of your own (``stillhouse.distill``).
+
+    Raises:
+        RunDirError: no student there (the run has not finished), or files damaged.
+        ModelError: the architecture can't be built here.
+    """
+    folder = Path(folder)
+    if not (folder / "student.json").exists():
+        raise RunDirError(
+            f"{folder} holds no student: is it a run, and has it finished ('stillhouse resume {folder}')?"
+        )
+    description = read_json(folder / "student.json")
+    path = folder / description["weights"]
+    if not path.exists() or sha256(path.read_bytes()) != description["sha256"]:
+        raise RunDirError(f"{path} is missing or does not match the checksum in student.json")
+    interface = student_interface(folder)
+    try:
+        section = ModelSection.model_validate(description["model"])
+    except ValidationError as error:
+        raise ModelError(f"{folder / 'student.json'}: {error.errors()[0]['msg']}") from error
+    state = read_weights(path)
+    if module is not None:
+        _, stored = split_network(state)
+        network = wrap(module, interface, stored or _ANY, section.size_px, section.channels)
+    else:
+        network = build(section, interface, _ANY, 0, "student")
+    load_into(network, state, str(path))
+    return network.eval()
+
+
+def student_interface(folder: Path) -> Interface:
+    """What the student of a run takes and answers."""
+    description = read_json(folder / "student.json")
+    takes = description["input"]
+    return Interface(tuple(takes["shape"]), takes["dtype"] == "uint8", len(description["class_names"]))

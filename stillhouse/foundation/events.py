@@ -1,0 +1,195 @@
+"""What happened in a run, as typed events: one JSON object a line, appended, readable while it grows.
+
+A killed run may leave a torn last line and, after a resume, a few steps told twice; :func:`read_events`
+drops the first and keeps the later telling of the second. Listeners (the progress bar, a live page) get the same
+events as the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stillhouse.foundation.errors import StorageError
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """A process took the run up. ``resumed`` is false only for the first one."""
+
+    process_id: int
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class DataRead:
+    """Samples of a source decoded so far."""
+
+    source: str
+    done: int
+    samples: int
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    """A phase begins or goes on: training of the teacher, the student, a control, or export."""
+
+    phase: str
+    step: int = 0
+    steps: int = 0
+    batch_size: int = 0
+
+
+@dataclass(frozen=True)
+class PhaseFinished:
+    """A phase ended well; seconds and energy of the process that ended it. ``joules`` is None where unavailable."""
+
+    phase: str
+    seconds: float
+    joules: float | None
+    energy_source: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Training, every few steps.
+
+    ``losses``: the mean of each part of the objective since the last event, unweighted, and ``total``, the
+    weighted sum. ``seconds`` by what they went to (``data``, ``teacher``, ``step``), since the last event.
+    """
+
+    phase: str
+    step: int
+    epoch: float
+    losses: Mapping[str, float]
+    learning_rate: float
+    seconds: Mapping[str, float]
+    samples: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Accuracy (0..1) and mean cross-entropy (nats) on a split, after ``step`` steps."""
+
+    phase: str
+    step: int
+    epoch: float
+    split: str
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class CheckpointWritten:
+    """A checkpoint is safely on disk."""
+
+    phase: str
+    step: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CheckpointRefused:
+    """A checkpoint was damaged and an older one was used."""
+
+    phase: str
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SamplesSkipped:
+    """Samples that could not be read, left out because the recipe says ``bad_samples: skip``."""
+
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something a person should look at; the run goes on."""
+
+    message: str
+
+
+Event = (
+    RunStarted
+    | DataRead
+    | PhaseStarted
+    | PhaseFinished
+    | Progress
+    | Evaluated
+    | CheckpointWritten
+    | CheckpointRefused
+    | SamplesSkipped
+    | Warned
+)
+
+
+@dataclass
+class EventLog:
+    """Appends events to a file and tells the listeners."""
+
+    path: Path
+    listeners: list[Callable[[Event], None]] = field(default_factory=list)
+
+    def emit(self, event: Event) -> None:
+        """Append one event.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        record = {"time": round(time.time(), 3), "event": type(event).__name__, **_plain(event)}
+        try:
+            with self.path.open("ab") as file:
+                file.write(json.dumps(record).encode() + b"\n")
+        except OSError as error:
+            raise StorageError(f"could not append to {self.path}: {error.strerror or error}") from error
+        for listener in self.listeners:
+            listener(event)
+
+    def mend_tail(self) -> None:
+        """Cut off a torn last line, so that what is appended next starts a line of its own."""
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole != len(data):
+            os.truncate(self.path, whole)
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """All events of a run in order; where a resumed phase told steps again, their later telling only."""
+    if not path.exists():
+        return []
+    kept: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record["event"] == "PhaseStarted":
+            kept = [each for each in kept if not _told_again(each, record)]
+        kept.append(record)
+    return kept
+
+
+def _told_again(record: dict[str, Any], started: dict[str, Any]) -> bool:
+    """Whether a record is about steps that the phase, started (again) at ``started``, will tell anew."""
+    about_steps = record["event"] in ("Progress", "Evaluated")
+    return about_steps and record["phase"] == started["phase"] and record["step"] > started["step"]
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for each in dataclasses.fields(event):
+        value = getattr(event, each.name)
+        values[each.name] = dict(value) if isinstance(value, Mapping) else value
+    return values

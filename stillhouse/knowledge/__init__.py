@@ -1,0 +1,1 @@
+"""What a student may ask of a teacher, and who answers. Students see nothing else of a teacher."""

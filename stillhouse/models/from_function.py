@@ -1,0 +1,52 @@
+"""Models made by a person's own function (``file.py:function``)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from stillhouse.foundation.errors import ModelError
+from stillhouse.foundation.functions import load_function
+
+
+def build_from_function(reference: str, options: dict[str, Any], offers: dict[str, Any]) -> nn.Module:
+    """Call the function with ``options`` and those of ``offers`` that it has parameters for; options win.
+
+    Args:
+        reference: ``/absolute/path.py:function``; a class does as well.
+
+    Raises:
+        RecipeError: the file can't be loaded.
+        ModelError: the function raised, or the answer is not an ``nn.Module``.
+    """
+    function = load_function(reference)
+    try:
+        model = function(**{**_accepted(function, offers), **options})
+    except Exception as error:  # anything a person's code may raise
+        place = _place(error, reference.rpartition(":")[0])
+        raise ModelError(f"{reference} raised {type(error).__name__}: {error}{place}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{reference} returned {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _accepted(function: Callable[..., Any], offers: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+        return offers
+    keywords = {each.name for each in parameters if each.kind is not inspect.Parameter.POSITIONAL_ONLY}
+    return {name: value for name, value in offers.items() if name in keywords}
+
+
+def _place(error: Exception, path: str) -> str:
+    """The last line of the person's own file that the error passed."""
+    lines = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == path:
+            lines.append(traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return f" (line {lines[-1]})" if lines else ""

@@ -1,0 +1,1 @@
+"""The recipe: plain frozen data that says a whole run. No torch here."""

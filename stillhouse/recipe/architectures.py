@@ -1,0 +1,96 @@
+"""Which model: one of the zoo with its options, a timm model, or your own function."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
+
+from stillhouse.foundation.errors import nearest
+from stillhouse.recipe.section import InputPath, Section, function_reference
+
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=6)]
+
+
+class ResNetOptions(Section):
+    """Basic blocks (arXiv 1512.03385): ``blocks`` in each stage; the width doubles from stage to stage."""
+
+    width: PositiveInt = 16
+    blocks: Widths = (1, 1, 1)
+
+
+class VGGOptions(Section):
+    """3x3 convolutions with batch norm (arXiv 1409.1556), ``blocks`` in each stage, a pooling between."""
+
+    width: PositiveInt = 16
+    blocks: Widths = (2, 2, 2)
+
+
+class MobileNetOptions(Section):
+    """Inverted bottlenecks with depthwise convolutions (arXiv 1801.04381)."""
+
+    width: PositiveInt = 16
+    blocks: Widths = (1, 2, 2)
+    expansion: PositiveInt = 4
+
+
+class MLPOptions(Section):
+    """Fully connected layers on the flattened input."""
+
+    hidden: tuple[PositiveInt, ...] = (64,)
+
+
+ZOO_OPTIONS: dict[str, type[Section]] = {
+    "resnet": ResNetOptions,
+    "vgg": VGGOptions,
+    "mobilenet": MobileNetOptions,
+    "mlp": MLPOptions,
+}
+
+
+class Normalisation(Section):
+    """What a model was trained to see: (value / 255 - mean) / std for images, (value - mean) / std otherwise."""
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+
+
+class ModelSection(Section):
+    """A model and how it wants its input."""
+
+    arch: str = Field(description="resnet | vgg | mobilenet | mlp | timm:NAME | file.py:function")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
+    weights: InputPath | None = Field(None, description=".safetensors, or a state dict saved by torch.save")
+    normalise: Literal["auto"] | Normalisation = Field(
+        "auto", description="auto: what timm or the weights say, else the mean and deviation of the training split"
+    )
+    size_px: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="height and width the model wants; default: those of the view"
+    )
+    channels: Literal[1, 3] | None = Field(None, description="channels the model wants; default: those of the data")
+
+    @field_validator("arch")
+    @classmethod
+    def _known(cls, arch: str) -> str:
+        if arch in ZOO_OPTIONS or arch == "live" or (arch.startswith("timm:") and len(arch) > 5):
+            return arch
+        if ".py:" in arch:
+            return function_reference(arch)
+        raise ValueError(
+            f"unknown architecture '{arch}': {nearest(arch, ZOO_OPTIONS)} (also timm:NAME and file.py:function)"
+        )
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        """Complete and check the options of a zoo model, so that the run's recipe says all of them."""
+        known = ZOO_OPTIONS.get(self.arch)
+        if known is not None:
+            try:
+                complete = known(**self.options)
+            except ValidationError as error:
+                first = error.errors()[0]
+                key = ".".join(str(part) for part in first["loc"])
+                hint = nearest(key, known.model_fields) if first["type"] == "extra_forbidden" else first["msg"]
+                raise ValueError(f"options of {self.arch}: '{key}': {hint}") from error
+            self.options.update(complete.model_dump(mode="json"))
+        return self

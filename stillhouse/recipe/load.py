@@ -1,0 +1,200 @@
+"""From YAML to a :class:`Recipe`: every complaint names file, line, key and the mend.
+
+Plain YAML only: object tags are refused, a key written twice is an error. ``--set a.b=c`` replaces one
+value, parsed as YAML. Errors of one recipe are told all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from stillhouse.foundation.errors import RecipeError, nearest
+from stillhouse.recipe.recipe import Recipe, as_dict
+
+Location = tuple[str | int, ...]
+
+
+def load(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a YAML file.
+        overrides: ``a.b=c`` each, applied in order.
+
+    Raises:
+        RecipeError: file missing, broken YAML, unknown key, wrong type, impossible combination.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path}: there is no such recipe") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} can't be read: {error}") from error
+    return parse(text, overrides, name=str(path))
+
+
+def parse(text: str, overrides: Iterable[str] = (), name: str = "recipe") -> Recipe:
+    """Like :func:`load`, from the text itself; ``name`` stands for the file in messages."""
+    lines: dict[Location, int] = {}
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = _plain(node, (), lines, name) if node is not None else {}
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise RecipeError(f"{name}:{mark.line + 1 if mark else '?'}: broken YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name}: broken YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{name}:1: a recipe is a mapping of sections, not {type(values).__name__}")
+    for override in overrides:
+        _override(values, override, lines)
+    return validate(values, name, lines)
+
+
+def validate(values: dict[str, Any], name: str = "recipe", lines: dict[Location, int] | None = None) -> Recipe:
+    """Check plain values against the recipe's sections."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        messages = [_explain(each, values, name, lines or {}) for each in error.errors()]
+        raise RecipeError("\n".join(dict.fromkeys(messages))) from error
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, complete; ``parse(dump(r)) == r``."""
+    return yaml.safe_dump(as_dict(recipe), sort_keys=False, allow_unicode=True, width=110)
+
+
+def differences(before: Any, after: Any, at: str = "") -> list[str]:
+    """What differs between two plain values, as ``key: old -> new`` lines."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [
+            line
+            for key in dict.fromkeys([*before, *after])
+            for line in differences(before.get(key), after.get(key), f"{at}.{key}" if at else str(key))
+        ]
+    return [] if before == after else [f"{at}: {before} -> {after}"]
+
+
+def _plain(node: yaml.Node, at: Location, lines: dict[Location, int], name: str) -> Any:
+    """Nodes to plain values, noting the line of each."""
+    lines[at] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        _refuse_tag(node, "tag:yaml.org,2002:map", name)
+        values: dict[Any, Any] = {}
+        for key_node, value_node in node.value:
+            key = _plain(key_node, (*at, "?"), lines, name)
+            if not isinstance(key, str | int | float | bool):
+                raise RecipeError(f"{name}:{key_node.start_mark.line + 1}: a key must be a plain word")
+            key = str(key)
+            if key in values:
+                raise RecipeError(f"{name}:{key_node.start_mark.line + 1}: '{key}' is written twice")
+            values[key] = _plain(value_node, (*at, key), lines, name)
+            lines[(*at, key)] = key_node.start_mark.line + 1
+        return values
+    if isinstance(node, yaml.SequenceNode):
+        _refuse_tag(node, "tag:yaml.org,2002:seq", name)
+        return [_plain(child, (*at, index), lines, name) for index, child in enumerate(node.value)]
+    if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+        _refuse_tag(node, "", name)
+    return yaml.SafeLoader("").construct_object(node, deep=True)
+
+
+def _refuse_tag(node: yaml.Node, plain: str, name: str) -> None:
+    if node.tag != plain:
+        raise RecipeError(
+            f"{name}:{node.start_mark.line + 1}: the tag '{node.tag}' makes an object: a recipe holds plain values only"
+        )
+
+
+def _override(values: dict[str, Any], override: str, lines: dict[Location, int]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {override}: write it as section.key=value")
+    parts = key.strip().split(".")
+    section: Any = values
+    for part in parts[:-1]:
+        if section.get(part) is None:
+            section[part] = {}
+        section = section[part]
+        if not isinstance(section, dict):
+            raise RecipeError(f"--set {override}: '{part}' is a value, not a section")
+    try:
+        section[parts[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: '{text}' is not a YAML value") from error
+    for at in [at for at in lines if at[: len(parts)] == tuple(parts)]:
+        del lines[at]
+
+
+def _explain(error: Any, values: Any, name: str, lines: dict[Location, int]) -> str:
+    location = _without_tags(error["loc"], values)
+    key = ".".join(str(part) for part in location) or "recipe"
+    known = next((lines[location[:end]] for end in range(len(location), 0, -1) if location[:end] in lines), None)
+    where = f"{name}:{known}" if known is not None else name
+    if error["type"] == "extra_forbidden":
+        siblings = _fields_at(Recipe, location[:-1], values)
+        return f"{where}: unknown key '{key}': {nearest(str(location[-1]), siblings)}"
+    if error["type"] == "missing":
+        return f"{where}: '{key}' is missing"
+    if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        expected = error.get("ctx", {}).get("expected_tags", "")
+        return f"{where}: '{key}.kind' must be one of {expected}" if expected else f"{where}: '{key}' needs a 'kind'"
+    message = error["msg"].removeprefix("Value error, ")
+    given = "" if error["type"] == "value_error" or isinstance(error["input"], dict) else f", not {error['input']!r}"
+    return f"{where}: '{key}': {message}{given}"
+
+
+def _without_tags(location: Sequence[str | int], values: Any) -> Location:
+    """Drop the names of union members that pydantic puts into a location."""
+    kept: list[str | int] = []
+    for index, part in enumerate(location):
+        missing_key = index == len(location) - 1 and isinstance(part, str) and isinstance(values, dict)
+        child = _child(values, part)
+        if child is not None or (missing_key and part != values.get("kind")):
+            kept.append(part)
+            values = child
+    return tuple(kept)
+
+
+def _child(values: Any, part: str | int) -> Any:
+    if isinstance(values, dict):
+        return values.get(part)
+    return values[part] if isinstance(values, list) and isinstance(part, int) and part < len(values) else None
+
+
+def _fields_at(model: type[BaseModel], location: Location, values: Any) -> set[str]:
+    """Names of the keys that a section at ``location`` knows."""
+    models: list[type[BaseModel]] = [model]
+    for part in location:
+        values = _child(values, part)
+        if isinstance(part, int):
+            continue
+        models = [
+            found
+            for each in models
+            if part in each.model_fields
+            for found in _models_in(each.model_fields[part].annotation)
+        ]
+    chosen = [m for m in models if isinstance(values, dict) and _kind(m) in (None, values.get("kind"))] or models
+    return {field for each in chosen for field in each.model_fields}
+
+
+def _kind(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation)[0] if field is not None else None
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Annotated, Union, UnionType, tuple):
+        return [model for each in get_args(annotation) for model in _models_in(each)]
+    return []

@@ -1,0 +1,238 @@
+"""Every section of a recipe: the vocabulary of the system, in the order a person reads it.
+
+All values are plain and frozen; a variant is ``recipe.model_copy(update=...)``. Units are the last
+word of a name (``_px``, ``_s``, ``_epochs``); a number without a unit is a ratio or a count.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from stillhouse.recipe.architectures import ZOO_OPTIONS, ModelSection
+from stillhouse.recipe.section import FunctionReference, InputPath, Section
+
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class DigitsSource(Section):
+    """scikit-learn's bundled handwritten digits: 1,797 grey images of 8x8, ten classes."""
+
+    kind: Literal["digits"]
+
+
+class ParquetSource(Section):
+    """A Parquet file whose rows hold an encoded image and a class number."""
+
+    kind: Literal["parquet"]
+    train: InputPath
+    test: InputPath | None = None
+    image: str = Field("image", description="column of encoded images: bytes, or a struct with a field 'bytes'")
+    label: str = Field("label", description="column of class numbers, 0 and up")
+
+
+class FolderSource(Section):
+    """A folder with one sub-folder of images for each class."""
+
+    kind: Literal["folder"]
+    train: InputPath
+    test: InputPath | None = None
+
+
+class FunctionSource(Section):
+    """Any map-style dataset (``__len__`` and ``__getitem__`` -> (sample, label)) made by your own function."""
+
+    kind: Literal["function"]
+    train: FunctionReference
+    test: FunctionReference | None = None
+
+
+class LiveSource(Section):
+    """Datasets handed over from Python; only ``stillhouse.distill`` can start or resume such a run."""
+
+    kind: Literal["live"]
+
+
+Source = Annotated[
+    DigitsSource | ParquetSource | FolderSource | FunctionSource | LiveSource, Field(discriminator="kind")
+]
+
+
+class AugmentSection(Section):
+    """How a view differs from its sample. Every choice is a function of (seed, sample id, view)."""
+
+    pad_px: NonNegativeInt = Field(0, description="crop at random after padding each side with zeros")
+    flip: bool = Field(False, description="mirror left and right with probability 1/2")
+    colour: Ratio = Field(0.0, description="strength of random brightness, contrast and saturation")
+    erase: Ratio = Field(0.0, description="probability of erasing a random rectangle")
+
+
+class DataSection(Section):
+    """Where samples come from, how they are cut into splits, and which views of them are seen."""
+
+    source: Source
+    size_px: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="height and width every image is brought to; default: the size of the first image"
+    )
+    crop_px: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="height and width of a view; cut at random in training, from the centre otherwise"
+    )
+    channels: Literal[1, 3] | None = Field(None, description="grey or RGB; default: as the first image")
+    validation_fraction: Fraction = Field(0.1, description="of the training samples, cut by seed, by class")
+    test_fraction: Fraction = Field(0.2, description="of all samples; used only where the source has no test split")
+    augment: AugmentSection = AugmentSection()
+    views: PositiveInt | None = Field(
+        None, description="number of different views of a sample; epoch e uses view e mod views; default: no limit"
+    )
+    bad_samples: Literal["stop", "skip"] = Field("stop", description="what to do with an unreadable sample")
+    memory_max_mb: PositiveInt = Field(1024, description="decoded samples beyond this go to a memory-mapped file")
+
+
+class SGD(Section):
+    """Stochastic gradient descent with momentum."""
+
+    kind: Literal["sgd"]
+    learning_rate: PositiveFloat = 0.1
+    momentum: Ratio = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegativeFloat = 5e-4
+
+
+class AdamW(Section):
+    """Adam with decoupled weight decay (arXiv 1711.05101)."""
+
+    kind: Literal["adamw"]
+    learning_rate: PositiveFloat = 1e-3
+    betas: tuple[Ratio, Ratio] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 0.05
+
+
+Optimizer = Annotated[SGD | AdamW, Field(discriminator="kind")]
+
+
+class TrainSection(Section):
+    """One training: of a teacher, a student, a control. The learning rate warms up, then follows a cosine to zero."""
+
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = Field(128, description="samples a step of the optimiser, over all micro-batches")
+    accumulate: PositiveInt = Field(1, description="micro-batches a step; must divide batch_size")
+    optimizer: Optimizer = SGD(kind="sgd")
+    warmup_epochs: NonNegativeFloat = 1.0
+    clip_norm: PositiveFloat | None = Field(None, description="largest L2 norm of all gradients together")
+    label_smoothing: Ratio = 0.0
+    ema_decay: Fraction | None = Field(
+        None, description="keep an exponential moving average of the weights, and use it"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="fp16 needs a GPU")
+    channels_last: bool = False
+    compile: bool = Field(False, description="torch.compile the step; costs 10 to 60 s once")
+    loss_ratio_max: PositiveFloat = Field(50.0, description="stop when the loss exceeds this times its first value")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} is more than epochs {self.epochs}")
+        return self
+
+
+class TeacherSection(Section):
+    """The teacher: given by ``model.weights``, or trained first by ``train``."""
+
+    model: ModelSection
+    train: TrainSection | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of its answers; fp16 needs a GPU")
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        zoo = self.model.arch in ZOO_OPTIONS
+        if zoo and self.model.weights is None and self.train is None:
+            raise ValueError("the teacher has neither 'model.weights' nor 'train': its answers would be random")
+        return self
+
+
+class StudentSection(Section):
+    """The student to train."""
+
+    model: ModelSection
+    train: TrainSection = TrainSection()
+
+
+class KDTerm(Section):
+    """Soft targets: T^2 KL(teacher || student) at temperature T (arXiv 1503.02531)."""
+
+    weight: NonNegativeFloat = 0.9
+    temperature: PositiveFloat = 4.0
+
+
+class FeatureTerm(Section):
+    """Mean squared error between a teacher's and a student's activations, through a learned 1x1 adapter."""
+
+    teacher: str = Field(description="name of a module of the teacher")
+    student: str = Field(description="name of a module of the student")
+    weight: PositiveFloat = 1.0
+
+
+class ObjectiveSection(Section):
+    """The student's loss: a weighted sum of its parts, each logged apart."""
+
+    cross_entropy: NonNegativeFloat = Field(0.1, description="weight of the loss on the labels")
+    kd: KDTerm | None = KDTerm()
+    features: tuple[FeatureTerm, ...] = ()
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if self.cross_entropy == 0 and (self.kd is None or self.kd.weight == 0) and not self.features:
+            raise ValueError("every part of the objective has weight 0: there is nothing to learn")
+        return self
+
+
+class ControlSection(Section):
+    """The same student without the teacher, same budget: did distillation help?"""
+
+    seeds: NonNegativeInt = Field(
+        1, description="controls to train; beyond 1, as many distilled students are trained for the comparison"
+    )
+
+
+class CheckpointSection(Section):
+    """How much work a crash may cost."""
+
+    every_s: NonNegativeFloat = Field(60.0, description="seconds of training between checkpoints; 0: every step")
+    keep: Annotated[int, Field(ge=2)] = Field(2, description="checkpoints kept of each training")
+
+
+class ComputeSection(Section):
+    """The hardware. ``auto`` is resolved when a run starts and written into its recipe."""
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    threads: PositiveInt | Literal["auto"] = Field("auto", description="CPU threads; part of what fixes results")
+
+
+class ExportSection(Section):
+    """What is made of the student after training, besides ``student.safetensors``."""
+
+    onnx: bool = Field(False, description="export to ONNX and check it on real samples; needs the extra 'onnx'")
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the folder under runs/")
+    seed: NonNegativeInt = 0
+    data: DataSection
+    teacher: TeacherSection
+    student: StudentSection
+    objective: ObjectiveSection = ObjectiveSection()
+    control: ControlSection = ControlSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    compute: ComputeSection = ComputeSection()
+    export: ExportSection = ExportSection()
+
+
+def as_dict(recipe: Recipe) -> dict[str, object]:
+    """The recipe as plain JSON values, complete with its defaults."""
+    return recipe.model_dump(mode="json")

@@ -1,0 +1,100 @@
+"""One self-contained page for a run: ``report.html``, readable from a phone to a printout, in light and dark.
+
+No script, no link to anywhere: the page can be mailed. The same run directory gives the same bytes, so the page may be
+written again at any time. The template is ``report.html.j2`` with ``report.css.j2``; both travel in the package.
+Cost: about 1.5 s, most of it importing and running matplotlib; 60 to 100 kB.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stillhouse.foundation.files import write_atomic
+from stillhouse.report import words
+from stillhouse.report.compare import key_figures, rows
+from stillhouse.report.compare import verdict as verdict_sentence
+from stillhouse.report.draw import Drawing
+from stillhouse.report.numbers import dig
+from stillhouse.report.plots import draw_accuracy, draw_learning_rate, draw_losses, draw_throughput
+from stillhouse.report.read import Run, read_run
+from stillhouse.report.timebar import draw_time
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_UNITS = re.compile(r"(?<=[\d.]) (?=(%|points|[kMGT]?B|[kMGT]J?|J|ms|µs|s|min|h)\b|%)")
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into a run directory, atomically; returns its path.
+
+    Raises:
+        RunDirError: not the directory of a run.
+        StorageError: the disk refused.
+    """
+    page = render(read_run(folder))
+    path = folder / "report.html"
+    write_atomic(path, page)
+    return path
+
+
+def render(run: Run) -> str:
+    """The page as text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["glue"] = glue
+    return environment.get_template("report.html.j2").render(_values(run))
+
+
+def glue(text: str) -> str:
+    """Keep a number and its unit on one line."""
+    return _UNITS.sub("\N{NO-BREAK SPACE}", text)
+
+
+def _values(run: Run) -> dict[str, Any]:
+    result = run.result or {}
+    verdict, fine_print, tone = words.headline(run)
+    python, commands = words.usage(run)
+    learning = [draw_accuracy(run), draw_losses(run), draw_learning_rate(run)]
+    timing = [draw_time(run), draw_throughput(run)]
+    return {
+        "name": str(dig(result, "name") or run.folder.resolve().name),
+        "method": str(dig(result, "method") or ""),
+        "finished": run.result is not None,
+        "verdict": verdict,
+        "fine_print": fine_print,
+        "sentence": verdict_sentence(result) if run.result is not None else verdict,
+        "tone": tone,
+        "key_figures": key_figures(result),
+        "rows": rows(result) if run.result is not None else [],
+        "has_control": dig(result, "control") is not None,
+        "learning": [_mark(drawing) for drawing in learning if drawing],
+        "timing": [_mark(drawing) for drawing in timing if drawing],
+        "speed": words.speed(run),
+        "costs": words.costs(run),
+        "exported": words.exported(run),
+        "python": python,
+        "commands": commands,
+        "warnings": words.warnings(run),
+        "data": words.data(run),
+        "recipe": run.recipe,
+        "environment": words.mapping(run, "environment"),
+        "digests": words.mapping(run, "digests"),
+    }
+
+
+def _mark(drawing: Drawing) -> tuple[Drawing, Markup]:
+    """The figure, and its SVG as markup: made by us, texts in it escaped by matplotlib."""
+    from markupsafe import Markup
+
+    return drawing, Markup(drawing.svg)

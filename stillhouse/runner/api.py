@@ -1,0 +1,102 @@
+"""The Python API: a recipe, or your own modules and datasets, to a distilled student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from stillhouse.export.weights import load_student
+from stillhouse.foundation.errors import RunDirError
+from stillhouse.models.network import Network
+from stillhouse.recipe.load import load, validate
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner import run as runs
+from stillhouse.runner.materials import Live
+from stillhouse.runner.rundir import RunDir, free_folder
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run.
+
+    Attributes:
+        folder: the run directory.
+        result: what ``result.json`` holds.
+        student: the student, in evaluation mode, on the CPU; takes raw batches.
+    """
+
+    folder: Path
+    result: dict[str, Any]
+    student: Network
+
+    @property
+    def verdict(self) -> str:
+        """Whether distillation helped, in words."""
+        return str(self.result["verdict"]["words"])
+
+
+def run(recipe: Recipe | Mapping[str, Any] | Path | str, out: Path | str | None = None) -> Finished:
+    """Run a recipe from its start to its end.
+
+    Args:
+        recipe: a path of a YAML file, plain values, or a :class:`Recipe`.
+        out: folder of the run; default ``runs/NAME``, numbered if taken.
+
+    Raises:
+        StillhouseError: see ``stillhouse.foundation.errors``.
+    """
+    if isinstance(recipe, str | Path):
+        recipe = load(recipe)
+    elif not isinstance(recipe, Recipe):
+        recipe = validate(dict(recipe))
+    folder = Path(out) if out is not None else free_folder(recipe.name)
+    return Finished(folder, runs.run(recipe, folder), load_student(folder))
+
+
+def distill(
+    teacher: nn.Module,
+    student: nn.Module | Callable[[], nn.Module],
+    data: Any,
+    *,
+    test: Any = None,
+    out: Path | str | None = None,
+    resume: bool = False,
+    **sections: Any,
+) -> Finished:
+    """Distil your own teacher into your own student on your own data.
+
+    Args:
+        teacher: trained; normalised inputs [B, C, H, W] (or [B, *shape]) -> logits [B, K]. Not changed.
+        student: a module (every student starts from its weights; not changed) or a function that makes a fresh one.
+        data: a map-style dataset of (sample, label): PIL images, uint8 arrays or float arrays.
+        test: the same for the test split; default: a fifth of ``data``, cut by seed.
+        out: folder of the run; default ``runs/distill``, numbered if taken.
+        resume: go on with the run in ``out``; give the same arguments as when it began.
+        **sections: the recipe's other sections as plain values, e.g. ``seed=1``,
+            ``objective={"kd": {"temperature": 2}}``, ``control={"seeds": 3}``, ``train={"epochs": 30}`` (short for the
+            student's), ``teacher_options={"normalise": {"mean": [...], "std": [...]}}`` and ``student_options`` likewise.
+
+    Raises:
+        StillhouseError: see ``stillhouse.foundation.errors``.
+    """
+    live = Live(teacher, student, data, test)
+    values: dict[str, Any] = {"name": "distill", **sections}
+    train = values.pop("train", {})
+    values["teacher"] = {"model": {"arch": "live", **values.pop("teacher_options", {})}}
+    values["student"] = {"model": {"arch": "live", **values.pop("student_options", {})}, "train": train}
+    values["data"] = {"source": {"kind": "live"}, **values.get("data", {})}
+    recipe = validate(values, "distill")
+    if resume:
+        if out is None:
+            raise RunDirError("resume=True needs out: the folder of the run to go on with")
+        result = runs.resume(Path(out), live=live)
+        folder = RunDir(Path(out)).path
+    else:
+        folder = Path(out) if out is not None else free_folder(recipe.name)
+        result = runs.run(recipe, folder, live=live)
+    module = student if isinstance(student, nn.Module) else student()
+    return Finished(folder, result, load_student(folder, module))

@@ -1,0 +1,70 @@
+"""What a run stands on: versions, hardware, digests of the files it names; and ``auto`` turned into values."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stillhouse.foundation.files import sha256_file
+from stillhouse.models.placement import check_precision, resolve_device
+from stillhouse.recipe.recipe import FunctionSource, Recipe
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with every ``auto`` of ``compute`` turned into what it means here.
+
+    Raises:
+        ModelError: a device or precision that is not to be had here.
+    """
+    device = resolve_device(recipe.compute.device)
+    threads = cores() if recipe.compute.threads == "auto" else recipe.compute.threads
+    check_precision(recipe.teacher.precision, device, "teacher.precision")
+    check_precision(recipe.student.train.precision, device, "student.train.precision")
+    if recipe.teacher.train is not None:
+        check_precision(recipe.teacher.train.precision, device, "teacher.train.precision")
+    compute = recipe.compute.model_copy(update={"device": str(device), "threads": threads})
+    return recipe.model_copy(update={"compute": compute})
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def named_files(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 of every file of weights or code that the recipe names (the data have a digest of their own)."""
+    models = {"teacher.model": recipe.teacher.model, "student.model": recipe.student.model}
+    files = {f"{key}.weights": model.weights for key, model in models.items()}
+    code = {f"{key}.arch": model.arch for key, model in models.items() if ".py:" in model.arch}
+    if isinstance(recipe.data.source, FunctionSource):
+        code["data.source.train"] = recipe.data.source.train
+    files |= {key: reference.rpartition(":")[0] for key, reference in code.items()}
+    return {key: sha256_file(Path(file)) for key, file in files.items() if file}
+
+
+def versions() -> dict[str, Any]:
+    """Software and hardware, for the result and the report."""
+    return {
+        "stillhouse": version("stillhouse"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": cores(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return platform.processor() or platform.machine()

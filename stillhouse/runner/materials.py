@@ -1,0 +1,126 @@
+"""What a run works with: data, models, device. Made from the recipe, or handed over from Python."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from stillhouse.data.batch import Batch
+from stillhouse.data.open import Data, Survey, channel_statistics
+from stillhouse.data.order import Order
+from stillhouse.data.stream import Stream, plain_batches
+from stillhouse.data.views import view_shape
+from stillhouse.foundation.seeding import subseed
+from stillhouse.models.build import build, check_answer, wrap
+from stillhouse.models.interface import Interface
+from stillhouse.models.network import Network
+from stillhouse.recipe.architectures import ModelSection, Normalisation
+from stillhouse.recipe.recipe import Recipe, TrainSection
+
+_EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a Python caller hands over instead of naming it in a recipe.
+
+    Attributes:
+        teacher: a trained module; normalised inputs [B, C, H, W] -> logits [B, K].
+        student: a module whose weights every student starts from, or a function that makes a fresh one.
+        train, test: map-style datasets; ``test`` may be None.
+    """
+
+    teacher: nn.Module
+    student: nn.Module | Callable[[], nn.Module]
+    train: Any
+    test: Any = None
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Everything that the phases of a run share."""
+
+    recipe: Recipe
+    data: Data
+    interface: Interface
+    statistics: Normalisation
+    device: torch.device
+    live: Live | None
+
+    def teacher(self) -> Network:
+        """The teacher with the weights its recipe names, else freshly initialised. Not yet on the device.
+
+        Raises:
+            ModelError: it can't be built or does not fit the data.
+        """
+        section = self.recipe.teacher.model
+        if section.arch == "live" and self.live is not None:
+            return self._wrapped(copy.deepcopy(self.live.teacher), section, "teacher")
+        return build(section, self.interface, self.statistics, subseed(self.recipe.seed, "teacher"), "teacher")
+
+    def student(self, number: int) -> Network:
+        """The initial student of one seed; student and control of a number start from the same weights."""
+        section, seed = self.recipe.student.model, subseed(self.recipe.seed, "student", number)
+        if section.arch == "live" and self.live is not None:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                given = self.live.student
+                module = copy.deepcopy(given) if isinstance(given, nn.Module) else given()
+            return self._wrapped(module, section, "student")
+        return build(section, self.interface, self.statistics, seed, "student")
+
+    def stream(self, settings: TrainSection, number: int) -> Stream:
+        """Training batches; ``number`` fixes the order, while views are the same for everybody."""
+        data, section = self.data, self.recipe.data
+        order = Order(data.splits.train, subseed(self.recipe.seed, "student order", number), section.views)
+        return Stream(
+            data.table,
+            data.labels,
+            order,
+            batch_size=settings.batch_size,
+            seed=self.recipe.seed,
+            augment=section.augment,
+            crop_px=section.crop_px,
+        )
+
+    def validation(self) -> Iterator[Batch]:
+        """The validation split as it is."""
+        data = self.data
+        return plain_batches(
+            data.table, data.labels, data.splits.validation, _EVALUATION_BATCH, self.recipe.data.crop_px
+        )
+
+    def test(self) -> Iterator[Batch]:
+        """The test split as it is: read once, at the end."""
+        data = self.data
+        labels = data.survey.test.labels
+        return plain_batches(data.test_table, labels, data.splits.test, _EVALUATION_BATCH, self.recipe.data.crop_px)
+
+    def _wrapped(self, module: nn.Module, section: ModelSection, role: str) -> Network:
+        normalise = self.statistics if section.normalise == "auto" else section.normalise
+        network = wrap(module, self.interface, normalise, section.size_px, section.channels)
+        check_answer(network, self.interface, role)
+        return network
+
+
+def interface_of(survey: Survey, recipe: Recipe) -> Interface:
+    """What the data offer a model: the form of a view, and the number of classes."""
+    return Interface(view_shape(survey.form.shape, recipe.data.crop_px), survey.form.image, survey.classes)
+
+
+def gather(recipe: Recipe, data: Data, live: Live | None) -> Materials:
+    """Join recipe and decoded data."""
+    mean, std = channel_statistics(data.table.rows, data.splits.train, data.table.form.image)
+    return Materials(
+        recipe,
+        data,
+        interface_of(data.survey, recipe),
+        Normalisation(mean=tuple(mean), std=tuple(std)),
+        torch.device(recipe.compute.device),
+        live,
+    )

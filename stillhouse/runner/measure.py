@@ -1,0 +1,140 @@
+"""The end of a run: the test split read once, costs measured, everything put into ``result.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillhouse.foundation.events import read_events
+from stillhouse.foundation.files import digest_json
+from stillhouse.models.cost import measure_cost
+from stillhouse.models.network import Network
+from stillhouse.models.weights import weights_digest
+from stillhouse.recipe.recipe import as_dict
+from stillhouse.runner.environment import versions
+from stillhouse.runner.materials import Materials
+from stillhouse.runner.rundir import RunDir
+from stillhouse.runner.verdict import accuracy_interval, judge
+from stillhouse.students.evaluate import evaluate
+
+FORMAT = 1
+
+
+def measure(
+    materials: Materials,
+    folder: RunDir,
+    teacher: Network,
+    students: Sequence[Network],
+    controls: Sequence[Network],
+    exported: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The whole result as plain values."""
+    right = {name: [_correct(materials, each) for each in arm] for name, arm in _arms(teacher, students, controls)}
+    verdict = judge(right["student"], right["control"])
+    events = read_events(folder.events)
+    recipe, survey, splits = materials.recipe, materials.data.survey, materials.data.splits
+    return {
+        "format": FORMAT,
+        "method": "distill",
+        "name": recipe.name,
+        "teacher": {**_row(materials, teacher, right["teacher"]), "trained_here": recipe.teacher.train is not None},
+        "student": {**_row(materials, students[0], right["student"]), "seeds": _accuracies(right["student"])},
+        "control": _control(right["control"]),
+        "verdict": asdict(verdict),
+        "throughput": throughput(events, "student"),
+        "energy": _energy(events),
+        "wall_s": round(_wall_s(events), 3),
+        "phase_s": {phase: round(sum(throughput(events, phase)["seconds"].values()), 3) for phase in _phases(events)},
+        "digests": {
+            "student_weights": weights_digest(students[0]),
+            "teacher_weights": weights_digest(teacher),
+            "data": survey.digest,
+            "recipe": digest_json(as_dict(recipe)),
+        },
+        "export": {"onnx": exported},
+        "data": {
+            "name": survey.train.name,
+            "train": len(splits.train),
+            "validation": len(splits.validation),
+            "test": len(splits.test),
+            "classes": list(survey.class_names),
+            "shape": list(materials.interface.shape),
+            "skipped": len(materials.data.skipped),
+        },
+        "environment": {**versions(), "device": recipe.compute.device, "threads": recipe.compute.threads},
+        "warnings": list(dict.fromkeys(event["message"] for event in events if event["event"] == "Warned")),
+    }
+
+
+def throughput(events: Sequence[dict[str, Any]], phase: str) -> dict[str, Any]:
+    """Where a training's time went.
+
+    ``starved_share``: of the time between steps and in them, the part in which the student had no batch or no
+    knowledge yet; evaluation and checkpoints don't count. ``teacher_idle_share``: of the same time, the part in
+    which the teacher did nothing. Steps that a crash made the run repeat count once.
+    """
+    told = [event for event in events if event["event"] == "Progress" and event["phase"] == phase]
+    seconds: dict[str, float] = {}
+    for event in told:
+        for name, value in event["seconds"].items():
+            seconds[name] = seconds.get(name, 0.0) + value
+    waiting = seconds.get("data", 0.0) + seconds.get("teacher", 0.0)
+    training = waiting + seconds.get("step", 0.0)
+    samples = sum(event["samples"] for event in told)
+    return {
+        "samples_per_s": round(samples / training, 1) if training else None,
+        "starved_share": round(waiting / training, 4) if training else None,
+        "teacher_idle_share": round(1 - seconds.get("teacher", 0.0) / training, 4) if training else None,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
+
+
+def _arms(
+    teacher: Network, students: Sequence[Network], controls: Sequence[Network]
+) -> tuple[tuple[str, Sequence[Network]], ...]:
+    return ("teacher", [teacher]), ("student", students), ("control", controls)
+
+
+def _correct(materials: Materials, network: Network) -> NDArray[np.bool_]:
+    return evaluate(network, materials.test(), materials.device).correct
+
+
+def _row(materials: Materials, network: Network, right: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
+    low, high = accuracy_interval(right[0])
+    accuracy = {"accuracy": float(right[0].mean()), "accuracy_low": low, "accuracy_high": high}
+    return accuracy | asdict(measure_cost(network, materials.interface))
+
+
+def _control(right: Sequence[NDArray[np.bool_]]) -> dict[str, Any] | None:
+    accuracies = _accuracies(right)
+    return {"accuracy": float(np.mean(accuracies)), "seeds": accuracies} if accuracies else None
+
+
+def _accuracies(right: Sequence[NDArray[np.bool_]]) -> list[float]:
+    return [float(each.mean()) for each in right]
+
+
+def _phases(events: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(event["phase"] for event in events if event["event"] == "Progress"))
+
+
+def _energy(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    finished = [event for event in events if event["event"] == "PhaseFinished"]
+    known = [event["joules"] for event in finished if event["joules"] is not None]
+    source = finished[-1]["energy_source"] if finished else "unavailable: nothing was trained"
+    return {"joules": round(sum(known), 1) if known and len(known) == len(finished) else None, "source": source}
+
+
+def _wall_s(events: Sequence[dict[str, Any]]) -> float:
+    """Seconds in which a process worked on the run: pauses between a crash and the resume are left out."""
+    total, start, last = 0.0, None, 0.0
+    for event in sorted(events, key=lambda each: each["time"]):
+        if event["event"] == "RunStarted":
+            total += last - start if start is not None else 0.0
+            start = event["time"]
+        last = event["time"]
+    return total + (last - start if start is not None else 0.0)

@@ -1,0 +1,128 @@
+"""The trainings of a run, one after the other: teacher, students, controls.
+
+A phase is done when its weights file is there; a run taken up again skips it, and continues the one that has
+checkpoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from stillhouse.foundation.energy import EnergyMeter
+from stillhouse.foundation.events import Event, PhaseFinished
+from stillhouse.foundation.files import write_atomic
+from stillhouse.foundation.seeding import subseed
+from stillhouse.knowledge.source import InlineSource, KnowledgeSource, NoKnowledge
+from stillhouse.models.network import Network
+from stillhouse.models.taps import shapes
+from stillhouse.models.weights import load_into, read_weights, weights_bytes
+from stillhouse.recipe.recipe import TrainSection
+from stillhouse.runner.materials import Materials
+from stillhouse.runner.rundir import RunDir
+from stillhouse.runner.signals import Signals
+from stillhouse.students.checkpoint import Checkpoints
+from stillhouse.students.evaluate import Evaluation, evaluate
+from stillhouse.students.fit import FitContext, fit
+from stillhouse.students.objective import LABELS_ONLY, Objective
+from stillhouse.teachers.engine import Teacher
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains a phase to its weights file."""
+
+    materials: Materials
+    folder: RunDir
+    emit: Callable[[Event], None]
+    signals: Signals
+
+    def teacher(self) -> Network:
+        """The trained teacher: as given, or trained now."""
+        settings = self.materials.recipe.teacher.train
+        network = self.materials.teacher()
+        if settings is None:
+            return network.to(self.materials.device)
+        objective = Objective(LABELS_ONLY, settings.label_smoothing)
+        return self.train("teacher", network, NoKnowledge(), objective, settings, seed_number=0)
+
+    def student(self, number: int, teacher: Network) -> Network:
+        """A distilled student; number 0 is the one delivered."""
+        recipe, network = self.materials.recipe, self.materials.student(number)
+        objective = self.objective(network, teacher, number)
+        engine = Teacher(teacher, objective.ask, self.materials.device, recipe.teacher.precision)
+        with contextlib.closing(engine):
+            source: KnowledgeSource = InlineSource(engine.answer) if objective.ask else NoKnowledge()
+            return self.train(student_phase(number), network, source, objective, recipe.student.train, number)
+
+    def control(self, number: int) -> Network:
+        """The same student, from the same weights, in the same order, without the teacher."""
+        settings = self.materials.recipe.student.train
+        objective = Objective(LABELS_ONLY, settings.label_smoothing)
+        network = self.materials.student(number)
+        return self.train(f"control-{number}", network, NoKnowledge(), objective, settings, number)
+
+    def objective(self, student: Network, teacher: Network, number: int) -> Objective:
+        """The recipe's objective for these two networks.
+
+        Raises:
+            ModelError: a feature term names an unknown module, or two that can't be compared.
+        """
+        recipe, interface = self.materials.recipe, self.materials.interface
+        terms = recipe.objective.features
+        with torch.random.fork_rng():
+            torch.manual_seed(subseed(recipe.seed, "adapters", number))
+            return Objective(
+                recipe.objective,
+                recipe.student.train.label_smoothing,
+                shapes(student, [term.student for term in terms], interface),
+                shapes(teacher, [term.teacher for term in terms], interface),
+            )
+
+    def train(
+        self,
+        phase: str,
+        network: Network,
+        source: KnowledgeSource,
+        objective: Objective,
+        settings: TrainSection,
+        seed_number: int,
+    ) -> Network:
+        """Train, or take the weights of a phase that is done."""
+        self.signals.check(f"before {phase}")
+        weights = self.folder.weights(phase)
+        if weights.exists():
+            load_into(network, read_weights(weights), str(weights))
+            return network.to(self.materials.device)
+        started, meter, recipe = time.monotonic(), EnergyMeter(), self.materials.recipe
+        keep = recipe.checkpoint
+        checkpoints = Checkpoints(self.folder.checkpoints(phase), phase, keep.every_s, keep.keep, self.emit)
+        context = FitContext(
+            phase=phase,
+            seed=subseed(recipe.seed, phase, "steps"),
+            device=self.materials.device,
+            emit=self.emit,
+            checkpoints=checkpoints,
+            evaluate=self.validate,
+            interrupted=self.signals.asked,
+        )
+        result = fit(network, source, self.materials.stream(settings, seed_number), objective, settings, context)
+        write_atomic(weights, weights_bytes(result))
+        checkpoints.clear()
+        energy = meter.read()
+        self.emit(PhaseFinished(phase, time.monotonic() - started, energy.joules, energy.source))
+        return result
+
+    def validate(self, network: nn.Module) -> Evaluation:
+        """Accuracy on the validation split."""
+        return evaluate(network, self.materials.validation(), self.materials.device)
+
+
+def student_phase(number: int) -> str:
+    """``student`` for the one delivered, ``student-1`` and on for its twins."""
+    return "student" if number == 0 else f"student-{number}"

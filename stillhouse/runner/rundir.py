@@ -1,0 +1,126 @@
+"""The run directory: the one hand-over between a run and everything that reads it.
+
+recipe.yaml        the whole recipe, ``auto`` resolved; a run is there from the moment this file is
+run.json           what the run began with: the same recipe, versions, digests of its inputs
+events.jsonl       what happened
+checkpoints/PHASE/ while a phase trains
+weights/PHASE.safetensors   when it is done
+student.safetensors, student.json, student.onnx   the student, ready to use
+result.json        the answer, for machines;  report.html  for people
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stillhouse.foundation.errors import RunDirError
+from stillhouse.foundation.files import folder_lock, read_json, remove_leftovers, write_atomic, write_json
+from stillhouse.recipe.load import differences, dump, load
+from stillhouse.recipe.recipe import Recipe, as_dict
+
+_FORMAT = 1
+
+
+class RunDir:
+    """Paths and rules of one run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.manifest = path / "run.json"
+        self.events = path / "events.jsonl"
+        self.result = path / "result.json"
+        self.report = path / "report.html"
+
+    def checkpoints(self, phase: str) -> Path:
+        """Folder of a phase's checkpoints."""
+        return self.path / "checkpoints" / phase
+
+    def weights(self, phase: str) -> Path:
+        """A phase's final weights; there as soon as the phase is done."""
+        return self.path / "weights" / f"{phase}.safetensors"
+
+    def has_run(self) -> bool:
+        """Whether a run was begun here."""
+        return self.recipe.exists()
+
+    def begin(self, recipe: Recipe) -> None:
+        """Make this the directory of a new run; call it under :func:`held`.
+
+        Raises:
+            RunDirError: see :func:`check_free`.
+        """
+        self.check_free()
+        write_atomic(self.recipe, dump(recipe))
+
+    def check_free(self) -> None:
+        """Refuse a folder that holds a run, or anything else.
+
+        Raises:
+            RunDirError: what it holds and what to do.
+        """
+        if self.has_run():
+            raise RunDirError(
+                f"{self.path} already holds a run: go on with it by 'stillhouse resume {self.path}', "
+                "or choose another folder with --out"
+            )
+        foreign = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
+        if foreign:
+            raise RunDirError(f"{self.path} is not empty ({', '.join(foreign[:3])}): choose another folder with --out")
+
+    def settle(self, recipe: Recipe, inputs: dict[str, str], versions: dict[str, Any]) -> None:
+        """Write down what the run begins with, or compare with what it began with.
+
+        Args:
+            recipe: with ``auto`` resolved.
+            inputs: digest of each file and data set that the recipe names.
+
+        Raises:
+            RunDirError: a resumed run's recipe or inputs changed; says what differs.
+        """
+        if not self.manifest.exists():
+            write_atomic(self.recipe, dump(recipe))
+            manifest = {"format": _FORMAT, "recipe": as_dict(recipe), "inputs": inputs, "versions": versions}
+            write_json(self.manifest, manifest)
+            return
+        before = read_json(self.manifest)
+        changed = differences(before["recipe"], as_dict(recipe)) + differences(before["inputs"], inputs)
+        if changed:
+            raise RunDirError(
+                f"{self.path} was begun with other settings or inputs; to go on, undo this:\n  " + "\n  ".join(changed)
+            )
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the directory for this process, and clear what a killed one left half-written.
+
+        Raises:
+            RunDirError: another process holds it.
+        """
+        with folder_lock(self.path):
+            remove_leftovers(self.path)
+            yield
+
+
+def open_run(path: Path) -> tuple[RunDir, Recipe]:
+    """An existing run directory and its recipe.
+
+    Raises:
+        RunDirError: there is no run.
+    """
+    folder = RunDir(path)
+    if not folder.has_run():
+        raise RunDirError(f"{path} holds no run (no recipe.yaml): start one with 'stillhouse run RECIPE --out {path}'")
+    return folder, load(folder.recipe)
+
+
+def free_folder(name: str, parent: Path = Path("runs")) -> Path:
+    """``runs/NAME``, or the first of ``runs/NAME-2``, ``-3``, ... that holds no run."""
+    candidate, number = parent / name, 1
+    while (candidate / "recipe.yaml").exists():
+        number += 1
+        candidate = parent / f"{name}-{number}"
+    return candidate

@@ -1,0 +1,77 @@
+"""Did distillation help? The difference between distilled students and controls, with an interval, in words.
+
+Arm k of both starts from the same weights and sees the same order. The interval covers two sources of luck: the
+seeds (Welch's t interval over the arms' accuracies) and the test samples (the standard error of the
+per-sample difference); their variances are added. With one seed the first can't be known, and the words say so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``helped`` is None where the interval holds zero. Differences are in accuracy, 0..1, student minus control."""
+
+    words: str
+    helped: bool | None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def judge(students: Sequence[NDArray[np.bool_]], controls: Sequence[NDArray[np.bool_]]) -> Verdict:
+    """Compare the arms.
+
+    Args:
+        students, controls: for each seed, [N] whether each test sample was classified rightly.
+    """
+    if not controls:
+        return Verdict(
+            "No control was trained (control.seeds: 0), so nobody can say whether distillation helped.", None
+        )
+    arms = [np.stack(arm).astype(np.float64) for arm in (students, controls)]
+    difference = float(arms[0].mean() - arms[1].mean())
+    per_sample = arms[0].mean(axis=0) - arms[1].mean(axis=0)
+    samples = len(per_sample)
+    terms = [(float(per_sample.var(ddof=1)) / samples, samples - 1)]
+    terms += [(float(arm.mean(axis=1).var(ddof=1)) / len(arm), len(arm) - 1) for arm in arms if len(arm) > 1]
+    variance = sum(term for term, _ in terms)
+    if variance == 0:
+        half = 0.0
+    else:
+        freedom = variance**2 / sum(term**2 / degrees for term, degrees in terms if term > 0)
+        half = float(stats.t.ppf(0.5 + _LEVEL / 2, freedom)) * math.sqrt(variance)
+    low, high = difference - half, difference + half
+    helped = True if low > 0 else False if high < 0 else None
+    return Verdict(_words(helped, difference, low, high, len(controls), samples), helped, difference, low, high)
+
+
+def accuracy_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy over the test samples."""
+    interval = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(_LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _words(helped: bool | None, difference: float, low: float, high: float, seeds: int, samples: int) -> str:
+    opening = {
+        True: "Distillation helped",
+        False: "Distillation hurt",
+        None: "No difference can be shown between distillation and plain training",
+    }[helped]
+    figures = f"{100 * difference:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+    if seeds > 1:
+        return f"{opening}: {figures}; {seeds} seeds each, {samples:,} test samples)."
+    return (
+        f"{opening}: {figures}, over {samples:,} test samples; one seed each, so the luck of the seed is not in it: "
+        "raise control.seeds to be sure)."
+    )

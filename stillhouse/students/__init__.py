@@ -1,0 +1,1 @@
+"""Losses, the objective, and the one training loop. Knows knowledge sources, never teachers."""

@@ -1,0 +1,97 @@
+"""Checkpoints: one file each, atomic, checksummed, the last few kept, the newest good one used.
+
+A file is the 8 bytes ``STILLCK1``, the SHA-256 of the rest, and a state dict saved by torch, read back with
+``weights_only=True``: a checkpoint can't run code. A damaged one is passed over with a word, and the one
+before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stillhouse.foundation.errors import CorruptError
+from stillhouse.foundation.events import CheckpointRefused, CheckpointWritten, Event
+from stillhouse.foundation.files import write_atomic
+
+_MAGIC = b"STILLCK1"
+_HEADER_BYTES = len(_MAGIC) + hashlib.sha256().digest_size
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Args:
+        folder: theirs alone.
+        phase: whose training this is, for events.
+        every_s: seconds between checkpoints; see :meth:`due`.
+        keep: how many to keep, at least 2.
+        emit: takes events.
+    """
+
+    def __init__(self, folder: Path, phase: str, every_s: float, keep: int, emit: Callable[[Event], None]) -> None:
+        self._folder = folder
+        self._phase = phase
+        self._every_s = every_s
+        self._keep = keep
+        self._emit = emit
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the time between checkpoints has passed."""
+        return time.monotonic() - self._last >= self._every_s
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write a checkpoint, then delete the ones beyond ``keep``.
+
+        Raises:
+            StorageError: the disk refused; the checkpoints before are untouched.
+        """
+        started = time.monotonic()
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        payload = buffer.getvalue()
+        path = self._folder / f"step-{step:010d}.ckpt"
+        write_atomic(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
+        for old in self._files()[self._keep :]:
+            old.unlink(missing_ok=True)
+        self._last = time.monotonic()
+        self._emit(CheckpointWritten(self._phase, step, len(payload) + _HEADER_BYTES, self._last - started))
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest good checkpoint's state, or None where there is none."""
+        for path in self._files():
+            try:
+                return _read(path)
+            except CorruptError as error:
+                self._emit(CheckpointRefused(self._phase, path.name, str(error)))
+        return None
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint's path, good or not."""
+        return next(iter(self._files()), None)
+
+    def clear(self) -> None:
+        """Delete all of them: the training is over and its weights are safe elsewhere."""
+        for path in self._files():
+            path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("step-*.ckpt"), reverse=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
+        raise CorruptError(f"{path} is truncated or no checkpoint of ours")
+    payload = data[_HEADER_BYTES:]
+    if hashlib.sha256(payload).digest() != data[len(_MAGIC) : _HEADER_BYTES]:
+        raise CorruptError(f"{path} does not match its checksum: it was damaged on disk or cut short")
+    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    return state

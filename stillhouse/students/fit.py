@@ -1,0 +1,204 @@
+"""The one training loop: of a teacher, a student, a control, and later of blocks and search trials.
+
+What differs is passed in. Same recipe, same bits: a step's batch, knowledge, learning rate and random numbers
+depend on its number alone, so that a training continued from a checkpoint ends in the same weights.
+Order of a step's end: evaluation, progress, checkpoint; a crash between them repeats work and loses none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.data.batch import Batch
+from stillhouse.data.stream import Stream
+from stillhouse.foundation.errors import Interrupted
+from stillhouse.foundation.events import Evaluated, Event, PhaseStarted, Progress
+from stillhouse.foundation.seeding import subseed
+from stillhouse.knowledge.knowledge import Knowledge
+from stillhouse.knowledge.source import KnowledgeSource
+from stillhouse.models.network import Network
+from stillhouse.models.placement import autocast
+from stillhouse.models.taps import Taps
+from stillhouse.recipe.recipe import TrainSection
+from stillhouse.students.checkpoint import Checkpoints
+from stillhouse.students.evaluate import Evaluation
+from stillhouse.students.guard import LossGuard
+from stillhouse.students.objective import Objective
+from stillhouse.students.optimizer import learning_rate
+from stillhouse.students.state import TrainingState
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What surrounds a training.
+
+    Attributes:
+        phase: its name in events and messages.
+        seed: fixes dropout and the like.
+        device: where it runs.
+        emit: takes events.
+        checkpoints: where it can be continued from; None: it can't.
+        evaluate: called at each epoch's end on the network so far; None: never.
+        interrupted: the number of a signal that asks to stop, or None; looked at after each step.
+        progress_every_s: seconds between progress events (each epoch's end has one anyway).
+    """
+
+    phase: str
+    seed: int
+    device: torch.device
+    emit: Callable[[Event], None]
+    checkpoints: Checkpoints | None = None
+    evaluate: Callable[[nn.Module], Evaluation] | None = None
+    interrupted: Callable[[], int | None] = lambda: None
+    progress_every_s: float = 1.0
+
+
+def fit(
+    network: Network,
+    source: KnowledgeSource,
+    stream: Stream,
+    objective: Objective,
+    settings: TrainSection,
+    context: FitContext,
+) -> Network:
+    """Train a network to the end of its epochs, from its newest good checkpoint if it has one.
+
+    Args:
+        network: trained in place.
+        source: yields every batch of the stream with knowledge.
+        stream: training batches by step.
+        objective: the loss; its adapters are trained along.
+
+    Returns:
+        The network to use: ``network``, or its moving average where the settings ask for one.
+
+    Raises:
+        DivergedError: the loss is NaN, infinite or exploded.
+        Interrupted: a signal came; a checkpoint was written.
+        StorageError: a checkpoint could not be written.
+    """
+    return _Loop(network, source, stream, objective, settings, context).run()
+
+
+class _Loop:
+    def __init__(
+        self,
+        network: Network,
+        source: KnowledgeSource,
+        stream: Stream,
+        objective: Objective,
+        settings: TrainSection,
+        context: FitContext,
+    ) -> None:
+        self.source, self.stream, self.settings, self.context = source, stream, settings, context
+        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        network.to(device=context.device, memory_format=layout)  # type: ignore[call-overload]
+        objective.to(context.device)
+        self.state = TrainingState(network, objective, settings, context.device)
+        saved = context.checkpoints.load() if context.checkpoints else None
+        if saved is not None:
+            self.state.load_state_dict(saved)
+        self.steps = settings.epochs * stream.steps_per_epoch
+        self.guard = LossGuard(context.phase, self.state, settings.loss_ratio_max, context.checkpoints)
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(network) if settings.compile else network
+        self.losses: dict[str, Tensor] = {}
+        self.unsaid_steps = 0
+        self.said_at = time.monotonic()
+
+    def run(self) -> Network:
+        state, context = self.state, self.context
+        context.emit(PhaseStarted(context.phase, state.step, self.steps, self.stream.batch_size))
+        state.network.train()
+        with contextlib.closing(Taps(state.network, state.objective.student_taps)) as taps:
+            answers = self.source.teach(self.stream.batches(state.step, self.steps))
+            with contextlib.closing(answers):  # type: ignore[type-var]
+                for batch, knowledge in answers:
+                    knowledge.check_aligned(batch)
+                    self.step(batch, knowledge, taps)
+                    self.after_step()
+        return state.result
+
+    def step(self, batch: Batch, knowledge: Knowledge, taps: Taps) -> None:
+        """One optimiser step, over ``accumulate`` micro-batches."""
+        state, settings, device = self.state, self.settings, self.context.device
+        torch.manual_seed(subseed(self.context.seed, state.step))
+        rate = learning_rate(settings, state.step, self.stream.steps_per_epoch)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        size = len(batch) // settings.accumulate
+        whole = batch.to(device)
+        step_loss = torch.zeros((), device=device)
+        for start in range(0, len(batch), size):
+            micro, known = whole.part(start, start + size), knowledge.part(start, start + size)
+            inputs = micro.inputs
+            if settings.channels_last and inputs.ndim == 4:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with autocast(settings.precision, device):
+                logits = self.forward(inputs)
+            loss, parts = state.objective(logits, taps.read(), known, micro.targets)
+            state.scaler.scale(loss / settings.accumulate).backward()
+            step_loss += loss.detach() / settings.accumulate
+            self.note({"total": loss.detach(), **parts})
+        if settings.clip_norm is not None:
+            state.scaler.unscale_(state.optimizer)
+            trainable = [p for group in state.optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(trainable, settings.clip_norm)
+        self.guard.watch(state.step, batch, step_loss)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.ema is not None:
+            state.ema.update_parameters(state.network)
+        state.step += 1
+        self.unsaid_steps += 1
+
+    def note(self, losses: dict[str, Tensor]) -> None:
+        """Add to the sums that the next progress event averages."""
+        for name, value in losses.items():
+            self.losses[name] = self.losses[name] + value if name in self.losses else value
+
+    def after_step(self) -> None:
+        """Evaluate, tell, save, stop: each when it is time."""
+        state, context, watch = self.state, self.context, self.source.watch
+        epoch_ends = state.step % self.stream.steps_per_epoch == 0
+        signal = context.interrupted()
+        saves = context.checkpoints is not None and (
+            context.checkpoints.due() or signal is not None or state.step == self.steps
+        )
+        watch.lap("step")
+        if epoch_ends and context.evaluate is not None:
+            found = context.evaluate(state.result)
+            epoch = state.step / self.stream.steps_per_epoch
+            context.emit(Evaluated(context.phase, state.step, epoch, "validation", found.accuracy, found.loss))
+            watch.lap("evaluate")
+        if epoch_ends or saves or time.monotonic() - self.said_at >= context.progress_every_s:
+            self.tell()
+        if context.checkpoints is not None and saves:
+            self.guard.settle()
+            state.check_finite(context.phase)
+            context.checkpoints.save(state.step, state.state_dict())
+            watch.lap("checkpoint")
+        if signal is not None and state.step < self.steps:
+            raise Interrupted(f"stopped at step {state.step} of {self.steps} of {context.phase}", signal)
+
+    def tell(self) -> None:
+        """Emit the progress since the last time."""
+        state, micro_batches = self.state, self.unsaid_steps * self.settings.accumulate
+        self.context.emit(
+            Progress(
+                phase=self.context.phase,
+                step=state.step,
+                epoch=state.step / self.stream.steps_per_epoch,
+                losses={name: value.item() / micro_batches for name, value in self.losses.items()},
+                learning_rate=learning_rate(self.settings, state.step - 1, self.stream.steps_per_epoch),
+                seconds=self.source.watch.take(),
+                samples=self.unsaid_steps * self.stream.batch_size,
+            )
+        )
+        self.losses, self.unsaid_steps, self.said_at = {}, 0, time.monotonic()

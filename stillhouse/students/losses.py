@@ -1,0 +1,69 @@
+"""Losses as pure functions of tensors.
+
+Notation, in formulas and names alike:
+
+    B  views in the batch          K  classes             T  temperature
+    z_s, z_t  logits of student and teacher [B, K]        y  class numbers [B]
+    p_t = softmax(z_t / T),  p_s = softmax(z_s / T)
+
+Every loss is a mean over the batch, in nats where it is an entropy, computed in fp32 whatever comes in.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(student_logits_BK: Tensor, targets_B: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy on labels: ``-mean_B log softmax(z_s)[y]``.
+
+    Args:
+        student_logits_BK: [B, K].
+        targets_B: [B] int64.
+        label_smoothing: share of the target spread evenly over all classes (arXiv 1512.00567).
+
+    Returns:
+        A scalar, nats.
+    """
+    return F.cross_entropy(student_logits_BK.float(), targets_B, label_smoothing=label_smoothing)
+
+
+def kd(student_logits_BK: Tensor, teacher_logits_BK: Tensor, temperature: float) -> Tensor:
+    """Soft targets: ``T^2 mean_B KL(p_t || p_s)`` (Hinton et al., arXiv 1503.02531, section 2).
+
+    T^2 keeps the gradient's size the same over temperatures. It is a divergence: zero where both agree, unlike
+    the cross-entropy that some libraries return under this name.
+
+    Args:
+        student_logits_BK: [B, K].
+        teacher_logits_BK: [B, K]; no gradient flows into it.
+        temperature: T > 0.
+
+    Returns:
+        A scalar >= 0, nats times T^2.
+    """
+    log_ps_BK = F.log_softmax(student_logits_BK.float() / temperature, dim=1)
+    log_pt_BK = F.log_softmax(teacher_logits_BK.detach().float() / temperature, dim=1)
+    return F.kl_div(log_ps_BK, log_pt_BK, reduction="batchmean", log_target=True) * temperature**2
+
+
+def feature_mse(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Mean squared error of activations (FitNets, arXiv 1412.6550, equation 3, here a mean, not a sum).
+
+    Args:
+        student_features: [B, ...], already brought to the teacher's shape by an adapter.
+        teacher_features: the same shape; no gradient flows into it.
+
+    Returns:
+        A scalar >= 0, in the teacher's activation units squared.
+    """
+    if student_features.shape != teacher_features.shape:
+        raise ValueError(f"features of shape {tuple(student_features.shape)} and {tuple(teacher_features.shape)}")
+    return F.mse_loss(student_features.float(), teacher_features.detach().float())
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether every element is finite."""
+    return bool(torch.isfinite(value).all())

@@ -1,0 +1,106 @@
+"""The weighted objective: which losses, with what weights, each logged apart.
+
+A module, because feature terms hold learned adapters: a 1x1 convolution (a linear layer for flat features)
+from the student's width to the teacher's, trained with the student and thrown away afterwards. Where the two
+differ in height or width, both are average-pooled to the smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stillhouse.foundation.errors import ModelError
+from stillhouse.knowledge.ask import Ask
+from stillhouse.knowledge.knowledge import Knowledge
+from stillhouse.recipe.recipe import FeatureTerm, ObjectiveSection
+from stillhouse.students import losses
+
+LABELS_ONLY = ObjectiveSection(cross_entropy=1.0, kd=None)
+"""What teachers in training and controls minimise."""
+
+
+class Objective(nn.Module):
+    """Sum over the parts of weight times loss.
+
+    Args:
+        section: the parts and their weights.
+        label_smoothing: of the cross-entropy.
+        student_shapes, teacher_shapes: shape [C, H, W] or [D] of one sample's activation, by module name, for
+            the feature terms.
+    """
+
+    def __init__(
+        self,
+        section: ObjectiveSection,
+        label_smoothing: float = 0.0,
+        student_shapes: Mapping[str, Sequence[int]] | None = None,
+        teacher_shapes: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        super().__init__()
+        self._section = section
+        self._label_smoothing = label_smoothing
+        self._adapters = nn.ModuleList(
+            _adapter(term, (student_shapes or {})[term.student], (teacher_shapes or {})[term.teacher])
+            for term in section.features
+        )
+
+    @property
+    def ask(self) -> Ask:
+        """What this objective needs to know from a teacher."""
+        kd = self._section.kd
+        features = tuple(sorted({term.teacher for term in self._section.features}))
+        return Ask(logits=kd is not None and kd.weight > 0, features=features)
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        """Modules of the student whose activations are needed."""
+        return tuple(sorted({term.student for term in self._section.features}))
+
+    def forward(
+        self, logits_BK: Tensor, features: Mapping[str, Tensor], knowledge: Knowledge, targets_B: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and each part unweighted and detached, by name.
+
+        Args:
+            logits_BK: the student's.
+            features: the student's activations by module name.
+            knowledge: the teacher's answer to :attr:`ask` about the same views.
+            targets_B: class numbers.
+        """
+        parts: dict[str, Tensor] = {}
+        total = torch.zeros((), device=logits_BK.device)
+        if self._section.cross_entropy > 0:
+            parts["cross_entropy"] = losses.cross_entropy(logits_BK, targets_B, self._label_smoothing)
+            total = total + self._section.cross_entropy * parts["cross_entropy"]
+        if self._section.kd is not None and self._section.kd.weight > 0:
+            assert knowledge.logits is not None
+            parts["kd"] = losses.kd(logits_BK, knowledge.logits, self._section.kd.temperature)
+            total = total + self._section.kd.weight * parts["kd"]
+        for term, adapter in zip(self._section.features, self._adapters, strict=True):
+            student, teacher = _same_size(features[term.student], knowledge.features[term.teacher])
+            name = f"features.{term.student}->{term.teacher}"
+            parts[name] = losses.feature_mse(adapter(student), teacher)
+            total = total + term.weight * parts[name]
+        return total, {name: part.detach() for name, part in parts.items()}
+
+
+def _adapter(term: FeatureTerm, student: Sequence[int], teacher: Sequence[int]) -> nn.Module:
+    if len(student) != len(teacher) or len(student) not in (1, 3):
+        raise ModelError(
+            f"objective.features: student '{term.student}' gives {list(student)} a sample, teacher '{term.teacher}' "
+            f"{list(teacher)}: name two modules that both give [C, H, W] or both [D]"
+        )
+    if len(student) == 1:
+        return nn.Linear(student[0], teacher[0], bias=False)
+    return nn.Conv2d(student[0], teacher[0], kernel_size=1, bias=False)
+
+
+def _same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    if student.ndim != 4 or student.shape[2:] == teacher.shape[2:]:
+        return student, teacher
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
+    return F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)

@@ -1,0 +1,79 @@
+"""Everything that training changes, and nothing else: what a checkpoint holds.
+
+Random numbers are not in it: every step seeds its own from (seed, step), so that the position says them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from stillhouse.foundation.errors import DivergedError
+from stillhouse.models.network import Network
+from stillhouse.recipe.recipe import TrainSection
+from stillhouse.students.objective import Objective
+from stillhouse.students.optimizer import make_optimizer
+
+
+class TrainingState:
+    """Network, adapters, optimiser, average and position of one training.
+
+    Attributes:
+        step: optimiser steps taken.
+        first_loss: the loss of step 0, against which an explosion is measured.
+    """
+
+    def __init__(self, network: Network, objective: Objective, settings: TrainSection, device: torch.device) -> None:
+        self.network = network
+        self.objective = objective
+        self.optimizer = make_optimizer(settings, (network, objective))
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self.ema: AveragedModel | None = None
+        if settings.ema_decay is not None:
+            average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
+            self.ema = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        self.step = 0
+        self.first_loss: float | None = None
+
+    @property
+    def result(self) -> Network:
+        """The network to use: the average where one is kept."""
+        if self.ema is None:
+            return self.network
+        assert isinstance(self.ema.module, Network)
+        return self.ema.module
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        return {
+            "network": self.network.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "step": self.step,
+            "first_loss": self.first_loss,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over everything, exactly."""
+        self.network.load_state_dict(state["network"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.step = state["step"]
+        self.first_loss = state["first_loss"]
+
+    def check_finite(self, phase: str) -> None:
+        """Refuse weights that a checkpoint should not hold.
+
+        Raises:
+            DivergedError: a weight is NaN or infinite; names it.
+        """
+        for name, tensor in self.network.state_dict().items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise DivergedError(f"{phase}: after step {self.step} the weight '{name}' is no longer finite")
