@@ -10,11 +10,12 @@ demo: $(READY)
 	rm -rf runs/demo
 	$(BIN)/stillhouse run recipes/digits.yaml --out runs/demo
 
+# One thread for each of two test processes: more would only wait for each other.
 test: $(READY)
-	$(BIN)/pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 fast: $(READY)
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 lint: $(READY)
 	$(BIN)/ruff check stillhouse tests benchmarks

@@ -24,6 +24,7 @@ def export(folder: Path) -> None:
     found = export_run(folder)
     click.echo(
         f"{folder / found['file']}: {found['bytes']:,} bytes, {found['latency_ms']:.3f} ms a sample; "
-        f"against the checkpoint on {found['samples']:,} samples: largest difference {found['largest_difference']:.2g}, "
+        f"against the checkpoint on {found['samples']:,} samples: "
+        f"largest difference {found['largest_difference']:.2g}, "
         f"same class {100 * found['agreement']:.1f} %"
     )

@@ -32,9 +32,7 @@ def run(recipe: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
     from stillhouse.runner.rundir import RunDir, free_folder
 
     folder = out if out is not None else free_folder(loaded.name)
-    with RunDir(folder).held():
-        RunDir(folder).begin(loaded)
-    with shown(folder) as listener:
+    with RunDir(folder).begun(loaded), shown(folder) as listener:
         from stillhouse.runner.run import resume
 
         resume(folder, [listener])

@@ -6,6 +6,7 @@ Replace an image by another of equal size and the digest does not see it.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class FolderSource:
 
     def read(self, sample_id: int) -> Any:
         """The decoded image."""
-        return Image.open(self._files[sample_id])
+        return Image.open(io.BytesIO(self._files[sample_id].read_bytes()))  # from the file itself, it may stay open
 
     def describe(self, sample_id: int) -> str:
         """The image's path."""

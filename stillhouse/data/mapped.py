@@ -26,7 +26,7 @@ class MappedSource:
     """A wrapped dataset.
 
     Raises:
-        DataError: no ``__len__``/``__getitem__``, empty, items or labels of an unknown form.
+        DataError: no ``__len__``/``__getitem__``, empty, items that raise, items or labels of an unknown form.
     """
 
     def __init__(self, dataset: Any, name: str) -> None:
@@ -37,12 +37,15 @@ class MappedSource:
         if len(dataset) == 0:
             raise DataError(f"{name}: the dataset is empty")
         self.labels = self._labels()
-        self.class_names = tuple(str(each) for each in getattr(dataset, "classes", ()))
+        names = getattr(dataset, "classes", ())
+        self.class_names = tuple(str(each) for each in names) if isinstance(names, list | tuple) else ()
         self.digest = str(getattr(dataset, "digest", None) or self._digest())
 
     def read(self, sample_id: int) -> Any:
         """The sample of one item, as the dataset gives it (torch tensors become arrays)."""
         sample = self._pair(sample_id)[0]
+        if hasattr(sample, "detach"):
+            sample = sample.detach().cpu()
         return sample.numpy() if hasattr(sample, "numpy") else sample
 
     def describe(self, sample_id: int) -> str:
@@ -50,7 +53,10 @@ class MappedSource:
         return f"{self.name} item {sample_id}"
 
     def _pair(self, index: int) -> tuple[Any, Any]:
-        item = self._dataset[index]
+        try:
+            item = self._dataset[index]
+        except Exception as error:  # anything a person's dataset may raise
+            raise ValueError(f"the dataset raised {type(error).__name__}: {error}") from error
         if isinstance(item, Mapping):
             sample = next((item[key] for key in _SAMPLE_KEYS if key in item), None)
             label = next((item[key] for key in _LABEL_KEYS if key in item), None)
@@ -62,16 +68,34 @@ class MappedSource:
         raise DataError(f"{self.name} item {index} is {type(item).__name__}: wanted (sample, label) or a mapping")
 
     def _labels(self) -> NDArray[np.int64]:
-        given = getattr(self._dataset, "targets", getattr(self._dataset, "labels", None))
-        if given is None or len(given) != len(self._dataset):
-            given = [self._pair(index)[1] for index in range(len(self._dataset))]
-        labels = np.array([int(each) for each in given])
-        if not np.array_equal(labels, np.asarray(given, dtype=float)):
-            raise DataError(f"{self.name}: labels must be class numbers (integers)")
-        return labels.astype(np.int64)
+        count = len(self._dataset)
+        given: Any = getattr(self._dataset, "targets", getattr(self._dataset, "labels", None))
+        known = hasattr(given, "__len__") and len(given) == count
+        labels = np.empty(count, np.int64)
+        for index in range(count):
+            try:
+                label = given[index] if known else self._pair(index)[1]
+            except ValueError as error:
+                raise DataError(f"{self.describe(index)} has no readable label: {error}") from error
+            labels[index] = self._class_number(label, index)
+        return labels
+
+    def _class_number(self, label: Any, index: int) -> int:
+        try:
+            number = int(label)
+            whole = number == float(label)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            whole = False
+        if not whole or abs(number) > 2**62:
+            raise DataError(f"{self.describe(index)} has label {label!r}: labels must be class numbers (integers)")
+        return number
 
     def _digest(self) -> str:
         content = hashlib.sha256(self.labels.tobytes())
         for index in range(min(64, len(self.labels))):
-            content.update(sha256(np.asarray(self.read(index)).tobytes()).encode())
+            try:
+                sample = np.asarray(self.read(index)).tobytes()
+            except Exception as error:  # an unreadable sample: told, or left out, when it is decoded
+                sample = str(error).encode()
+            content.update(sha256(sample).encode())
         return content.hexdigest()

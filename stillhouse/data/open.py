@@ -23,9 +23,9 @@ from stillhouse.data.parquet import ParquetSource
 from stillhouse.data.source import Source, Splits
 from stillhouse.data.splits import check_labels, cut
 from stillhouse.data.table import Table, build_table, first_form
-from stillhouse.foundation.errors import DataError
+from stillhouse.foundation.errors import DataError, StillhouseError
 from stillhouse.foundation.files import digest_json
-from stillhouse.foundation.functions import load_function
+from stillhouse.foundation.functions import load_function, told
 from stillhouse.recipe import recipe as r
 
 
@@ -100,8 +100,8 @@ def survey(section: r.DataSection, seed: int, live: tuple[Any, Any] | None = Non
         DataError: anything wrong that can be seen without decoding all of it.
     """
     train, test = open_sources(section, live)
-    names = _class_names(train, test)
-    check_labels(train.labels, len(names), train.name)
+    names = _class_names(train)
+    check_labels(train, len(names))
     if test is not None:
         check_labels_of_test(test, len(names))
     everything = np.arange(len(train.labels))
@@ -148,10 +148,9 @@ def open_data(found: Survey, section: r.DataSection, scratch: Path, tell: Callab
         np.setdiff1d(found.splits.validation, table.skipped),
         np.setdiff1d(found.splits.test, test_table.skipped),
     )
-    for name in ("train", "validation", "test"):
-        if len(getattr(splits, name)) == 0:
-            raise DataError(f"no readable sample is left in the {name} split; first: {(*table.reasons, '?')[0]}")
-    return Data(found, splits, table, test_table)
+    data = Data(found, splits, table, test_table)
+    _check_left(data)
+    return data
 
 
 def channel_statistics(
@@ -179,11 +178,29 @@ def check_labels_of_test(test: Source, classes: int) -> None:
         )
 
 
-def _class_names(train: Source, test: Source | None) -> tuple[str, ...]:
+def _class_names(train: Source) -> tuple[str, ...]:
     if train.class_names:
         return train.class_names
     count = int(train.labels.max(initial=-1)) + 1
+    if count > len(train.labels) > 0:  # before a name is made for each of a billion classes
+        row = int(np.argmax(train.labels))
+        raise DataError(
+            f"{train.describe(row)} has label {count - 1}, which would make {count:,} classes of "
+            f"{len(train.labels):,} samples: number the classes 0, 1, 2 and so on"
+        )
     return tuple(str(label) for label in range(count))
+
+
+def _check_left(data: Data) -> None:
+    """What ``bad_samples: skip`` left must still be worth a run: samples in each split, each class in training."""
+    first = (*data.skipped, "none was skipped")[0]
+    for name in ("train", "validation", "test"):
+        if len(getattr(data.splits, name)) == 0:
+            raise DataError(f"no readable sample is left in the {name} split; first skipped: {first}")
+    gone = np.setdiff1d(np.arange(data.survey.classes), data.labels[data.splits.train])
+    if len(gone):
+        name = data.survey.class_names[gone[0]]
+        raise DataError(f"no readable training sample of class '{name}' is left; first skipped: {first}")
 
 
 def _check_views(section: r.DataSection, form: Form) -> None:
@@ -196,9 +213,10 @@ def _check_views(section: r.DataSection, form: Form) -> None:
 
 
 def _made(reference: str) -> Any:
+    function = load_function(reference)
     try:
-        return load_function(reference)()
-    except DataError:
+        return function()
+    except StillhouseError:
         raise
-    except Exception as error:
-        raise DataError(f"{reference} raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise DataError(f"{reference} raised {told(error, reference.rpartition(':')[0])}") from error

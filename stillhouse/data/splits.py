@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stillhouse.data.source import Source
 from stillhouse.foundation.errors import DataError
 from stillhouse.foundation.seeding import subseed, words
 
@@ -17,7 +18,8 @@ def cut(
     Args:
         sample_ids: [N] ids to cut from.
         labels: [all] labels by sample id.
-        fraction: share to cut from each class, rounded to whole samples; at least one where a class has two.
+        fraction: share to cut from each class, rounded to whole samples; where a class has two, at least one is
+            cut and at least one stays.
         seed: the run's; together with ``name`` it fixes the cut.
 
     Returns:
@@ -29,28 +31,28 @@ def cut(
     taken: list[NDArray[np.int64]] = []
     for label in np.unique(labels[sample_ids]):
         members = shuffled[labels[shuffled] == label]
-        count = max(round(len(members) * fraction), 1) if len(members) > 1 else 0
+        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
         taken.append(members[:count])
     cut_ids = np.sort(np.concatenate(taken)) if taken else sample_ids[:0]
     return np.setdiff1d(sample_ids, cut_ids, assume_unique=True), cut_ids
 
 
-def check_labels(labels: NDArray[np.int64], classes: int, source: str, where: list[str] | None = None) -> None:
+def check_labels(source: Source, classes: int) -> None:
     """Refuse labels that no classifier can learn.
 
     Raises:
         DataError: below 0, beyond ``classes``, a class without samples, or one class only.
     """
+    labels, name = source.labels, source.name
     if len(labels) == 0:
-        raise DataError(f"{source} holds no samples")
+        raise DataError(f"{name} holds no samples")
     for wrong, what in ((labels < 0, "below 0"), (labels >= classes, f"beyond the last of {classes} classes")):
         if wrong.any():
             row = int(np.argmax(wrong))
-            named = where[row] if where else f"sample {row}"
-            raise DataError(f"{source}: {named} has label {labels[row]}, {what}")
+            raise DataError(f"{source.describe(row)} has label {labels[row]}, {what}")
     present = np.bincount(labels, minlength=classes)
     if classes < 2:
-        raise DataError(f"{source} has one class only: there is nothing to tell apart")
+        raise DataError(f"{name} has one class only: there is nothing to tell apart")
     if (present == 0).any():
         empty = ", ".join(str(each) for each in np.flatnonzero(present == 0)[:5])
-        raise DataError(f"{source}: class {empty} has no samples; number the classes 0..{classes - 1} without gaps")
+        raise DataError(f"{name}: class {empty} has no samples; number the classes 0..{classes - 1} without gaps")

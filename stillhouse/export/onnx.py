@@ -23,7 +23,7 @@ from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import ModelError, StillhouseError
 from stillhouse.foundation.files import write_atomic
 from stillhouse.models.interface import Interface
-from stillhouse.models.network import Network
+from stillhouse.models.network import Network, evaluating
 
 _LARGEST_RELATIVE = 1e-3
 _RUNS = 50
@@ -79,23 +79,19 @@ def verify_onnx(path: Path, network: Network, batches: Iterable[Batch]) -> dict[
         top class (0..1), samples compared.
 
     Raises:
-        StillhouseError: they differ by more than 1e-3 of the largest logit: the file is not the student.
+        StillhouseError: they differ by more than 1e-3 of the largest logit: the file is not the student; or it can't
+            be run at all.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = _session(path)
     largest, scale, agreed, count = 0.0, 0.0, 0, 0
     row = None
     for batch in batches:
         inputs = batch.inputs.numpy()
         row = inputs[:1] if row is None else row
         theirs: Any = session.run(["logits"], {"input": inputs})[0]
-        with torch.no_grad():
+        with evaluating(network):
             ours = network(batch.inputs.to(network.device)).cpu().numpy()
-        largest = max(largest, float(np.abs(theirs - ours).max()))
+        largest = float(np.maximum(largest, np.abs(theirs - ours).max()))  # unlike max(), keeps a NaN
         scale = max(scale, float(np.abs(ours).max()))
         agreed += int((theirs.argmax(1) == ours.argmax(1)).sum())
         count += len(ours)
@@ -109,6 +105,18 @@ def verify_onnx(path: Path, network: Network, batches: Iterable[Batch]) -> dict[
         "agreement": agreed / count,
         "samples": count,
     }
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a dozen kinds of its own, with no base but Exception
+        raise StillhouseError(f"{path} can't be run by onnxruntime: {error}") from error
 
 
 def _latency_ms(session: Any, row: Any) -> float:

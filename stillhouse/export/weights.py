@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from stillhouse.foundation.errors import ModelError, RunDirError
 from stillhouse.foundation.files import read_json, sha256, write_atomic, write_json
-from stillhouse.models.build import build, wrap
+from stillhouse.models.build import build, check_answer, wrap
 from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network
 from stillhouse.models.weights import load_into, read_weights, split_network, weights_bytes
@@ -44,7 +45,8 @@ def load_student(folder: Path | str, module: nn.Module | None = None) -> Network
 
     Args:
         folder: of the run.
-        module: of the student's architecture, where the student was a module of your own (``stillhouse.distill``).
+        module: of the student's architecture, where the student was a module of your own (``stillhouse.distill``);
+            not changed.
 
     Raises:
         RunDirError: no student there (the run has not finished), or files damaged.
@@ -67,7 +69,8 @@ def load_student(folder: Path | str, module: nn.Module | None = None) -> Network
     state = read_weights(path)
     if module is not None:
         _, stored = split_network(state)
-        network = wrap(module, interface, stored or _ANY, section.size_px, section.channels)
+        network = wrap(copy.deepcopy(module), interface, stored or _ANY, section.size_px, section.channels)
+        check_answer(network, interface, "student")
     else:
         network = build(section, interface, _ANY, 0, "student")
     load_into(network, state, str(path))

@@ -86,22 +86,28 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the kernel frees it when the process ends, however it ends.
 
     Raises:
-        RunDirError: another live process holds it.
+        RunDirError: another live process holds it, or no folder can be had there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunDirError(f"{folder} can't be written to ({reason}): choose another folder with --out") from error
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
+            owner = os.read(handle, 32).decode() or "unknown"
             raise RunDirError(
                 f"{folder} is in use by process {owner}: wait for it, or choose another folder with --out"
             ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with contextlib.suppress(OSError):  # only for the message above: a full disk must not matter here
+            os.truncate(handle, 0)
+            os.write(handle, str(os.getpid()).encode())
         yield
+    finally:
+        os.close(handle)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def load_function(reference: str) -> Callable[..., Any]:
         reference: ``file.py:function``; the recipe has checked that both exist.
 
     Raises:
-        RecipeError: the file raised while loading; the message holds the cause.
+        RecipeError: the file raised (or exited) while loading, or did not define the function after all.
     """
     file, _, function = reference.rpartition(":")
     name = f"stillhouse_user_{Path(file).stem}_{sha256(file.encode())[:8]}"
@@ -33,8 +34,16 @@ def load_function(reference: str) -> Callable[..., Any]:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise RecipeError(f"loading {file} raised {type(error).__name__}: {error}") from error
-    found: Callable[..., Any] = getattr(module, function)
+        raise RecipeError(f"loading {file} raised {told(error, file)}") from error
+    found: Callable[..., Any] | None = getattr(module, function, None)
+    if found is None:
+        raise RecipeError(f"{file} was loaded and has no '{function}'")
     return found
+
+
+def told(error: BaseException, file: str) -> str:
+    """An error raised by the user's code: its kind, its words, and the last line of the user's file that it passed."""
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return f"{type(error).__name__}: {error}" + (f" (line {lines[-1]})" if lines else "")

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from stillhouse.foundation.errors import ModelError
-from stillhouse.foundation.functions import load_function
+from stillhouse.foundation.errors import ModelError, RecipeError
+from stillhouse.foundation.functions import load_function, told
 
 
 def build_from_function(reference: str, options: dict[str, Any], offers: dict[str, Any]) -> nn.Module:
@@ -19,15 +19,16 @@ def build_from_function(reference: str, options: dict[str, Any], offers: dict[st
         reference: ``/absolute/path.py:function``; a class does as well.
 
     Raises:
-        RecipeError: the file can't be loaded.
-        ModelError: the function raised, or the answer is not an ``nn.Module``.
+        ModelError: the file can't be loaded, the function raised, or the answer is not an ``nn.Module``.
     """
-    function = load_function(reference)
+    try:
+        function = load_function(reference)
+    except RecipeError as error:
+        raise ModelError(str(error)) from error
     try:
         model = function(**{**_accepted(function, offers), **options})
-    except Exception as error:  # anything a person's code may raise
-        place = _place(error, reference.rpartition(":")[0])
-        raise ModelError(f"{reference} raised {type(error).__name__}: {error}{place}") from error
+    except (Exception, SystemExit) as error:  # anything a person's code may raise
+        raise ModelError(f"{reference} raised {told(error, reference.rpartition(':')[0])}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{reference} returned {type(model).__name__}, not a torch.nn.Module")
     return model
@@ -39,14 +40,3 @@ def _accepted(function: Callable[..., Any], offers: dict[str, Any]) -> dict[str,
         return offers
     keywords = {each.name for each in parameters if each.kind is not inspect.Parameter.POSITIONAL_ONLY}
     return {name: value for name, value in offers.items() if name in keywords}
-
-
-def _place(error: Exception, path: str) -> str:
-    """The last line of the person's own file that the error passed."""
-    lines = []
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == path:
-            lines.append(traceback.tb_lineno)
-        traceback = traceback.tb_next
-    return f" (line {lines[-1]})" if lines else ""

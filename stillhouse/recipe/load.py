@@ -19,6 +19,10 @@ from stillhouse.recipe.recipe import Recipe, as_dict
 
 Location = tuple[str | int, ...]
 
+_NODES_MAX = 20_000
+_BREAKS = set("\x85\u2028\u2029\ufeff")
+_SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+
 
 def load(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe.
@@ -43,14 +47,8 @@ def load(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
 def parse(text: str, overrides: Iterable[str] = (), name: str = "recipe") -> Recipe:
     """Like :func:`load`, from the text itself; ``name`` stands for the file in messages."""
     lines: dict[Location, int] = {}
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = _plain(node, (), lines, name) if node is not None else {}
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise RecipeError(f"{name}:{mark.line + 1 if mark else '?'}: broken YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{name}: broken YAML: {error}") from error
+    values = _read_yaml(text, lines, name)
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise RecipeError(f"{name}:1: a recipe is a mapping of sections, not {type(values).__name__}")
     for override in overrides:
@@ -63,13 +61,18 @@ def validate(values: dict[str, Any], name: str = "recipe", lines: dict[Location,
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        messages = [_explain(each, values, name, lines or {}) for each in error.errors()]
+        telling = [each for each in error.errors() if not _told_by_another(each, error.errors())]
+        messages = [_explain(each, values, name, lines or {}) for each in telling or error.errors()]
         raise RecipeError("\n".join(dict.fromkeys(messages))) from error
 
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, complete; ``parse(dump(r)) == r``."""
-    return yaml.safe_dump(as_dict(recipe), sort_keys=False, allow_unicode=True, width=110)
+    text = yaml.safe_dump(as_dict(recipe), sort_keys=False, allow_unicode=True, width=110)
+    if _BREAKS.isdisjoint(text):
+        return text
+    # PyYAML writes these unescaped and reads them back as line breaks.
+    return yaml.safe_dump(as_dict(recipe), sort_keys=False, allow_unicode=False, width=110)
 
 
 def differences(before: Any, after: Any, at: str = "") -> list[str]:
@@ -83,14 +86,31 @@ def differences(before: Any, after: Any, at: str = "") -> list[str]:
     return [] if before == after else [f"{at}: {before} -> {after}"]
 
 
+def _read_yaml(text: str, lines: dict[Location, int], name: str) -> Any:
+    """A YAML text as plain values; ``lines`` takes the line of each."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        return _plain(node, (), lines, name) if node is not None else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise RecipeError(f"{name}:{mark.line + 1 if mark else '?'}: broken YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name}: broken YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{name}: nested too deeply, or an alias that contains itself") from error
+
+
 def _plain(node: yaml.Node, at: Location, lines: dict[Location, int], name: str) -> Any:
     """Nodes to plain values, noting the line of each."""
+    if len(lines) >= _NODES_MAX:  # aliases of aliases can make gigabytes of a few lines
+        raise RecipeError(f"{name}: more than {_NODES_MAX:,} values: no recipe is as large as that")
     lines[at] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         _refuse_tag(node, "tag:yaml.org,2002:map", name)
         values: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             key = _plain(key_node, (*at, "?"), lines, name)
+            del lines[(*at, "?")]
             if not isinstance(key, str | int | float | bool):
                 raise RecipeError(f"{name}:{key_node.start_mark.line + 1}: a key must be a plain word")
             key = str(key)
@@ -102,15 +122,21 @@ def _plain(node: yaml.Node, at: Location, lines: dict[Location, int], name: str)
     if isinstance(node, yaml.SequenceNode):
         _refuse_tag(node, "tag:yaml.org,2002:seq", name)
         return [_plain(child, (*at, index), lines, name) for index, child in enumerate(node.value)]
-    if not node.tag.startswith("tag:yaml.org,2002:") or "python" in node.tag:
+    if node.tag == "tag:yaml.org,2002:timestamp":  # a date as it is written, e.g. for a name
+        return node.value
+    if node.tag not in _SCALARS:
         _refuse_tag(node, "", name)
-    return yaml.SafeLoader("").construct_object(node, deep=True)
+    try:
+        return yaml.SafeLoader("").construct_object(node, deep=True)
+    except (ValueError, KeyError) as error:
+        raise RecipeError(f"{name}:{lines[at]}: '{node.value[:40]}' is no {node.tag.rpartition(':')[2]}") from error
 
 
 def _refuse_tag(node: yaml.Node, plain: str, name: str) -> None:
     if node.tag != plain:
         raise RecipeError(
-            f"{name}:{node.start_mark.line + 1}: the tag '{node.tag}' makes an object: a recipe holds plain values only"
+            f"{name}:{node.start_mark.line + 1}: the tag '{node.tag}' is refused: "
+            "a recipe holds plain values only, no objects, sets or '<<' merges"
         )
 
 
@@ -126,12 +152,21 @@ def _override(values: dict[str, Any], override: str, lines: dict[Location, int])
         section = section[part]
         if not isinstance(section, dict):
             raise RecipeError(f"--set {override}: '{part}' is a value, not a section")
-    try:
-        section[parts[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override}: '{text}' is not a YAML value") from error
+    section[parts[-1]] = _read_yaml(text, {}, f"--set {override}")
     for at in [at for at in lines if at[: len(parts)] == tuple(parts)]:
         del lines[at]
+
+
+def _told_by_another(error: Any, errors: Sequence[Any]) -> bool:
+    """Whether an error only says again, of a whole value, what another says better of a part of it."""
+    if error["type"] == "literal_error":
+        return isinstance(error["input"], dict)  # 'auto', where a section was written
+    at = error["loc"]
+    return error["type"] == "too_short" and any(len(each["loc"]) > len(at) == len(_common(each, at)) for each in errors)
+
+
+def _common(error: Any, at: Location) -> Location:
+    return tuple(theirs for theirs, ours in zip(error["loc"], at, strict=False) if theirs == ours)
 
 
 def _explain(error: Any, values: Any, name: str, lines: dict[Location, int]) -> str:
@@ -142,13 +177,16 @@ def _explain(error: Any, values: Any, name: str, lines: dict[Location, int]) -> 
     if error["type"] == "extra_forbidden":
         siblings = _fields_at(Recipe, location[:-1], values)
         return f"{where}: unknown key '{key}': {nearest(str(location[-1]), siblings)}"
+    if error["type"] == "missing" and isinstance(error["loc"][-1], int):
+        return f"{where}: '{key}' holds too few values: number {error['loc'][-1] + 1} is missing"
     if error["type"] == "missing":
         return f"{where}: '{key}' is missing"
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         expected = error.get("ctx", {}).get("expected_tags", "")
         return f"{where}: '{key}.kind' must be one of {expected}" if expected else f"{where}: '{key}' needs a 'kind'"
     message = error["msg"].removeprefix("Value error, ")
-    given = "" if error["type"] == "value_error" or isinstance(error["input"], dict) else f", not {error['input']!r}"
+    said = error["type"] in ("value_error", "too_long", "too_short") or isinstance(error["input"], dict)
+    given = "" if said else f", not {error['input']!r}"
     return f"{where}: '{key}': {message}{given}"
 
 

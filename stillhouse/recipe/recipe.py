@@ -209,7 +209,9 @@ class ComputeSection(Section):
     """The hardware. ``auto`` is resolved when a run starts and written into its recipe."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
-    threads: PositiveInt | Literal["auto"] = Field("auto", description="CPU threads; part of what fixes results")
+    threads: PositiveInt | Literal["auto"] = Field(
+        "auto", description="CPU threads; they fix the last bits of results; auto: torch's choice (OMP_NUM_THREADS)"
+    )
 
 
 class ExportSection(Section):

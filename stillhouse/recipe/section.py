@@ -6,9 +6,9 @@ import ast
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
@@ -17,6 +17,15 @@ class Section(BaseModel):
     """A frozen part of a recipe that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, values: Any) -> Any:
+        """YAML reads ``yes`` and ``on`` as true, which would count as 1."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
+                raise ValueError(f"{name}: true or false makes no sense here; quote it if it is meant as a word")
+        return values
 
 
 def _expand(text: str) -> str:
@@ -32,10 +41,14 @@ def _expand(text: str) -> str:
 
 
 def _input_path(text: str) -> str:
-    path = Path(_expand(text)).expanduser().absolute()
-    if not path.exists():
+    try:
+        path = Path(os.path.normpath(Path(_expand(text)).expanduser().absolute()))
+        there = path.exists()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"'{text}' can't be looked at: {getattr(error, 'strerror', None) or error}") from error
+    if not there:
         raise ValueError(f"{path} does not exist (paths are relative to the current folder)")
-    return os.path.normpath(path)
+    return str(path)
 
 
 def function_reference(text: str) -> str:
@@ -50,6 +63,8 @@ def function_reference(text: str) -> str:
     path = Path(_input_path(file))
     try:
         tree = ast.parse(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path} can't be read: {error.strerror or error}") from error
     except SyntaxError as error:
         raise ValueError(f"{path}, line {error.lineno}: {error.msg}") from error
     defined = {

@@ -149,11 +149,8 @@ def _phases(events: Iterable[Mapping[str, Any]]) -> dict[str, Phase]:
 
 
 def _go_on(phase: Phase, event: Mapping[str, Any]) -> None:
-    """A resumed phase tells everything after its checkpoint again: forget what was told before."""
-    step = int(_number(event.get("step")))
-    phase.evaluations = [evaluation for evaluation in phase.evaluations if evaluation[0] <= step]
-    phase.points = [point for point in phase.points if point.step <= step]
-    phase.step, phase.steps = step, int(_number(event.get("steps"))) or phase.steps
+    """A phase begins, or goes on after a crash."""
+    phase.step, phase.steps = int(_number(event.get("step"))), int(_number(event.get("steps"))) or phase.steps
     phase.finished = False
 
 

@@ -16,7 +16,6 @@ from stillhouse.foundation.errors import RunDirError
 from stillhouse.foundation.files import read_json, write_json
 from stillhouse.models.placement import fixed_numerics
 from stillhouse.report.html import write_report
-from stillhouse.runner.environment import cores
 from stillhouse.runner.materials import Materials, gather
 from stillhouse.runner.rundir import RunDir, open_run
 from stillhouse.students.evaluate import evaluate
@@ -40,7 +39,7 @@ def evaluate_run(path: Path, split: str) -> Scores:
     folder, materials = _reopen(path)
     network = load_student(folder.path)
     batches, again = itertools.tee(materials.test() if split == "test" else materials.validation())
-    with fixed_numerics(cores()):
+    with fixed_numerics(int(materials.recipe.compute.threads)):
         correct = evaluate(network, batches, materials.device).correct
     targets = np.concatenate([batch.targets.numpy() for batch in again])
     names = materials.data.survey.class_names

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from stillhouse.export.weights import load_student
@@ -78,7 +79,8 @@ def distill(
         resume: go on with the run in ``out``; give the same arguments as when it began.
         **sections: the recipe's other sections as plain values, e.g. ``seed=1``,
             ``objective={"kd": {"temperature": 2}}``, ``control={"seeds": 3}``, ``train={"epochs": 30}`` (short for the
-            student's), ``teacher_options={"normalise": {"mean": [...], "std": [...]}}`` and ``student_options`` likewise.
+            student's), ``teacher_options={"normalise": {"mean": [...], "std": [...]}}``, and ``student_options``
+            likewise.
 
     Raises:
         StillhouseError: see ``stillhouse.foundation.errors``.
@@ -98,5 +100,6 @@ def distill(
     else:
         folder = Path(out) if out is not None else free_folder(recipe.name)
         result = runs.run(recipe, folder, live=live)
-    module = student if isinstance(student, nn.Module) else student()
+    with torch.random.fork_rng():
+        module = student if isinstance(student, nn.Module) else student()
     return Finished(folder, result, load_student(folder, module))

@@ -22,7 +22,7 @@ def resolve(recipe: Recipe) -> Recipe:
         ModelError: a device or precision that is not to be had here.
     """
     device = resolve_device(recipe.compute.device)
-    threads = cores() if recipe.compute.threads == "auto" else recipe.compute.threads
+    threads = torch.get_num_threads() if recipe.compute.threads == "auto" else recipe.compute.threads
     check_precision(recipe.teacher.precision, device, "teacher.precision")
     check_precision(recipe.student.train.precision, device, "student.train.precision")
     if recipe.teacher.train is not None:
@@ -43,6 +43,7 @@ def named_files(recipe: Recipe) -> dict[str, str]:
     code = {f"{key}.arch": model.arch for key, model in models.items() if ".py:" in model.arch}
     if isinstance(recipe.data.source, FunctionSource):
         code["data.source.train"] = recipe.data.source.train
+        code |= {"data.source.test": recipe.data.source.test} if recipe.data.source.test else {}
     files |= {key: reference.rpartition(":")[0] for key, reference in code.items()}
     return {key: sha256_file(Path(file)) for key, file in files.items() if file}
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from stillhouse.data.batch import Batch
 from stillhouse.data.open import Data, Survey, channel_statistics
@@ -39,6 +41,11 @@ class Live:
     student: nn.Module | Callable[[], nn.Module]
     train: Any
     test: Any = None
+
+    def digests(self) -> dict[str, str]:
+        """Digest of each module's weights: a run is not to be resumed with others. A function has none."""
+        modules = {"teacher.model": self.teacher, "student.model": self.student}
+        return {f"{name}.live": _digest(module) for name, module in modules.items() if isinstance(module, nn.Module)}
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,15 @@ class Materials:
 def interface_of(survey: Survey, recipe: Recipe) -> Interface:
     """What the data offer a model: the form of a view, and the number of classes."""
     return Interface(view_shape(survey.form.shape, recipe.data.crop_px), survey.form.image, survey.classes)
+
+
+def _digest(module: nn.Module) -> str:
+    content = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        content.update(name.encode())
+        if not isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+            content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()
 
 
 def gather(recipe: Recipe, data: Data, live: Live | None) -> Materials:

@@ -124,6 +124,8 @@ def _phases(events: Sequence[dict[str, Any]]) -> list[str]:
 
 def _energy(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     finished = [event for event in events if event["event"] == "PhaseFinished"]
+    if len(finished) < sum(event["event"] == "PhaseStarted" for event in events):
+        return {"joules": None, "source": "unavailable: a training was stopped and resumed; no process saw all of it"}
     known = [event["joules"] for event in finished if event["joules"] is not None]
     source = finished[-1]["energy_source"] if finished else "unavailable: nothing was trained"
     return {"joules": round(sum(known), 1) if known and len(known) == len(finished) else None, "source": source}

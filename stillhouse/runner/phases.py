@@ -1,12 +1,15 @@
 """The trainings of a run, one after the other: teacher, students, controls.
 
 A phase is done when its weights file is there; a run taken up again skips it, and continues the one that has
-checkpoints.
+checkpoints. Its network is always the one read back from that file: a network fresh from training may lie in
+memory otherwise (channels last), answer differently in the last bit, and so tell a run that was stopped from one
+that was not.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,30 +96,38 @@ class Trainer:
         settings: TrainSection,
         seed_number: int,
     ) -> Network:
-        """Train, or take the weights of a phase that is done."""
+        """Train unless the phase is done; gives ``network`` the phase's weights."""
         self.signals.check(f"before {phase}")
-        weights = self.folder.weights(phase)
-        if weights.exists():
-            load_into(network, read_weights(weights), str(weights))
-            return network.to(self.materials.device)
-        started, meter, recipe = time.monotonic(), EnergyMeter(), self.materials.recipe
-        keep = recipe.checkpoint
+        weights, keep = self.folder.weights(phase), self.materials.recipe.checkpoint
         checkpoints = Checkpoints(self.folder.checkpoints(phase), phase, keep.every_s, keep.keep, self.emit)
-        context = FitContext(
+        if not weights.exists():
+            started, meter = time.monotonic(), EnergyMeter()
+            context = self.context(phase, checkpoints, meter)
+            stream = self.materials.stream(settings, seed_number)
+            result = fit(copy.deepcopy(network), source, stream, objective, settings, context)
+            write_atomic(weights, weights_bytes(result))
+            energy = meter.read()
+            self.emit(PhaseFinished(phase, time.monotonic() - started, energy.joules, energy.source))
+        checkpoints.clear()
+        load_into(network, read_weights(weights), str(weights))
+        return network.to(self.materials.device)
+
+    def context(self, phase: str, checkpoints: Checkpoints, meter: EnergyMeter) -> FitContext:
+        """What surrounds the training of a phase."""
+
+        def emit(event: Event) -> None:
+            meter.read()  # its counters wrap
+            self.emit(event)
+
+        return FitContext(
             phase=phase,
-            seed=subseed(recipe.seed, phase, "steps"),
+            seed=subseed(self.materials.recipe.seed, phase, "steps"),
             device=self.materials.device,
-            emit=self.emit,
+            emit=emit,
             checkpoints=checkpoints,
             evaluate=self.validate,
             interrupted=self.signals.asked,
         )
-        result = fit(network, source, self.materials.stream(settings, seed_number), objective, settings, context)
-        write_atomic(weights, weights_bytes(result))
-        checkpoints.clear()
-        energy = meter.read()
-        self.emit(PhaseFinished(phase, time.monotonic() - started, energy.joules, energy.source))
-        return result
 
     def validate(self, network: nn.Module) -> Evaluation:
         """Accuracy on the validation split."""

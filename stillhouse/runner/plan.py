@@ -18,8 +18,7 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
         RunDirError: ``out`` holds a run already.
     """
     folder = out or free_folder(recipe.name)
-    if folder.exists():
-        RunDir(folder).check_free()
+    RunDir(folder).check_free()
     lines = [("run", recipe.name), ("data", recipe.data.source.kind)]
     found = None
     if isinstance(recipe.data.source, FunctionSource | LiveSource):

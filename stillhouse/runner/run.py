@@ -42,8 +42,7 @@ def run(recipe: Recipe, out: Path, listeners: Sequence[Listener] = (), live: Liv
         StillhouseError: see ``stillhouse.foundation.errors``; what was done so far stays and can be resumed.
     """
     folder = RunDir(out)
-    with folder.held():
-        folder.begin(recipe)
+    with folder.begun(recipe), folder.held():
         return _go(folder, recipe, listeners, live)
 
 
@@ -68,6 +67,8 @@ def _go(folder: RunDir, recipe: Recipe, listeners: Sequence[Listener], live: Liv
             with fixed_numerics(int(recipe.compute.threads)):
                 result = _work(folder, recipe, log, signals, live, resumed)
             write_json(folder.result, result)
+        else:
+            folder.check_unchanged(recipe)
         if not folder.report.exists():
             write_report(folder.path)
     found: dict[str, Any] = read_json(folder.result)
@@ -94,7 +95,8 @@ def _prepare(
     folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live: Live | None, resumed: bool
 ) -> Materials:
     found = survey(recipe.data, recipe.seed, (live.train, live.test) if live else None)
-    folder.settle(recipe, {"data": found.digest, **named_files(recipe)}, versions())
+    inputs = {"data": found.digest, **named_files(recipe), **(live.digests() if live else {})}
+    folder.settle(recipe, inputs, versions())
     log.emit(RunStarted(process_id=os.getpid(), resumed=resumed))
     said = 0.0
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stillhouse.foundation.errors import RunDirError
+from stillhouse.foundation.errors import DataError, ModelError, RecipeError, RunDirError, StorageError
 from stillhouse.foundation.files import folder_lock, read_json, remove_leftovers, write_atomic, write_json
 from stillhouse.recipe.load import differences, dump, load
 from stillhouse.recipe.recipe import Recipe, as_dict
@@ -56,6 +56,32 @@ class RunDir:
         self.check_free()
         write_atomic(self.recipe, dump(recipe))
 
+    @contextlib.contextmanager
+    def begun(self, recipe: Recipe) -> Iterator[None]:
+        """Begin a run here; when wrong input ends it before any training, take back what was made.
+
+        Raises:
+            RunDirError: see :func:`check_free`; in use.
+        """
+        fresh = not self.path.exists()
+        self.check_free()  # before a lock is put into somebody else's folder
+        try:
+            with self.held():
+                self.begin(recipe)
+            yield
+        except (RecipeError, DataError, ModelError, StorageError) as error:
+            trained = self.checkpoints("").exists() or self.weights("").parent.exists()
+            if not trained and not (isinstance(error, StorageError) and self.has_run()):
+                self._take_back(fresh)
+            raise
+
+    def _take_back(self, folder_too: bool) -> None:
+        for file in (self.manifest, self.events, self.recipe, self.path / ".lock"):
+            file.unlink(missing_ok=True)
+        if folder_too:
+            with contextlib.suppress(OSError):  # not empty: something that is not ours
+                self.path.rmdir()
+
     def check_free(self) -> None:
         """Refuse a folder that holds a run, or anything else.
 
@@ -67,6 +93,10 @@ class RunDir:
                 f"{self.path} already holds a run: go on with it by 'stillhouse resume {self.path}', "
                 "or choose another folder with --out"
             )
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise RunDirError(f"{self.path} is a file: choose another folder with --out")
         foreign = sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith("."))
         if foreign:
             raise RunDirError(f"{self.path} is not empty ({', '.join(foreign[:3])}): choose another folder with --out")
@@ -85,9 +115,19 @@ class RunDir:
             write_atomic(self.recipe, dump(recipe))
             manifest = {"format": _FORMAT, "recipe": as_dict(recipe), "inputs": inputs, "versions": versions}
             write_json(self.manifest, manifest)
-            return
+        self.check_unchanged(recipe, inputs)
+
+    def check_unchanged(self, recipe: Recipe, inputs: dict[str, str] | None = None) -> None:
+        """Compare with what the run began with; ``inputs`` too, where they are given.
+
+        Raises:
+            RunDirError: something differs, says what; or run.json is damaged.
+        """
         before = read_json(self.manifest)
-        changed = differences(before["recipe"], as_dict(recipe)) + differences(before["inputs"], inputs)
+        if not isinstance(before, dict) or not {"recipe", "inputs"} <= before.keys():
+            raise RunDirError(f"{self.manifest} does not say what the run began with: it was changed by hand")
+        changed = differences(before["recipe"], as_dict(recipe))
+        changed += differences(before["inputs"], inputs) if inputs is not None else []
         if changed:
             raise RunDirError(
                 f"{self.path} was begun with other settings or inputs; to go on, undo this:\n  " + "\n  ".join(changed)
@@ -101,7 +141,8 @@ class RunDir:
             RunDirError: another process holds it.
         """
         with folder_lock(self.path):
-            remove_leftovers(self.path)
+            if self.has_run():  # never clean up in somebody else's folder
+                remove_leftovers(self.path)
             yield
 
 

@@ -43,6 +43,10 @@ def judge(students: Sequence[NDArray[np.bool_]], controls: Sequence[NDArray[np.b
     difference = float(arms[0].mean() - arms[1].mean())
     per_sample = arms[0].mean(axis=0) - arms[1].mean(axis=0)
     samples = len(per_sample)
+    if samples < 2:
+        return Verdict(
+            "One test sample can't say whether distillation helped: give a larger test split.", None, difference
+        )
     terms = [(float(per_sample.var(ddof=1)) / samples, samples - 1)]
     terms += [(float(arm.mean(axis=1).var(ddof=1)) / len(arm), len(arm) - 1) for arm in arms if len(arm) > 1]
     variance = sum(term for term, _ in terms)

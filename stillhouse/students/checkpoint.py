@@ -1,8 +1,8 @@
 """Checkpoints: one file each, atomic, checksummed, the last few kept, the newest good one used.
 
 A file is the 8 bytes ``STILLCK1``, the SHA-256 of the rest, and a state dict saved by torch, read back with
-``weights_only=True``: a checkpoint can't run code. A damaged one is passed over with a word, and the one
-before it is used.
+``weights_only=True``: a checkpoint can't run code. A damaged one is told and deleted, and the one before it is
+used: left there, it would count as the newest, and the good ones after it would be deleted in its place.
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ class Checkpoints:
         self._emit(CheckpointWritten(self._phase, step, len(payload) + _HEADER_BYTES, self._last - started))
 
     def load(self) -> dict[str, Any] | None:
-        """The newest good checkpoint's state, or None where there is none."""
+        """The newest good checkpoint's state, or None where there is none; damaged ones are deleted."""
         for path in self._files():
             try:
                 return _read(path)
             except CorruptError as error:
                 self._emit(CheckpointRefused(self._phase, path.name, str(error)))
+                path.unlink(missing_ok=True)
         return None
 
     def newest(self) -> Path | None:
@@ -87,7 +88,10 @@ class Checkpoints:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorruptError(f"{path} can't be read: {error.strerror or error}") from error
     if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
         raise CorruptError(f"{path} is truncated or no checkpoint of ours")
     payload = data[_HEADER_BYTES:]

@@ -23,7 +23,7 @@ from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.knowledge.source import KnowledgeSource
 from stillhouse.models.network import Network
-from stillhouse.models.placement import autocast
+from stillhouse.models.placement import autocast, seed_device
 from stillhouse.models.taps import Taps
 from stillhouse.recipe.recipe import TrainSection
 from stillhouse.students.checkpoint import Checkpoints
@@ -114,6 +114,8 @@ class _Loop:
     def run(self) -> Network:
         state, context = self.state, self.context
         context.emit(PhaseStarted(context.phase, state.step, self.steps, self.stream.batch_size))
+        self.source.watch.lap("set-up")
+        self.source.watch.take()  # not a part of the training
         state.network.train()
         with contextlib.closing(Taps(state.network, state.objective.student_taps)) as taps:
             answers = self.source.teach(self.stream.batches(state.step, self.steps))
@@ -127,7 +129,7 @@ class _Loop:
     def step(self, batch: Batch, knowledge: Knowledge, taps: Taps) -> None:
         """One optimiser step, over ``accumulate`` micro-batches."""
         state, settings, device = self.state, self.settings, self.context.device
-        torch.manual_seed(subseed(self.context.seed, state.step))
+        seed_device(subseed(self.context.seed, state.step), device)
         rate = learning_rate(settings, state.step, self.stream.steps_per_epoch)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
@@ -179,9 +181,10 @@ class _Loop:
             watch.lap("evaluate")
         if epoch_ends or saves or time.monotonic() - self.said_at >= context.progress_every_s:
             self.tell()
-        if context.checkpoints is not None and saves:
+        if saves or state.step == self.steps:
             self.guard.settle()
             state.check_finite(context.phase)
+        if context.checkpoints is not None and saves:
             context.checkpoints.save(state.step, state.state_dict())
             watch.lap("checkpoint")
         if signal is not None and state.step < self.steps:

@@ -83,7 +83,7 @@ class Objective(nn.Module):
         for term, adapter in zip(self._section.features, self._adapters, strict=True):
             student, teacher = _same_size(features[term.student], knowledge.features[term.teacher])
             name = f"features.{term.student}->{term.teacher}"
-            parts[name] = losses.feature_mse(adapter(student), teacher)
+            parts[name] = losses.feature_mse(adapter(student.float()), teacher)
             total = total + term.weight * parts[name]
         return total, {name: part.detach() for name, part in parts.items()}
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from stillhouse.foundation.errors import DivergedError
+from stillhouse.foundation.errors import DivergedError, ModelError
 from stillhouse.models.network import Network
 from stillhouse.recipe.recipe import TrainSection
 from stillhouse.students.objective import Objective
@@ -58,13 +58,22 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over everything, exactly."""
-        self.network.load_state_dict(state["network"])
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
+        """Take over everything, exactly.
+
+        Raises:
+            ModelError: the state is another model's: its code was changed since.
+        """
+        try:
+            self.network.load_state_dict(state["network"])
+            self.objective.load_state_dict(state["objective"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"the checkpoint does not fit the model, which must have been changed since: {error}"
+            ) from error
         self.step = state["step"]
         self.first_loss = state["first_loss"]
 
@@ -74,6 +83,7 @@ class TrainingState:
         Raises:
             DivergedError: a weight is NaN or infinite; names it.
         """
-        for name, tensor in self.network.state_dict().items():
+        tensors = self.network.state_dict() | self.objective.state_dict(prefix="objective.")
+        for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise DivergedError(f"{phase}: after step {self.step} the weight '{name}' is no longer finite")

@@ -1,0 +1,1 @@
+"""Benchmarks: ours against the best honest rival, interleaved in one run, told as ratios."""

@@ -1,0 +1,65 @@
+"""Figures made from events: throughput, wall time, energy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stillhouse.runner.measure import _energy, _wall_s, throughput
+
+
+def progress(phase: str, samples: int, **seconds: float) -> dict[str, Any]:
+    return {"time": 0.0, "event": "Progress", "phase": phase, "samples": samples, "seconds": seconds}
+
+
+def at(time: float, event: str, **values: Any) -> dict[str, Any]:
+    return {"time": time, "event": event, **values}
+
+
+def test_throughput_is_samples_over_time_in_and_between_steps() -> None:
+    """Evaluation and checkpoints don't count; waiting for data or teacher is starving; other phases don't matter."""
+    events = [
+        progress("student", 600, data=1.0, teacher=2.0, step=3.0),
+        progress("student", 400, data=0.0, teacher=2.0, step=2.0, evaluate=50.0, checkpoint=7.0),
+        progress("control-0", 9999, step=1.0),
+    ]
+    found = throughput(events, "student")
+    assert found["samples_per_s"] == 100.0
+    assert found["starved_share"] == 0.5
+    assert found["teacher_idle_share"] == 0.6
+    assert found["seconds"] == {"data": 1.0, "teacher": 4.0, "step": 5.0, "evaluate": 50.0, "checkpoint": 7.0}
+
+
+def test_throughput_of_nothing() -> None:
+    """A phase that told nothing has no throughput, rather than a division by zero."""
+    assert throughput([], "student")["samples_per_s"] is None
+
+
+def test_wall_time_leaves_out_pauses() -> None:
+    """Wall time is the sum over processes; the night between a crash and the resume is not in it."""
+    events = [
+        at(100.0, "RunStarted"), at(130.0, "CheckpointWritten"),
+        at(5000.0, "RunStarted"), at(5020.5, "Warned"),
+        at(9000.0, "RunStarted"), at(9001.0, "PhaseFinished"),
+    ]  # fmt: skip
+    assert _wall_s(events) == pytest.approx(51.5)
+    assert _wall_s(events[:2]) == 30.0
+    assert _wall_s([]) == 0.0
+
+
+def finished(phase: str, joules: float | None) -> dict[str, Any]:
+    return at(1.0, "PhaseFinished", phase=phase, joules=joules, energy_source="measured: RAPL")
+
+
+def test_energy_is_summed_over_phases() -> None:
+    """Energy is the sum of all phases, with its source."""
+    events = [at(0.0, "PhaseStarted", phase="a"), finished("a", 2.0), at(2.0, "PhaseStarted"), finished("b", 3.25)]
+    assert _energy(events) == {"joules": 5.2, "source": "measured: RAPL"}
+
+
+def test_energy_is_never_a_part_sold_as_the_whole() -> None:
+    """A training that more than one process worked on has no energy figure, nor has a run with an unknown phase."""
+    resumed = [at(0.0, "PhaseStarted", phase="a"), at(1.0, "PhaseStarted", phase="a"), finished("a", 2.0)]
+    assert _energy(resumed)["joules"] is None and "resumed" in _energy(resumed)["source"]
+    assert _energy([finished("a", 2.0), finished("b", None)])["joules"] is None
