@@ -20,10 +20,12 @@ def resume(folder: Path) -> None:
     However often a run is stopped or killed, it ends in the same student, to the last bit, as a run that never was
     (on the same kind of device, with the same versions). A recipe that was changed meanwhile is refused.
     """
+    from stillhouse.cli.progress import shown
+    from stillhouse.foundation.allocator import keep_freed_memory
     from stillhouse.runner.rundir import open_run
 
     open_run(folder)
-    from stillhouse.cli.progress import shown
+    keep_freed_memory()
 
     with shown(folder) as listener:
         from stillhouse.runner.run import resume as go_on

@@ -29,9 +29,11 @@ def run(recipe: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
 
     loaded = load(recipe, overrides)
     from stillhouse.cli.progress import shown
+    from stillhouse.foundation.allocator import keep_freed_memory
     from stillhouse.runner.rundir import RunDir, free_folder
 
     folder = out if out is not None else free_folder(loaded.name)
+    keep_freed_memory()
     with RunDir(folder).begun(loaded), shown(folder) as listener:
         from stillhouse.runner.run import resume
 

@@ -68,7 +68,9 @@ def augmented(
 
 
 def _crop(rows: Pixels, drawn: NDArray[np.uint32], pad_px: int, size_px: tuple[int, ...]) -> Pixels:
-    padded = np.pad(rows, ((0, 0), (0, 0), (pad_px, pad_px), (pad_px, pad_px)))
+    height, width = rows.shape[2:]
+    padded = np.zeros((*rows.shape[:2], height + 2 * pad_px, width + 2 * pad_px), rows.dtype)
+    padded[:, :, pad_px : pad_px + height, pad_px : pad_px + width] = rows
     windows = sliding_window_view(padded, size_px, axis=(2, 3))
     top, left = below(drawn[:, 0], windows.shape[2]), below(drawn[:, 1], windows.shape[3])
     cropped: Pixels = windows[np.arange(len(rows)), :, top, left]
