@@ -59,7 +59,7 @@ class Bars:
             )
             self._update(event.phase, event.step)
         elif isinstance(event, e.Evaluated):
-            self._note(event.phase, accuracy=f"{100 * event.accuracy:.1f} %")
+            self._note(event.phase, accuracy=f"validation {100 * event.accuracy:.1f} %")
         else:
             _say_if_remarkable(event, self.progress.console)
 
@@ -69,7 +69,8 @@ class Bars:
     def _update(self, name: str, done: int, total: int | None = None) -> None:
         if name not in self._tasks:
             self._tasks[name] = self.progress.add_task(name[:12], total=total, completed=done, note="")
-        note = ", ".join(self._notes.get(name, {}).values())
+        parts = self._notes.get(name, {})
+        note = ", ".join(parts[part] for part in ("speed", "loss", "accuracy") if part in parts)
         self.progress.update(self._tasks[name], completed=done, note=note)
 
 
@@ -82,16 +83,18 @@ class Lines:
         self._said = time.monotonic()
         self._speed = 0.0
         self._loss = 0.0
-        self._begun = (0, time.monotonic())
+        self._warm: tuple[int, float] | None = None
 
     def hear(self, event: e.Event) -> None:
         """Take one event."""
         if isinstance(event, e.PhaseStarted):
-            self._steps, self._begun, self._said = event.steps, (event.step, time.monotonic()), time.monotonic()
+            self._steps, self._warm, self._said = event.steps, None, time.monotonic()
             self._say(f"{event.phase}: from step {event.step:,} to {event.steps:,}")
         elif isinstance(event, e.Progress):
             self._speed, self._loss = _samples_per_s(event), event.losses["total"]
-            if time.monotonic() - self._said >= _PLAIN_EVERY_S:
+            if self._warm is None:  # the first event's time holds compilation
+                self._warm = (event.step, time.monotonic())
+            elif time.monotonic() - self._said >= _PLAIN_EVERY_S:
                 self._said = time.monotonic()
                 self._say(
                     f"{event.phase}: step {event.step:,}/{self._steps:,}, loss {self._loss:.3f}, "
@@ -105,7 +108,8 @@ class Lines:
             _say_if_remarkable(event, self._console)
 
     def _left_s(self, step: int) -> float:
-        first, since = self._begun
+        assert self._warm is not None
+        first, since = self._warm
         return (self._steps - step) * (time.monotonic() - since) / max(step - first, 1)
 
     def _say(self, text: str) -> None:

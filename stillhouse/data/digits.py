@@ -9,7 +9,7 @@ from stillhouse.foundation.files import sha256
 
 
 class DigitsSource:
-    """The digits as a source; nothing is read from the network. Loading takes about 0.5 s (scikit-learn's import)."""
+    """The digits as a source; nothing is read from the network. Loading imports scikit-learn."""
 
     name = "digits"
     class_names = tuple(str(digit) for digit in range(10))

@@ -1,7 +1,7 @@
 """ONNX: export through torch's dynamo exporter, and proof that it answers like the checkpoint.
 
 The graph takes the raw batch, any number of rows, and holds the student's own normalisation. Needs the extra ``onnx``.
-Exporting takes 3 to 20 s, most of it importing the exporter.
+A first export spends most of its time importing the exporter.
 """
 
 from __future__ import annotations

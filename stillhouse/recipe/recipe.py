@@ -127,7 +127,7 @@ class TrainSection(Section):
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="fp16 needs a GPU")
     channels_last: bool = False
-    compile: bool = Field(False, description="torch.compile the step; costs 10 to 60 s once")
+    compile: bool = Field(False, description="torch.compile the step; slow at first, faster afterwards")
     loss_ratio_max: PositiveFloat = Field(50.0, description="stop when the loss exceeds this times its first value")
 
     @model_validator(mode="after")

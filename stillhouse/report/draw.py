@@ -3,7 +3,8 @@
 Things are drawn in *sentinel* colours, which become CSS variables afterwards: one SVG serves both themes. Text stays
 text (the page's own font, searchable). Nothing outside is referred to: no namespace links, no metadata, no style sheet;
 ids get the figure's name in front, since one page holds several. Sizes are in points = SVG units: a figure is 331 wide
-and no text is smaller than 11, so that on a phone (scaled by 0.9) it has 10 px. Importing matplotlib costs 0.3 s.
+and no text is smaller than 11, so that on a phone (scaled by 0.9) it has 10 px. matplotlib is imported when the
+first figure is drawn.
 """
 
 from __future__ import annotations

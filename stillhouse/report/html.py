@@ -2,7 +2,7 @@
 
 No script, no link to anywhere: the page can be mailed. The same run directory gives the same bytes, so the page may be
 written again at any time. The template is ``report.html.j2`` with ``report.css.j2``; both travel in the package.
-Cost: about 1.5 s, most of it importing and running matplotlib; 60 to 100 kB.
+Most of its cost is importing and running matplotlib.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The figures of a run, each with a title that is a sentence, drawn from the events alone where they suffice.
 
 Lines are named at their ends instead of in a legend; the further seeds of a role are thin lines of its colour. A figure
-without data is left out, never drawn empty. Cost: about 0.1 s a figure, whatever the length of the run.
+without data is left out, never drawn empty. The cost of a figure does not grow
+with the length of the run.
 """
 
 from __future__ import annotations

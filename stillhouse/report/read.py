@@ -2,7 +2,7 @@
 
 Everything that a killed run may leave is accepted: no result, a torn last line, steps told twice. Unknown events and
 unknown keys are ignored, missing ones read as empty, so that old reports can be made of newer runs and the reverse.
-Cost: one pass over the events; about 10 microseconds an event.
+Cost: one pass over the events.
 """
 
 from __future__ import annotations
