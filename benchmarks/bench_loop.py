@@ -3,7 +3,7 @@
 Same teacher and student, fp32, same batch, same augmentation, same optimiser. Ours has keys, seeded views, the
 knowledge protocol, the loss guard and events; the rival has a shuffled index, a vectorised crop and flip on the whole
 batch, teacher forward without gradients, KD + cross-entropy, step. Both run in a process that keeps freed memory.
-Decoding is done before the clock starts, on both sides. Random images suffice.
+Decoding is done before the clock starts, evaluation and checkpoints are left out, on both sides. Random images suffice.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from stillhouse.foundation.allocator import keep_freed_memory
 from stillhouse.knowledge.source import InlineSource
 from stillhouse.models.build import build
 from stillhouse.models.interface import Interface
+from stillhouse.models.placement import fixed_numerics
 from stillhouse.recipe.architectures import ModelSection, Normalisation
 from stillhouse.recipe.recipe import AugmentSection, ObjectiveSection, TrainSection
 from stillhouse.students.fit import FitContext, fit
@@ -61,7 +62,8 @@ def measure(claim: str, shape: tuple[int, int, int], teacher: tuple[int, list[in
         engine = Teacher(models[0][0], objective.ask, CPU, "fp32")
         context = FitContext("benchmark", 0, CPU, emit=lambda event: None)
         begun = time.perf_counter()
-        fit(models[0][1], InlineSource(engine.answer), stream, objective, settings, context)
+        with fixed_numerics(torch.get_num_threads()):
+            fit(models[0][1], InlineSource(engine.answer, engine.ask), stream, objective, settings, context)
         return len(rows) / (time.perf_counter() - begun)
 
     def rival() -> float:

@@ -1,4 +1,4 @@
-"""``stillhouse check``: what a recipe would do, in a second, without torch."""
+"""``stillhouse check``: what a recipe would do, without torch."""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+_GREY = {"1", "L", "LA", "I", "F"}
+
 
 @dataclass(frozen=True)
 class Form:
@@ -24,14 +26,19 @@ class Form:
 
 
 def form_of(sample: Any, size_px: tuple[int, int] | None, channels: int | None) -> Form:
-    """The form that a data set takes from its first sample and the recipe."""
+    """The form that the recipe and one sample ask for."""
     picture = _as_picture(sample)
     if picture is None:
         return Form(np.shape(sample), image=False)
     picture = ImageOps.exif_transpose(picture)
-    grey = picture.mode in ("1", "L", "LA", "I", "F") or picture.mode.startswith("I;16")
     height, width = size_px or (picture.height, picture.width)
-    return Form((channels or (1 if grey else 3), height, width), image=True)
+    return Form((channels or (3 if is_colour(picture) else 1), height, width), image=True)
+
+
+def is_colour(sample: Any) -> bool:
+    """Whether a sample is an image of a mode with colours (which it need not use)."""
+    picture = _as_picture(sample)
+    return picture is not None and picture.mode not in _GREY and not picture.mode.startswith("I;16")
 
 
 def decode(sample: Any, form: Form, resize: bool) -> NDArray[Any]:

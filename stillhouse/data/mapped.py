@@ -2,8 +2,9 @@
 
 An item is ``(sample, label)`` or a mapping with 'image' (or 'img', 'pixel_values', 'x') and 'label' (or
 'labels', 'y'). Labels are read once at the start: from ``targets`` or ``labels`` of the dataset where it has them,
-else by going through all items, which decodes everything once more. The digest covers the labels and the
-first samples; give the dataset an attribute ``digest`` (a string) to say it exactly.
+else by going through all items, which decodes everything once more. A few items are read twice, to find random
+transforms and labels that disagree. The digest covers the labels and the first samples; give the dataset an attribute
+``digest`` (a string) to say it exactly.
 """
 
 from __future__ import annotations
@@ -15,18 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stillhouse.data.source import spread
 from stillhouse.foundation.errors import DataError
 from stillhouse.foundation.files import sha256
 
 _SAMPLE_KEYS = ("image", "img", "pixel_values", "x")
 _LABEL_KEYS = ("label", "labels", "y")
+_LOOK_AT = 8
 
 
 class MappedSource:
     """A wrapped dataset.
 
     Raises:
-        DataError: no ``__len__``/``__getitem__``, empty, items that raise, items or labels of an unknown form.
+        DataError: no ``__len__``/``__getitem__``, empty, items that raise, items or labels of an unknown form, items
+            that differ when they are read again, or whose label is not the one that ``targets`` says.
     """
 
     def __init__(self, dataset: Any, name: str) -> None:
@@ -37,6 +41,7 @@ class MappedSource:
         if len(dataset) == 0:
             raise DataError(f"{name}: the dataset is empty")
         self.labels = self._labels()
+        self._check_items()
         names = getattr(dataset, "classes", ())
         self.class_names = tuple(str(each) for each in names) if isinstance(names, list | tuple) else ()
         self.digest = str(getattr(dataset, "digest", None) or self._digest())
@@ -71,6 +76,7 @@ class MappedSource:
         count = len(self._dataset)
         given: Any = getattr(self._dataset, "targets", getattr(self._dataset, "labels", None))
         known = hasattr(given, "__len__") and len(given) == count
+        given = getattr(given, "iloc", given)  # pandas looks up by its own index, which need not be 0, 1, 2
         labels = np.empty(count, np.int64)
         for index in range(count):
             try:
@@ -90,11 +96,34 @@ class MappedSource:
             raise DataError(f"{self.describe(index)} has label {label!r}: labels must be class numbers (integers)")
         return number
 
+    def _check_items(self) -> None:
+        for index in spread(len(self.labels), _LOOK_AT).tolist():
+            try:
+                first, again, label = self._content(index), self._content(index), self._pair(index)[1]
+            except DataError:
+                raise
+            except Exception:  # an unreadable sample: told, or left out, when it is decoded
+                continue
+            if first != again:
+                raise DataError(
+                    f"{self.describe(index)} differs each time it is read: the dataset transforms at random. Remove "
+                    "its random transforms; data.augment makes views that teacher and student see alike"
+                )
+            if self._class_number(label, index) != self.labels[index]:
+                raise DataError(
+                    f"{self.describe(index)} has label {int(label)}, but the dataset's own list of labels (targets or "
+                    f"labels) says {self.labels[index]}: make them agree, e.g. without target_transform"
+                )
+
+    def _content(self, index: int) -> bytes:
+        sample = np.asarray(self.read(index))
+        return (sample.astype(np.float32) if sample.dtype.hasobject else sample).tobytes()
+
     def _digest(self) -> str:
         content = hashlib.sha256(self.labels.tobytes())
         for index in range(min(64, len(self.labels))):
             try:
-                sample = np.asarray(self.read(index)).tobytes()
+                sample = self._content(index)
             except Exception as error:  # an unreadable sample: told, or left out, when it is decoded
                 sample = str(error).encode()
             content.update(sha256(sample).encode())

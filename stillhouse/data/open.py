@@ -1,6 +1,6 @@
 """From the recipe's data section to sources, splits and decoded tables.
 
-``survey`` opens the sources and cuts the splits, torch-free and without decoding more than one sample: what
+``survey`` opens the sources and cuts the splits, torch-free and without decoding more than a few samples: what
 ``check`` says. ``open_data`` goes on and decodes.
 """
 
@@ -23,21 +23,28 @@ from stillhouse.data.parquet import ParquetSource
 from stillhouse.data.source import Source, Splits
 from stillhouse.data.splits import check_labels, cut
 from stillhouse.data.table import Table, build_table, first_form
+from stillhouse.data.views import FORMAT
 from stillhouse.foundation.errors import DataError, StillhouseError
-from stillhouse.foundation.files import digest_json
+from stillhouse.foundation.files import digest_json, sha256
 from stillhouse.foundation.functions import load_function, told
 from stillhouse.recipe import recipe as r
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What the data are, before decoding. ``test`` is ``train`` itself where the source has no test split."""
+    """What the data are, before decoding. ``test`` is ``train`` itself where the source has no test split.
+
+    Attributes:
+        digest: of the sources' digests, form, fractions and ``bad_samples``: with the seed, equal digests mean equal
+            splits.
+    """
 
     train: Source
     test: Source
     splits: Splits
     class_names: tuple[str, ...]
     form: Form
+    seed: int
     digest: str
 
     @property
@@ -48,12 +55,21 @@ class Survey:
 
 @dataclass(frozen=True)
 class Data:
-    """The decoded data. Sample ids of ``splits`` count in ``table``, those of the test split in ``test_table``."""
+    """The decoded data. Sample ids of ``splits`` count in ``table``, those of the test split in ``test_table``.
+
+    Attributes:
+        digest: of the survey's digest and of what was really read, rows, labels and skipped ids of both tables: a run
+            is not to be resumed with another.
+        views_digest: of the training table's rows and form, augmentation, crop and seed: equal digests mean that equal
+            keys give equal bits.
+    """
 
     survey: Survey
     splits: Splits
     table: Table
     test_table: Table
+    digest: str
+    views_digest: str
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -63,8 +79,16 @@ class Data:
     @property
     def skipped(self) -> tuple[str, ...]:
         """The stories of all samples that were left out."""
-        tables = [self.table] if self.test_table is self.table else [self.table, self.test_table]
-        return tuple(reason for table in tables for reason in table.reasons)
+        return tuple(reason for table in self._tables for reason in table.reasons)
+
+    @property
+    def greyed(self) -> int:
+        """Number of colour images that were made grey, because the tables are."""
+        return sum(table.greyed for table in self._tables)
+
+    @property
+    def _tables(self) -> tuple[Table, ...]:
+        return (self.table,) if self.test_table is self.table else (self.table, self.test_table)
 
 
 def open_sources(section: r.DataSection, live: tuple[Any, Any] | None) -> tuple[Source, Source | None]:
@@ -116,11 +140,11 @@ def survey(section: r.DataSection, seed: int, live: tuple[Any, Any] | None = Non
     _check_views(section, form)
     identity = [train.digest, test.digest if test else None, form.shape, section.size_px, section.validation_fraction]
     digest = digest_json([*identity, section.test_fraction if test is None else None, section.bad_samples])
-    return Survey(train, test or train, splits, names, form, digest)
+    return Survey(train, test or train, splits, names, form, seed, digest)
 
 
 def open_data(found: Survey, section: r.DataSection, scratch: Path, tell: Callable[[str, int, int], None]) -> Data:
-    """Decode everything.
+    """Decode everything. A Parquet source is closed after that: its encoded images are not held beside the tables.
 
     Args:
         scratch: folder for what does not fit into memory.
@@ -130,42 +154,31 @@ def open_data(found: Survey, section: r.DataSection, scratch: Path, tell: Callab
         DataError: an unreadable sample (``bad_samples: stop``), or too few are left.
     """
     tables: dict[int, Table] = {}
+    left_bytes = section.memory_max_mb * 2**20
     for source in (found.train, found.test):
         if id(source) not in tables:
-            tables[id(source)] = build_table(
+            table = tables[id(source)] = build_table(
                 source,
                 form=found.form,
                 resize=section.size_px is not None,
                 skip=section.bad_samples == "skip",
-                memory_max_bytes=section.memory_max_mb * 2**20,
+                memory_max_bytes=left_bytes,
                 scratch=scratch,
                 threads=1 if isinstance(source, MappedSource) else os.cpu_count() or 1,
                 tell=lambda done, count, name=source.name: tell(name, done, count),  # type: ignore[misc]
             )
+            left_bytes -= 0 if isinstance(table.rows, np.memmap) else table.rows.nbytes
+            if isinstance(source, ParquetSource):
+                source.close()
     table, test_table = tables[id(found.train)], tables[id(found.test)]
     splits = Splits(
         np.setdiff1d(found.splits.train, table.skipped),
         np.setdiff1d(found.splits.validation, table.skipped),
         np.setdiff1d(found.splits.test, test_table.skipped),
     )
-    data = Data(found, splits, table, test_table)
+    data = Data(found, splits, table, test_table, _content(found, table, test_table), _views(found, section, table))
     _check_left(data)
     return data
-
-
-def channel_statistics(
-    rows: NDArray[Any], sample_ids: NDArray[np.int64], image: bool
-) -> tuple[list[float], list[float]]:
-    """Mean and deviation of (up to 20,000 of) a split: per channel of value / 255 for images, else overall."""
-    chosen = rows[sample_ids[:20000]]
-    if not image:
-        return [float(chosen.mean(dtype=np.float64))], [max(float(chosen.std(dtype=np.float64)), 1e-6)]
-    count = chosen.shape[0] * chosen.shape[2] * chosen.shape[3]
-    total = chosen.sum(axis=(0, 2, 3), dtype=np.int64)
-    squares = sum((part.astype(np.int64) ** 2).sum(axis=(0, 2, 3)) for part in np.array_split(chosen, 20))
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-8))
-    return [round(float(m) / 255, 6) for m in mean], [max(round(float(d) / 255, 6), 1e-6) for d in deviation]
 
 
 def check_labels_of_test(test: Source, classes: int) -> None:
@@ -189,6 +202,19 @@ def _class_names(train: Source) -> tuple[str, ...]:
             f"{len(train.labels):,} samples: number the classes 0, 1, 2 and so on"
         )
     return tuple(str(label) for label in range(count))
+
+
+def _content(found: Survey, table: Table, test_table: Table) -> str:
+    parts = [
+        [each.digest, each.skipped.tolist(), sha256(source.labels.tobytes())]
+        for each, source in ((table, found.train), (test_table, found.test))
+    ]
+    return digest_json([found.digest, parts])
+
+
+def _views(found: Survey, section: r.DataSection, table: Table) -> str:
+    made = [FORMAT, section.augment.model_dump(mode="json"), section.crop_px, found.seed]
+    return digest_json([table.digest, table.form.shape, table.form.image, made])
 
 
 def _check_left(data: Data) -> None:

@@ -26,19 +26,19 @@ class Order:
         self._sample_ids = sample_ids
         self._key = subseed(seed, "order")
         self._views = views
-        self._epoch = -1
-        self._permuted = sample_ids
+        self._latest = (-1, sample_ids)  # one value, replaced at once: a second thread may ask for another epoch
 
     def __len__(self) -> int:
         return len(self._sample_ids)
 
     def at(self, epoch: int, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Sample ids and views at positions start..stop-1 of an epoch, both [stop - start]."""
-        if epoch != self._epoch:
+        kept, permuted = self._latest
+        if epoch != kept:
             count = len(self._sample_ids)
             drawn = words(self._key, np.arange(count), np.full(count, epoch), 2).astype(np.uint64)
-            self._permuted = self._sample_ids[np.argsort(drawn[:, 0] << np.uint64(32) | drawn[:, 1], kind="stable")]
-            self._epoch = epoch
-        ids = self._permuted[start:stop]
+            permuted = self._sample_ids[np.argsort(drawn[:, 0] << np.uint64(32) | drawn[:, 1], kind="stable")]
+            self._latest = (epoch, permuted)
+        ids = permuted[start:stop]
         view = epoch if self._views is None else epoch % self._views
         return ids, np.full(len(ids), view, np.int64)

@@ -1,7 +1,7 @@
 """Encoded images in a Parquet file: one row a sample, its id the row number.
 
-The encoded column is held in memory (a 50,000-image CIFAR file is 15 MB; ImageNet would want 140 GB: use a
-folder there). Accepts plain bytes or Hugging Face's image struct ``{bytes, path}``. The digest is the file's SHA-256.
+The encoded column is held in memory, as large as in the file, until ``close``: where that is too much, use a
+folder. Accepts plain bytes or Hugging Face's image struct ``{bytes, path}``. The digest is the file's SHA-256.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ParquetSource:
             table = pq.read_table(path, columns=[image, label])
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} can't be read as Parquet (truncated or another format?): {error}") from error
-        self._images = self._bytes_of(table.column(image), image)
+        self._images: pa.ChunkedArray | None = self._bytes_of(table.column(image), image)
         self.labels = self._labels_of(table.column(label), label)
         names = (schema.metadata or {}).get(b"classes", b"").decode()
         self.class_names = tuple(part.strip() for part in names.split(",")) if names else ()
@@ -49,10 +49,15 @@ class ParquetSource:
 
     def read(self, sample_id: int) -> Any:
         """The decoded image."""
+        assert self._images is not None, "read after close"
         encoded = self._images[sample_id].as_py()
         if not encoded:
             raise ValueError("the row holds no image")
         return Image.open(io.BytesIO(encoded))
+
+    def close(self) -> None:
+        """Drop the encoded images: everything is decoded."""
+        self._images = None
 
     def describe(self, sample_id: int) -> str:
         """File and row, counted from 0."""

@@ -39,6 +39,12 @@ class Source(Protocol):
         """Where a person finds this sample, e.g. ``cats/3.jpg`` or ``train.parquet row 17``."""
 
 
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """Up to ``most`` of the places 0..count-1, evenly over all: in a folder the first ids are the first class."""
+    most = min(count, most)
+    return np.arange(most, dtype=np.int64) * count // max(most, 1)
+
+
 @dataclass(frozen=True)
 class Splits:
     """Sample ids of each split, ascending. ``test`` counts in the test source where there is one of its own."""

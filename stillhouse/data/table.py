@@ -7,21 +7,26 @@ the start and not a crash in the middle.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stillhouse.data.decode import Form, decode, form_of
-from stillhouse.data.source import Source
+from stillhouse.data.decode import Form, decode, form_of, is_colour
+from stillhouse.data.source import Source, spread
 from stillhouse.foundation.errors import DataError, StorageError
 
+_T = TypeVar("_T")
+
 _CHUNK = 256
+_LOOK_AT = 16
+_ZEROS = bytes(2**20)
 
 
 class Table:
@@ -31,13 +36,25 @@ class Table:
         rows: [N, *form.shape], uint8 for images, float32 otherwise.
         skipped: ids that could not be read (only where ``skip``), ascending; their rows are zeros.
         reasons: the story of each skipped one.
+        greyed: number of colour images that became grey because ``form`` is.
+        digest: hex, of all rows: SHA-256 over those of 256 rows each; "" for a table that was not decoded.
     """
 
-    def __init__(self, rows: NDArray[Any], form: Form, skipped: NDArray[np.int64], reasons: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        rows: NDArray[Any],
+        form: Form,
+        skipped: NDArray[np.int64],
+        reasons: tuple[str, ...],
+        greyed: int = 0,
+        digest: str = "",
+    ) -> None:
         self.rows = rows
         self.form = form
         self.skipped = skipped
         self.reasons = reasons
+        self.greyed = greyed
+        self.digest = digest
 
 
 def build_table(
@@ -68,10 +85,16 @@ def build_table(
     rows = _allocate((count, *form.shape), np.dtype(np.uint8 if form.image else np.float32), memory_max_bytes, scratch)
     failures: dict[int, str] = {}
 
-    def fill(start: int) -> int:
-        for sample_id in range(start, min(start + _CHUNK, count)):
+    grey = form.image and form.shape[0] == 1
+
+    def fill(start: int) -> tuple[int, int, bytes]:
+        """Decode a chunk: where it ends, colour images made grey, digest of its rows while they are in the cache."""
+        stop, greyed = min(start + _CHUNK, count), 0
+        for sample_id in range(start, stop):
             try:
-                rows[sample_id] = decode(source.read(sample_id), form, resize)
+                sample = source.read(sample_id)
+                rows[sample_id] = decode(sample, form, resize)
+                greyed += grey and is_colour(sample)
             except DataError:
                 raise
             except Exception as error:
@@ -79,31 +102,42 @@ def build_table(
                 if not skip:
                     raise DataError(f"{story} (or leave such samples out with data.bad_samples: skip)") from error
                 failures[sample_id] = story
-        return min(start + _CHUNK, count)
+        return stop, greyed, hashlib.sha256(rows[start:stop].reshape(-1).data).digest()
 
-    starts = range(0, count, _CHUNK)
-    for done in _in_order(fill, starts, threads):
+    greyed, content = 0, hashlib.sha256()
+    for done, more, digest in _in_order(fill, range(0, count, _CHUNK), threads):
+        greyed += more
+        content.update(digest)
         tell(done, count)
     ids = sorted(failures)
-    return Table(rows, form, np.array(ids, np.int64), tuple(failures[each] for each in ids))
+    reasons = tuple(failures[each] for each in ids)
+    return Table(rows, form, np.array(ids, np.int64), reasons, greyed, content.hexdigest())
 
 
 def first_form(source: Source, size_px: tuple[int, int] | None, channels: int | None) -> Form:
-    """The form set by the first readable sample.
+    """The form set by the first readable one of a few samples spread over the source; RGB if any of them is colour.
 
     Raises:
-        DataError: none of the first few can be read.
+        DataError: none of them can be read.
     """
-    story = "it holds no samples"
-    for sample_id in range(min(len(source.labels), 16)):
+    form, stories = None, []
+    for sample_id in spread(len(source.labels), _LOOK_AT).tolist():
         try:
-            return form_of(source.read(sample_id), size_px, channels)
+            found = form_of(source.read(sample_id), size_px, channels)
         except Exception as error:
-            story = f"{source.describe(sample_id)}: {error}"
-    raise DataError(f"{source.name}: no sample could be read; {story}")
+            stories.append(f"{source.describe(sample_id)}: {error}")
+            continue
+        form = form or found
+        if form.image and found.image and found.shape[0] > form.shape[0]:
+            form = Form((found.shape[0], *form.shape[1:]), image=True)
+        if not form.image or channels is not None or form.shape[0] == 3:
+            break
+    if form is None:
+        raise DataError(f"{source.name}: no sample could be read; {(*stories, 'it holds none')[0]}")
+    return form
 
 
-def _in_order(fill: Callable[[int], int], starts: range, threads: int) -> Iterator[int]:
+def _in_order(fill: Callable[[int], _T], starts: range, threads: int) -> Iterator[_T]:
     if threads < 2:
         yield from map(fill, starts)
         return
@@ -124,10 +158,19 @@ def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any], memory_max_bytes: in
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=scratch) as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            _reserve(file, size)
             return np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         raise StorageError(
             f"no room for {size / 1e9:.1f} GB of decoded samples in {scratch}: {error.strerror}. "
             "Free some space, choose another --out, or lower data.size_px"
         ) from error
+
+
+def _reserve(file: IO[bytes], size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, len(_ZEROS)):  # macOS
+        file.write(_ZEROS[: size - start])
+    file.flush()

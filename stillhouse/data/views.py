@@ -1,8 +1,9 @@
 """Seeded views of samples, a batch at a time: crop, flip, colour, erasing.
 
-A view's every bit is a function of (seed, sample id, view): random words come from a counter-based
-generator, arithmetic is on integers, so that batch size, order, machine and library release don't matter.
-Random erasing follows arXiv 1708.04896, with the sample's mean colour as filling.
+A view's every bit is a function of (seed, sample id, view): random words come from a counter-based generator,
+arithmetic is on integers, and float values are only moved or set to zero, so that batch size, order, machine and
+library release don't matter. Random erasing follows arXiv 1708.04896; the filling is the sample's mean colour, zero
+in float samples (a mean of floats depends on the order of summation, which is numpy's affair).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from stillhouse.recipe.recipe import AugmentSection
 
 PLAIN = -1
 """The view number of a sample as it is."""
+
+FORMAT = 1
+"""Raised with any change here that gives other bits for the same key."""
 
 Pixels = NDArray[Any]
 
@@ -101,10 +105,9 @@ def _erase(rows: Pixels, drawn: NDArray[np.uint32], probability: float) -> Pixel
         at = np.arange(side)
         covers.append((at >= start[:, None]) & (at < (start + size)[:, None]))
     covered = (inside[:, None, None] & covers[0][:, :, None] & covers[1][:, None, :])[:, None]
-    if rows.dtype == np.uint8:
-        filling = rows.sum(axis=(2, 3), keepdims=True, dtype=np.int64) // (rows.shape[2] * rows.shape[3])
-    else:
-        filling = rows.mean(axis=(2, 3), keepdims=True)
+    if rows.dtype != np.uint8:
+        return np.where(covered, rows.dtype.type(0), rows)
+    filling = rows.sum(axis=(2, 3), keepdims=True, dtype=np.int64) // (rows.shape[2] * rows.shape[3])
     return np.where(covered, filling.astype(rows.dtype), rows)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import statistics
 import time
 import warnings
@@ -69,6 +70,22 @@ def export_onnx(network: Network, interface: Interface, path: Path) -> None:
         raise ModelError(f"the student can't be exported to ONNX: {type(error).__name__}: {error}") from error
     assert program is not None
     write_atomic(path, program.model_proto.SerializeToString())
+
+
+def export_verified(network: Network, interface: Interface, path: Path, batches: Iterable[Batch]) -> dict[str, Any]:
+    """Export, and let the file appear under its name only once it has answered like the network.
+
+    Raises:
+        ModelError, StillhouseError: as :func:`export_onnx` and :func:`verify_onnx`; what was at ``path`` stays.
+    """
+    unverified = path.with_name(f".{path.name}.part")
+    try:
+        export_onnx(network, interface, unverified)
+        found = verify_onnx(unverified, network, batches)
+        os.replace(unverified, path)
+    finally:
+        unverified.unlink(missing_ok=True)
+    return {**found, "file": path.name}
 
 
 def verify_onnx(path: Path, network: Network, batches: Iterable[Batch]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from stillhouse.foundation.errors import ModelError, RunDirError
-from stillhouse.foundation.files import read_json, sha256, write_atomic, write_json
+from stillhouse.foundation.files import read_json, sha256, sha256_file, write_atomic, write_json
 from stillhouse.models.build import build, check_answer, wrap
 from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network
@@ -34,6 +34,7 @@ def save_student(
         "model": section.model_copy(update={"weights": None}).model_dump(mode="json"),
         "input": {"shape": list(interface.shape), "dtype": "uint8" if interface.image else "float32"},
         "class_names": list(class_names),
+        "code_sha256": _code_digest(section),
     }
     write_json(folder / "student.json", description)
 
@@ -41,7 +42,8 @@ def save_student(
 def load_student(folder: Path | str, module: nn.Module | None = None) -> Network:
     """The student of a finished run, in evaluation mode, on the CPU.
 
-    It takes raw batches: uint8 images [B, C, H, W] (or float32 of the data's shape), and normalises by itself.
+    It takes raw batches, uint8 images [B, C, H, W] or float32 of the data's shape, and normalises by itself. Where its
+    architecture is a ``file.py:function``, that file is run, and must be the one that the student was trained with.
 
     Args:
         folder: of the run.
@@ -66,6 +68,8 @@ def load_student(folder: Path | str, module: nn.Module | None = None) -> Network
         section = ModelSection.model_validate(description["model"])
     except ValidationError as error:
         raise ModelError(f"{folder / 'student.json'}: {error.errors()[0]['msg']}") from error
+    if _code_digest(section) != description.get("code_sha256"):
+        raise ModelError(f"{section.arch.rpartition(':')[0]} is no longer the code that the student was trained with")
     state = read_weights(path)
     if module is not None:
         _, stored = split_network(state)
@@ -74,7 +78,11 @@ def load_student(folder: Path | str, module: nn.Module | None = None) -> Network
     else:
         network = build(section, interface, _ANY, 0, "student")
     load_into(network, state, str(path))
-    return network.eval()
+    return network.cpu().eval()
+
+
+def _code_digest(section: ModelSection) -> str | None:
+    return sha256_file(Path(section.arch.rpartition(":")[0])) if ".py:" in section.arch else None
 
 
 def student_interface(folder: Path) -> Interface:

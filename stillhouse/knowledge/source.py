@@ -6,26 +6,32 @@ ahead, ask elsewhere, read from disk; the student can't tell.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from stillhouse.data.batch import Batch
-from stillhouse.foundation.clock import Stopwatch
+from stillhouse.knowledge.ask import NOTHING, Ask
 from stillhouse.knowledge.knowledge import Knowledge
 
 
 class KnowledgeSource(Protocol):
-    """Answers batches.
+    """Answers one question about batches.
 
     Attributes:
-        watch: where the seconds between two answers went, by name (``data``, ``teacher``, ``step``, ...), as the
-            student's process sees it; the training loop takes them with every progress event.
+        ask: the question that it answers.
     """
 
-    watch: Stopwatch
+    ask: Ask
 
     def teach(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Knowledge]]:
         """Yield every batch with its knowledge, in order. Closing the iterator ends the asking."""
+
+    def waits(self) -> dict[str, float]:
+        """Seconds that the asker waited for knowledge since the last call, by cause (``teacher``, ...).
+
+        What it waited for batches is not in it: the training loop knows the whole wait, and calls the rest ``data``.
+        """
 
 
 class InlineSource:
@@ -33,33 +39,38 @@ class InlineSource:
 
     Args:
         answer: the teacher; its answer must be aligned with the batch.
+        ask: the question that it answers.
     """
 
-    def __init__(self, answer: Callable[[Batch], Knowledge]) -> None:
+    def __init__(self, answer: Callable[[Batch], Knowledge], ask: Ask) -> None:
+        self.ask = ask
         self._answer = answer
-        self.watch = Stopwatch()
+        self._teacher_s = 0.0
 
     def teach(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Knowledge]]:
         """Answer one batch at a time, when the student asks for it."""
-        self.watch.lap("step")
         for batch in batches:
-            self.watch.lap("data")
+            begun = time.perf_counter()
             knowledge = self._answer(batch)
-            self.watch.lap("teacher")
+            self._teacher_s += time.perf_counter() - begun
             yield batch, knowledge
-            self.watch.lap("step")
+
+    def waits(self) -> dict[str, float]:
+        """The teacher's time: the student waits for all of it."""
+        waited, self._teacher_s = self._teacher_s, 0.0
+        return {"teacher": waited}
 
 
 class NoKnowledge:
     """Answers nothing: for teachers in training and for controls, which learn from labels alone."""
 
-    def __init__(self) -> None:
-        self.watch = Stopwatch()
+    ask = NOTHING
 
     def teach(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Knowledge]]:
         """Yield every batch with empty knowledge."""
-        self.watch.lap("step")
         for batch in batches:
-            self.watch.lap("data")
             yield batch, Knowledge(batch.sample_ids, batch.views)
-            self.watch.lap("step")
+
+    def waits(self) -> dict[str, float]:
+        """Nobody waits for nothing."""
+        return {}

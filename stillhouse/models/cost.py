@@ -2,7 +2,7 @@
 
 Multiply-adds are half of what ``torch.utils.flop_counter`` counts: convolutions, matrix products and attention, not
 element-wise work. On the CPU, peak memory is counted by watching every storage that an operator makes, which sees
-neither scratch space inside an operator nor the allocator's rounding. A measurement takes about a second.
+neither scratch space inside an operator nor the allocator's rounding.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 timm needs torchvision, whose wheels for CUDA do not load their C++ part beside a PyTorch for the CPU only:
 the import dies on the first operator it describes. Two declared operators are all that is missing; they
-are never called by a classifier. The first import takes about two seconds.
+are never called by a classifier.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
+import torch.utils.deterministic as deterministic_mode
 
 from stillhouse.foundation.errors import ModelError
 
@@ -54,7 +55,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 def seed_device(seed: int, device: torch.device) -> None:
     """Seed the generators that a step on ``device`` draws from, and no others.
 
-    ``torch.manual_seed`` would walk over every kind of accelerator, at half a millisecond a call.
+    ``torch.manual_seed`` would walk over every kind of accelerator, formatting a stack trace for each.
     """
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
@@ -69,11 +70,14 @@ def fixed_numerics(threads: int) -> Iterator[None]:
     """
     before = torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     deterministic = torch.are_deterministic_algorithms_enabled()
+    fills = deterministic_mode.fill_uninitialized_memory  # type: ignore[attr-defined]
     if torch.cuda.is_available():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Only for programs that read what they never wrote; it costs a pass over every new tensor.
+    deterministic_mode.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         with torch.random.fork_rng():
             yield
@@ -81,3 +85,4 @@ def fixed_numerics(threads: int) -> Iterator[None]:
         torch.set_num_threads(before[0])
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = before[1:]
         torch.use_deterministic_algorithms(deterministic)
+        deterministic_mode.fill_uninitialized_memory = fills  # type: ignore[attr-defined]

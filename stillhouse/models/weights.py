@@ -85,7 +85,7 @@ def load_into(network: Network, state: Mapping[str, torch.Tensor], source_name: 
     expected = target.state_dict()
     _check_names(expected, state, source_name)
     _check_shapes(expected, state, source_name)
-    _check_finite(state, source_name)
+    check_finite(state, source_name)
     target.load_state_dict(state)
 
 
@@ -175,7 +175,12 @@ def _check_shapes(expected: Mapping[str, torch.Tensor], state: Mapping[str, torc
     raise ModelError(f"{source_name} does not fit the model: {_first(stories)}: {hint}")
 
 
-def _check_finite(state: Mapping[str, torch.Tensor], source_name: str) -> None:
+def check_finite(state: Mapping[str, torch.Tensor], source_name: str) -> None:
+    """Refuse weights that hold NaN or infinite values.
+
+    Raises:
+        ModelError: names the first such tensor.
+    """
     for name, value in state.items():
         inexact = value.is_floating_point() or value.is_complex()
         if inexact and not torch.isfinite(value.float() if value.is_floating_point() else value).all():

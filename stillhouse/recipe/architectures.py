@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from stillhouse.foundation.errors import nearest
-from stillhouse.recipe.section import InputPath, Section, function_reference
+from stillhouse.recipe.section import InputPath, PositiveInt, Section, function_reference
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=6)]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from stillhouse.recipe.architectures import ZOO_OPTIONS, ModelSection
-from stillhouse.recipe.section import FunctionReference, InputPath, Section
+from stillhouse.recipe.section import FunctionReference, InputPath, NonNegativeInt, PositiveInt, Section, WholeNumber
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -79,7 +79,9 @@ class DataSection(Section):
     crop_px: tuple[PositiveInt, PositiveInt] | None = Field(
         None, description="height and width of a view; cut at random in training, from the centre otherwise"
     )
-    channels: Literal[1, 3] | None = Field(None, description="grey or RGB; default: as the first image")
+    channels: Literal[1, 3] | None = Field(
+        None, description="grey (1) or RGB (3); default: RGB if any of a few images spread over the data is"
+    )
     validation_fraction: Fraction = Field(0.1, description="of the training samples, cut by seed, by class")
     test_fraction: Fraction = Field(0.2, description="of all samples; used only where the source has no test split")
     augment: AugmentSection = AugmentSection()
@@ -87,7 +89,9 @@ class DataSection(Section):
         None, description="number of different views of a sample; epoch e uses view e mod views; default: no limit"
     )
     bad_samples: Literal["stop", "skip"] = Field("stop", description="what to do with an unreadable sample")
-    memory_max_mb: PositiveInt = Field(1024, description="decoded samples beyond this go to a memory-mapped file")
+    memory_max_mb: PositiveInt = Field(
+        1024, description="decoded samples of all splits; beyond this they go to a memory-mapped file"
+    )
 
 
 class SGD(Section):
@@ -140,7 +144,7 @@ class TrainSection(Section):
 
 
 class TeacherSection(Section):
-    """The teacher: given by ``model.weights``, or trained first by ``train``."""
+    """The teacher: given by ``model.weights`` (or timm's ``pretrained``), or trained first by ``train``."""
 
     model: ModelSection
     train: TrainSection | None = None
@@ -148,9 +152,12 @@ class TeacherSection(Section):
 
     @model_validator(mode="after")
     def _has_weights(self) -> Self:
-        zoo = self.model.arch in ZOO_OPTIONS
-        if zoo and self.model.weights is None and self.train is None:
-            raise ValueError("the teacher has neither 'model.weights' nor 'train': its answers would be random")
+        arch, options = self.model.arch, self.model.options
+        timm = arch.startswith("timm:")
+        given = timm and (options.get("pretrained") or options.get("checkpoint_path"))
+        if (timm or arch in ZOO_OPTIONS) and not given and self.model.weights is None and self.train is None:
+            also = " nor options.pretrained" if timm else ""
+            raise ValueError(f"the teacher has neither 'model.weights' nor 'train'{also}: its answers would be random")
         return self
 
 
@@ -202,7 +209,7 @@ class CheckpointSection(Section):
     """How much work a crash may cost."""
 
     every_s: NonNegativeFloat = Field(60.0, description="seconds of training between checkpoints; 0: every step")
-    keep: Annotated[int, Field(ge=2)] = Field(2, description="checkpoints kept of each training")
+    keep: Annotated[WholeNumber, Field(ge=2)] = Field(2, description="checkpoints kept of each training")
 
 
 class ComputeSection(Section):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import operator
 import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
@@ -76,5 +77,14 @@ def function_reference(text: str) -> str:
     return f"{path}:{function}"
 
 
+def _plain_int(value: Any) -> Any:
+    """Numpy's integers, which a Python caller may hand over, are integers."""
+    return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
+
+
+# Whole numbers are strict: '10' and 3.0 are slips. Real ones are not: PyYAML takes 1e-3 for a word.
+WholeNumber = Annotated[int, Strict(), BeforeValidator(_plain_int)]
+PositiveInt = Annotated[WholeNumber, Field(gt=0)]
+NonNegativeInt = Annotated[WholeNumber, Field(ge=0)]
 InputPath = Annotated[str, AfterValidator(_input_path), Field(description="path; ${VARIABLE:-default} is expanded")]
 FunctionReference = Annotated[str, AfterValidator(function_reference), Field(description="file.py:function")]

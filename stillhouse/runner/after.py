@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stillhouse.data.open import open_data, survey
-from stillhouse.export.onnx import check_onnx_installed, export_onnx, verify_onnx
+from stillhouse.export.onnx import check_onnx_installed, export_verified
 from stillhouse.export.weights import load_student, student_interface
 from stillhouse.foundation.errors import RunDirError
 from stillhouse.foundation.files import read_json, write_json
@@ -61,10 +61,9 @@ def export_run(path: Path) -> dict[str, Any]:
     folder, materials = _reopen(path)
     with folder.held():
         network, target = load_student(folder.path), folder.path / "student.onnx"
-        export_onnx(network, student_interface(folder.path), target)
-        found = verify_onnx(target, network, materials.validation())
+        found = export_verified(network, student_interface(folder.path), target, materials.validation())
         result = read_json(folder.result)
-        write_json(folder.result, {**result, "export": {**result.get("export", {}), "onnx": found}})
+        write_json(folder.result, {**result, "export": {"onnx": found}})
         write_report(folder.path)
     return found
 
@@ -77,5 +76,7 @@ def _reopen(path: Path) -> tuple[RunDir, Materials]:
     if found.digest != read_json(folder.manifest)["inputs"]["data"]:
         raise RunDirError(f"the data that {folder.recipe} names are no longer those the run was made with")
     data = open_data(found, recipe.data, folder.path, lambda name, done, count: None)
+    if data.digest != read_json(folder.manifest)["inputs"]["samples"]:
+        raise RunDirError(f"the samples that {folder.recipe} names no longer decode to what the run was made with")
     cpu = recipe.model_copy(update={"compute": recipe.compute.model_copy(update={"device": "cpu"})})
     return folder, gather(cpu, data, None)

@@ -13,11 +13,11 @@ from torch import nn
 from stillhouse.export.weights import load_student
 from stillhouse.foundation.errors import RunDirError
 from stillhouse.models.network import Network
-from stillhouse.recipe.load import load, validate
-from stillhouse.recipe.recipe import Recipe
+from stillhouse.recipe.load import differences, load, validate
+from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.runner import run as runs
-from stillhouse.runner.materials import Live
-from stillhouse.runner.rundir import RunDir, free_folder
+from stillhouse.runner.networks import Live
+from stillhouse.runner.rundir import RunDir, free_folder, open_run
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,10 @@ def distill(
     if resume:
         if out is None:
             raise RunDirError("resume=True needs out: the folder of the run to go on with")
+        _, begun = open_run(Path(out))
+        changed = differences(_without_compute(begun), _without_compute(recipe))
+        if changed:
+            raise RunDirError(f"{out} was begun with other settings:\n  " + "\n  ".join(changed))
         result = runs.resume(Path(out), live=live)
         folder = RunDir(Path(out)).path
     else:
@@ -103,3 +107,8 @@ def distill(
     with torch.random.fork_rng():
         module = student if isinstance(student, nn.Module) else student()
     return Finished(folder, result, load_student(folder, module))
+
+
+def _without_compute(recipe: Recipe) -> dict[str, object]:
+    """The recipe but for the section whose ``auto`` a run resolves."""
+    return {key: value for key, value in as_dict(recipe).items() if key != "compute"}

@@ -1,51 +1,24 @@
-"""What a run works with: data, models, device. Made from the recipe, or handed over from Python."""
+"""What the phases of a run share: data, networks, device."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from stillhouse.data.batch import Batch
-from stillhouse.data.open import Data, Survey, channel_statistics
+from stillhouse.data.open import Data
 from stillhouse.data.order import Order
+from stillhouse.data.statistics import channel_statistics
 from stillhouse.data.stream import Stream, plain_batches
-from stillhouse.data.views import view_shape
 from stillhouse.foundation.seeding import subseed
-from stillhouse.models.build import build, check_answer, wrap
 from stillhouse.models.interface import Interface
-from stillhouse.models.network import Network
-from stillhouse.recipe.architectures import ModelSection, Normalisation
+from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.recipe import Recipe, TrainSection
+from stillhouse.runner.networks import Live, Networks, interface_of
 
 _EVALUATION_BATCH = 512
-
-
-@dataclass(frozen=True)
-class Live:
-    """What a Python caller hands over instead of naming it in a recipe.
-
-    Attributes:
-        teacher: a trained module; normalised inputs [B, C, H, W] -> logits [B, K].
-        student: a module whose weights every student starts from, or a function that makes a fresh one.
-        train, test: map-style datasets; ``test`` may be None.
-    """
-
-    teacher: nn.Module
-    student: nn.Module | Callable[[], nn.Module]
-    train: Any
-    test: Any = None
-
-    def digests(self) -> dict[str, str]:
-        """Digest of each module's weights: a run is not to be resumed with others. A function has none."""
-        modules = {"teacher.model": self.teacher, "student.model": self.student}
-        return {f"{name}.live": _digest(module) for name, module in modules.items() if isinstance(module, nn.Module)}
 
 
 @dataclass(frozen=True)
@@ -54,32 +27,13 @@ class Materials:
 
     recipe: Recipe
     data: Data
-    interface: Interface
-    statistics: Normalisation
+    networks: Networks
     device: torch.device
-    live: Live | None
 
-    def teacher(self) -> Network:
-        """The teacher with the weights its recipe names, else freshly initialised. Not yet on the device.
-
-        Raises:
-            ModelError: it can't be built or does not fit the data.
-        """
-        section = self.recipe.teacher.model
-        if section.arch == "live" and self.live is not None:
-            return self._wrapped(copy.deepcopy(self.live.teacher), section, "teacher")
-        return build(section, self.interface, self.statistics, subseed(self.recipe.seed, "teacher"), "teacher")
-
-    def student(self, number: int) -> Network:
-        """The initial student of one seed; student and control of a number start from the same weights."""
-        section, seed = self.recipe.student.model, subseed(self.recipe.seed, "student", number)
-        if section.arch == "live" and self.live is not None:
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                given = self.live.student
-                module = copy.deepcopy(given) if isinstance(given, nn.Module) else given()
-            return self._wrapped(module, section, "student")
-        return build(section, self.interface, self.statistics, seed, "student")
+    @property
+    def interface(self) -> Interface:
+        """What the data offer a model."""
+        return self.networks.interface
 
     def stream(self, settings: TrainSection, number: int) -> Stream:
         """Training batches; ``number`` fixes the order, while views are the same for everybody."""
@@ -108,35 +62,10 @@ class Materials:
         labels = data.survey.test.labels
         return plain_batches(data.test_table, labels, data.splits.test, _EVALUATION_BATCH, self.recipe.data.crop_px)
 
-    def _wrapped(self, module: nn.Module, section: ModelSection, role: str) -> Network:
-        normalise = self.statistics if section.normalise == "auto" else section.normalise
-        network = wrap(module, self.interface, normalise, section.size_px, section.channels)
-        check_answer(network, self.interface, role)
-        return network
-
-
-def interface_of(survey: Survey, recipe: Recipe) -> Interface:
-    """What the data offer a model: the form of a view, and the number of classes."""
-    return Interface(view_shape(survey.form.shape, recipe.data.crop_px), survey.form.image, survey.classes)
-
-
-def _digest(module: nn.Module) -> str:
-    content = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        content.update(name.encode())
-        if not isinstance(tensor, UninitializedParameter | UninitializedBuffer):
-            content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return content.hexdigest()
-
 
 def gather(recipe: Recipe, data: Data, live: Live | None) -> Materials:
     """Join recipe and decoded data."""
     mean, std = channel_statistics(data.table.rows, data.splits.train, data.table.form.image)
-    return Materials(
-        recipe,
-        data,
-        interface_of(data.survey, recipe),
-        Normalisation(mean=tuple(mean), std=tuple(std)),
-        torch.device(recipe.compute.device),
-        live,
-    )
+    statistics = Normalisation(mean=tuple(mean), std=tuple(std))
+    networks = Networks(recipe, interface_of(data.survey, recipe), statistics, live)
+    return Materials(recipe, data, networks, torch.device(recipe.compute.device))

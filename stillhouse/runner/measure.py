@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -30,7 +31,7 @@ def measure(
     teacher: Network,
     students: Sequence[Network],
     controls: Sequence[Network],
-    exported: dict[str, Any] | None,
+    exported: dict[str, Any],
 ) -> dict[str, Any]:
     """The whole result as plain values."""
     right = {name: [_correct(materials, each) for each in arm] for name, arm in _arms(teacher, students, controls)}
@@ -43,19 +44,21 @@ def measure(
         "name": recipe.name,
         "teacher": {**_row(materials, teacher, right["teacher"]), "trained_here": recipe.teacher.train is not None},
         "student": {**_row(materials, students[0], right["student"]), "seeds": _accuracies(right["student"])},
-        "control": _control(right["control"]),
+        "control": _control(materials, controls, right["control"]),
         "verdict": asdict(verdict),
-        "throughput": throughput(events, "student"),
+        "throughput": throughput(events, "student", materials.device.type == "cpu"),
         "energy": _energy(events),
-        "wall_s": round(_wall_s(events), 3),
-        "phase_s": {phase: round(sum(throughput(events, phase)["seconds"].values()), 3) for phase in _phases(events)},
+        "wall_s": round(_wall_s(events, time.time()), 3),
+        "phase_s": {phase: round(sum(_seconds(events, phase).values()), 3) for phase in _phases(events)},
         "digests": {
             "student_weights": weights_digest(students[0]),
             "teacher_weights": weights_digest(teacher),
             "data": survey.digest,
+            "samples": materials.data.digest,
+            "views": materials.data.views_digest,
             "recipe": digest_json(as_dict(recipe)),
         },
-        "export": {"onnx": exported},
+        "export": exported,
         "data": {
             "name": survey.train.name,
             "train": len(splits.train),
@@ -70,27 +73,40 @@ def measure(
     }
 
 
-def throughput(events: Sequence[dict[str, Any]], phase: str) -> dict[str, Any]:
+def throughput(events: Sequence[dict[str, Any]], phase: str, synchronous: bool = True) -> dict[str, Any]:
     """Where a training's time went.
 
     ``starved_share``: of the time between steps and in them, the part in which the student had no batch or no
     knowledge yet; evaluation and checkpoints don't count. ``teacher_idle_share``: of the same time, the part in
     which the teacher did nothing. Steps that a crash made the run repeat count once.
+
+    Args:
+        synchronous: whether the device works while the process waits for it. On an accelerator the process only
+            launches work, so that its clock can't tell who used the device: the shares are None there.
     """
     told = [event for event in events if event["event"] == "Progress" and event["phase"] == phase]
-    seconds: dict[str, float] = {}
-    for event in told:
-        for name, value in event["seconds"].items():
-            seconds[name] = seconds.get(name, 0.0) + value
+    seconds = _seconds(events, phase)
     waiting = seconds.get("data", 0.0) + seconds.get("teacher", 0.0)
     training = waiting + seconds.get("step", 0.0)
     samples = sum(event["samples"] for event in told)
     return {
         "samples_per_s": round(samples / training, 1) if training else None,
-        "starved_share": round(waiting / training, 4) if training else None,
-        "teacher_idle_share": round(1 - seconds.get("teacher", 0.0) / training, 4) if training else None,
+        "starved_share": round(waiting / training, 4) if training and synchronous else None,
+        "teacher_idle_share": round(1 - seconds.get("teacher", 0.0) / training, 4)
+        if training and synchronous
+        else None,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+
+
+def _seconds(events: Sequence[dict[str, Any]], phase: str) -> dict[str, float]:
+    """Seconds of a training by what they went to."""
+    seconds: dict[str, float] = {}
+    for event in events:
+        if event["event"] == "Progress" and event["phase"] == phase:
+            for name, value in event["seconds"].items():
+                seconds[name] = seconds.get(name, 0.0) + value
+    return seconds
 
 
 def _arms(
@@ -109,9 +125,14 @@ def _row(materials: Materials, network: Network, right: Sequence[NDArray[np.bool
     return accuracy | asdict(measure_cost(network, materials.interface))
 
 
-def _control(right: Sequence[NDArray[np.bool_]]) -> dict[str, Any] | None:
+def _control(
+    materials: Materials, controls: Sequence[Network], right: Sequence[NDArray[np.bool_]]
+) -> dict[str, Any] | None:
+    if not controls:
+        return None
     accuracies = _accuracies(right)
-    return {"accuracy": float(np.mean(accuracies)), "seeds": accuracies} if accuracies else None
+    costs = asdict(measure_cost(controls[0], materials.interface))
+    return {"accuracy": float(np.mean(accuracies)), "seeds": accuracies} | costs
 
 
 def _accuracies(right: Sequence[NDArray[np.bool_]]) -> list[float]:
@@ -131,12 +152,12 @@ def _energy(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"joules": round(sum(known), 1) if known and len(known) == len(finished) else None, "source": source}
 
 
-def _wall_s(events: Sequence[dict[str, Any]]) -> float:
-    """Seconds in which a process worked on the run: pauses between a crash and the resume are left out."""
+def _wall_s(events: Sequence[dict[str, Any]], now: float) -> float:
+    """Seconds in which a process worked on the run, up to now: pauses between a crash and the resume are left out."""
     total, start, last = 0.0, None, 0.0
     for event in sorted(events, key=lambda each: each["time"]):
         if event["event"] == "RunStarted":
             total += last - start if start is not None else 0.0
             start = event["time"]
         last = event["time"]
-    return total + (last - start if start is not None else 0.0)
+    return total + (now - start if start is not None else 0.0)

@@ -1,7 +1,7 @@
 """The trainings of a run, one after the other: teacher, students, controls.
 
-A phase is done when its weights file is there; a run taken up again skips it, and continues the one that has
-checkpoints. Its network is always the one read back from that file: a network fresh from training may lie in
+A phase is done when its weights and their checksum are there; a run taken up again skips it, and continues the one
+that has checkpoints. Its network is always the one read back from that file: a network fresh from training may lie in
 memory otherwise (channels last), answer differently in the last bit, and so tell a run that was stopped from one
 that was not.
 """
@@ -13,13 +13,14 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from stillhouse.foundation.energy import EnergyMeter
-from stillhouse.foundation.events import Event, PhaseFinished
-from stillhouse.foundation.files import write_atomic
+from stillhouse.foundation.events import Event, PhaseFinished, Warned
+from stillhouse.foundation.files import sha256, sha256_file, write_atomic
 from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.source import InlineSource, KnowledgeSource, NoKnowledge
 from stillhouse.models.network import Network
@@ -27,6 +28,7 @@ from stillhouse.models.taps import shapes
 from stillhouse.models.weights import load_into, read_weights, weights_bytes
 from stillhouse.recipe.recipe import TrainSection
 from stillhouse.runner.materials import Materials
+from stillhouse.runner.networks import Networks
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.signals import Signals
 from stillhouse.students.checkpoint import Checkpoints
@@ -48,7 +50,7 @@ class Trainer:
     def teacher(self) -> Network:
         """The trained teacher: as given, or trained now."""
         settings = self.materials.recipe.teacher.train
-        network = self.materials.teacher()
+        network = self.materials.networks.teacher()
         if settings is None:
             return network.to(self.materials.device)
         objective = Objective(LABELS_ONLY, settings.label_smoothing)
@@ -56,36 +58,19 @@ class Trainer:
 
     def student(self, number: int, teacher: Network) -> Network:
         """A distilled student; number 0 is the one delivered."""
-        recipe, network = self.materials.recipe, self.materials.student(number)
-        objective = self.objective(network, teacher, number)
+        recipe, network = self.materials.recipe, self.materials.networks.student(number)
+        objective = objective_of(self.materials.networks, network, teacher, number)
         engine = Teacher(teacher, objective.ask, self.materials.device, recipe.teacher.precision)
         with contextlib.closing(engine):
-            source: KnowledgeSource = InlineSource(engine.answer) if objective.ask else NoKnowledge()
+            source: KnowledgeSource = InlineSource(engine.answer, engine.ask) if objective.ask else NoKnowledge()
             return self.train(student_phase(number), network, source, objective, recipe.student.train, number)
 
     def control(self, number: int) -> Network:
         """The same student, from the same weights, in the same order, without the teacher."""
         settings = self.materials.recipe.student.train
         objective = Objective(LABELS_ONLY, settings.label_smoothing)
-        network = self.materials.student(number)
+        network = self.materials.networks.student(number)
         return self.train(f"control-{number}", network, NoKnowledge(), objective, settings, number)
-
-    def objective(self, student: Network, teacher: Network, number: int) -> Objective:
-        """The recipe's objective for these two networks.
-
-        Raises:
-            ModelError: a feature term names an unknown module, or two that can't be compared.
-        """
-        recipe, interface = self.materials.recipe, self.materials.interface
-        terms = recipe.objective.features
-        with torch.random.fork_rng():
-            torch.manual_seed(subseed(recipe.seed, "adapters", number))
-            return Objective(
-                recipe.objective,
-                recipe.student.train.label_smoothing,
-                shapes(student, [term.student for term in terms], interface),
-                shapes(teacher, [term.teacher for term in terms], interface),
-            )
 
     def train(
         self,
@@ -98,18 +83,21 @@ class Trainer:
     ) -> Network:
         """Train unless the phase is done; gives ``network`` the phase's weights."""
         self.signals.check(f"before {phase}")
-        weights, keep = self.folder.weights(phase), self.materials.recipe.checkpoint
+        weights, keep = PhaseWeights(self.folder.weights(phase)), self.materials.recipe.checkpoint
         checkpoints = Checkpoints(self.folder.checkpoints(phase), phase, keep.every_s, keep.keep, self.emit)
-        if not weights.exists():
+        if weights.damaged():
+            self.emit(Warned(f"{weights.path} was damaged on disk: {phase} is trained again"))
+            weights.remove()
+        if not weights.done():
             started, meter = time.monotonic(), EnergyMeter()
             context = self.context(phase, checkpoints, meter)
             stream = self.materials.stream(settings, seed_number)
             result = fit(copy.deepcopy(network), source, stream, objective, settings, context)
-            write_atomic(weights, weights_bytes(result))
+            weights.write(weights_bytes(result))
             energy = meter.read()
             self.emit(PhaseFinished(phase, time.monotonic() - started, energy.joules, energy.source))
         checkpoints.clear()
-        load_into(network, read_weights(weights), str(weights))
+        load_into(network, read_weights(weights.path), str(weights.path))
         return network.to(self.materials.device)
 
     def context(self, phase: str, checkpoints: Checkpoints, meter: EnergyMeter) -> FitContext:
@@ -134,6 +122,53 @@ class Trainer:
         return evaluate(network, self.materials.validation(), self.materials.device)
 
 
+@dataclass(frozen=True)
+class PhaseWeights:
+    """A phase's weights file with its checksum beside it, written last: there once the phase is done."""
+
+    path: Path
+
+    @property
+    def checksum(self) -> Path:
+        """The file of the checksum."""
+        return self.path.with_suffix(".sha256")
+
+    def done(self) -> bool:
+        """Whether both are there."""
+        return self.path.exists() and self.checksum.exists()
+
+    def damaged(self) -> bool:
+        """Whether both are there and don't fit each other."""
+        return self.done() and sha256_file(self.path) != self.checksum.read_text().strip()
+
+    def write(self, data: bytes) -> None:
+        """Write both."""
+        write_atomic(self.path, data)
+        write_atomic(self.checksum, sha256(data) + "\n")
+
+    def remove(self) -> None:
+        """Remove both."""
+        self.checksum.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
 def student_phase(number: int) -> str:
     """``student`` for the one delivered, ``student-1`` and on for its twins."""
     return "student" if number == 0 else f"student-{number}"
+
+
+def objective_of(networks: Networks, student: Network, teacher: Network, number: int) -> Objective:
+    """The recipe's objective for these two networks.
+
+    Raises:
+        ModelError: a feature term names an unknown module, or two that can't be compared.
+    """
+    recipe, terms = networks.recipe, networks.recipe.objective.features
+    with torch.random.fork_rng():
+        torch.manual_seed(subseed(recipe.seed, "adapters", number))
+        return Objective(
+            recipe.objective,
+            recipe.student.train.label_smoothing,
+            shapes(student, [term.student for term in terms], networks.interface),
+            shapes(teacher, [term.teacher for term in terms], networks.interface),
+        )

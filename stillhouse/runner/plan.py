@@ -1,4 +1,4 @@
-"""What a run would do, said before it does it; no torch, no decoding beyond one sample."""
+"""What a run would do, said before it does it; no torch, no decoding beyond a few samples."""
 
 from __future__ import annotations
 

@@ -8,22 +8,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stillhouse.data.open import open_data, survey
-from stillhouse.export.onnx import check_onnx_installed, export_onnx, verify_onnx
+from stillhouse.data.open import Data, open_data, survey
+from stillhouse.export.onnx import check_onnx_installed, export_verified
 from stillhouse.export.weights import save_student
+from stillhouse.foundation.errors import StillhouseError
 from stillhouse.foundation.events import DataRead, Event, EventLog, RunStarted, SamplesSkipped, Warned
-from stillhouse.foundation.files import read_json, write_json
+from stillhouse.foundation.files import read_json, write_atomic, write_json
 from stillhouse.models.network import Network
 from stillhouse.models.placement import fixed_numerics
+from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.report.html import write_report
 from stillhouse.runner.environment import named_files, resolve, versions
-from stillhouse.runner.materials import Live, Materials, gather
+from stillhouse.runner.materials import Materials, gather
 from stillhouse.runner.measure import measure
+from stillhouse.runner.networks import Live, Networks, interface_of
 from stillhouse.runner.phases import Trainer
+from stillhouse.runner.rehearse import rehearse_networks, rehearse_step
 from stillhouse.runner.rundir import RunDir, open_run
 from stillhouse.runner.signals import Signals, listening
 
+_ANY = Normalisation(mean=(0.0,), std=(1.0,))
 Listener = Callable[[Event], None]
 
 
@@ -61,43 +66,52 @@ def _go(folder: RunDir, recipe: Recipe, listeners: Sequence[Listener], live: Liv
     log = EventLog(folder.events, list(listeners))
     log.mend_tail()
     with listening() as signals:
-        if not folder.result.exists():
-            resumed = folder.manifest.exists()
+        if folder.result.exists():
+            folder.check_unchanged(recipe)
+        else:
             recipe = resolve(recipe)
             with fixed_numerics(int(recipe.compute.threads)):
-                result = _work(folder, recipe, log, signals, live, resumed)
+                result = _work(folder, recipe, log, signals, live)
+            folder.report.unlink(missing_ok=True)  # one written on the way tells of an unfinished run
             write_json(folder.result, result)
-        else:
-            folder.check_unchanged(recipe)
         if not folder.report.exists():
             write_report(folder.path)
     found: dict[str, Any] = read_json(folder.result)
     return found
 
 
-def _work(
-    folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live: Live | None, resumed: bool
-) -> dict[str, Any]:
-    if recipe.export.onnx:
-        check_onnx_installed()
-    materials = _prepare(folder, recipe, log, signals, live, resumed)
+def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live: Live | None) -> dict[str, Any]:
+    materials = _prepare(folder, recipe, log, signals, live)
     trainer = Trainer(materials, folder, log.emit, signals)
-    _check_before_training(trainer, log.emit)
     teacher = trainer.teacher()
     students = [trainer.student(number, teacher) for number in range(max(recipe.control.seeds, 1))]
     controls = [trainer.control(number) for number in range(recipe.control.seeds)]
     signals.check("before the test")
-    exported = _export(folder, materials, students[0])
+    exported = _export(folder, materials, students[0], log.emit)
     return measure(materials, folder, teacher, students, controls, exported)
 
 
-def _prepare(
-    folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live: Live | None, resumed: bool
-) -> Materials:
+def _prepare(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live: Live | None) -> Materials:
+    """Everything before the first training, the cheap checks first."""
+    if recipe.export.onnx:
+        check_onnx_installed()
     found = survey(recipe.data, recipe.seed, (live.train, live.test) if live else None)
     inputs = {"data": found.digest, **named_files(recipe), **(live.digests() if live else {})}
-    folder.settle(recipe, inputs, versions())
+    resumed = folder.manifest.exists()
+    if resumed:
+        folder.check_unchanged(recipe, inputs)
     log.emit(RunStarted(process_id=os.getpid(), resumed=resumed))
+    rehearse_networks(Networks(recipe, interface_of(found, recipe), _ANY, live), log.emit)
+    data = open_data(found, recipe.data, folder.path, _teller(log.emit, signals))
+    folder.settle(recipe, {**inputs, "samples": data.digest}, versions())
+    for message in [*folder.other_versions(versions()), *_lost(folder, recipe, data, log.emit)]:
+        log.emit(Warned(message))
+    materials = gather(recipe, data, live)
+    rehearse_step(materials)
+    return materials
+
+
+def _teller(emit: Callable[[Event], None], signals: Signals) -> Callable[[str, int, int], None]:
     said = 0.0
 
     def tell(name: str, done: int, count: int) -> None:
@@ -105,38 +119,31 @@ def _prepare(
         signals.check("reading the data")
         if done == count or time.monotonic() - said > 0.5:
             said = time.monotonic()
-            log.emit(DataRead(name, done, count))
+            emit(DataRead(name, done, count))
 
-    data = open_data(found, recipe.data, folder.path, tell)
-    if data.skipped:
-        log.emit(SamplesSkipped(len(data.skipped), data.skipped[:5]))
-        log.emit(Warned(f"{len(data.skipped)} unreadable samples were left out, first: {data.skipped[0]}"))
-    return gather(recipe, data, live)
+    return tell
 
 
-def _check_before_training(trainer: Trainer, emit: Callable[[Event], None]) -> None:
-    """Build everything once, so that whatever does not fit is told before hours of training.
-
-    Raises:
-        ModelError: a model can't be built or does not fit; a feature term does not fit.
-        DataError: fewer samples than a batch.
-    """
-    materials = trainer.materials
-    teacher, student = materials.teacher(), materials.student(0)
-    trainer.objective(student, teacher, 0)
-    for settings in (materials.recipe.teacher.train, materials.recipe.student.train):
-        if settings is not None:
-            materials.stream(settings, 0)
-    sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in (teacher, student)]
-    if sizes[1] >= sizes[0]:
-        emit(Warned(f"the student ({sizes[1]:,} parameters) is not smaller than its teacher ({sizes[0]:,})"))
+def _lost(folder: RunDir, recipe: Recipe, data: Data, emit: Callable[[Event], None]) -> list[str]:
+    """Write down the samples that were left out; what to say of them, and of those that lost their colour."""
+    said = []
+    if data.greyed and recipe.data.channels is None:
+        said.append(f"{data.greyed:,} colour images were made grey: set data.channels: 3")
+    if not data.skipped:
+        return said
+    write_atomic(folder.path / "skipped.txt", "\n".join(data.skipped) + "\n")
+    emit(SamplesSkipped(len(data.skipped), data.skipped[:5]))
+    return [*said, f"{len(data.skipped)} unreadable samples were left out (skipped.txt), first: {data.skipped[0]}"]
 
 
-def _export(folder: RunDir, materials: Materials, student: Network) -> dict[str, Any] | None:
+def _export(folder: RunDir, materials: Materials, student: Network, emit: Callable[[Event], None]) -> dict[str, Any]:
+    """The student's files. An ONNX file that can't be had or verified costs the run nothing but that file."""
     recipe, interface = materials.recipe, materials.interface
     save_student(folder.path, student, recipe.student.model, interface, materials.data.survey.class_names)
     if not recipe.export.onnx:
-        return None
-    path = folder.path / "student.onnx"
-    export_onnx(student, interface, path)
-    return verify_onnx(path, student, materials.validation())
+        return {"onnx": None}
+    try:
+        return {"onnx": export_verified(student, interface, folder.path / "student.onnx", materials.validation())}
+    except StillhouseError as error:
+        emit(Warned(f"there is no student.onnx: {error}"))
+        return {"onnx": None, "error": str(error)}

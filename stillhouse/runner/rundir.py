@@ -72,7 +72,8 @@ class RunDir:
         except (RecipeError, DataError, ModelError, StorageError) as error:
             trained = self.checkpoints("").exists() or self.weights("").parent.exists()
             if not trained and not (isinstance(error, StorageError) and self.has_run()):
-                self._take_back(fresh)
+                with self.held():
+                    self._take_back(fresh)
             raise
 
     def _take_back(self, folder_too: bool) -> None:
@@ -118,7 +119,7 @@ class RunDir:
         self.check_unchanged(recipe, inputs)
 
     def check_unchanged(self, recipe: Recipe, inputs: dict[str, str] | None = None) -> None:
-        """Compare with what the run began with; ``inputs`` too, where they are given.
+        """Compare with what the run began with; of its inputs those that are given.
 
         Raises:
             RunDirError: something differs, says what; or run.json is damaged.
@@ -127,11 +128,18 @@ class RunDir:
         if not isinstance(before, dict) or not {"recipe", "inputs"} <= before.keys():
             raise RunDirError(f"{self.manifest} does not say what the run began with: it was changed by hand")
         changed = differences(before["recipe"], as_dict(recipe))
-        changed += differences(before["inputs"], inputs) if inputs is not None else []
+        known = {key: before["inputs"].get(key) for key in inputs or {}}
+        changed += differences(known, inputs or {})
         if changed:
             raise RunDirError(
                 f"{self.path} was begun with other settings or inputs; to go on, undo this:\n  " + "\n  ".join(changed)
             )
+
+    def other_versions(self, versions: dict[str, Any]) -> list[str]:
+        """What a person should know where a run goes on under other versions or on another processor."""
+        before = read_json(self.manifest)["versions"]
+        changed = [line for line in differences(before, versions) if line.partition(":")[0] in ("torch", "cpu", "gpu")]
+        return [f"the run goes on with another {line}: the last bits may differ" for line in changed]
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

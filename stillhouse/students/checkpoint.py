@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from stillhouse.foundation.errors import CorruptError
+from stillhouse.foundation.errors import CorruptError, StorageError
 from stillhouse.foundation.events import CheckpointRefused, CheckpointWritten, Event
 from stillhouse.foundation.files import write_atomic
 
@@ -91,11 +91,14 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise CorruptError(f"{path} can't be read: {error.strerror or error}") from error
+        raise StorageError(f"{path} can't be read: {error.strerror or error}; mend that, then resume") from error
     if len(data) < _HEADER_BYTES or not data.startswith(_MAGIC):
         raise CorruptError(f"{path} is truncated or no checkpoint of ours")
     payload = data[_HEADER_BYTES:]
     if hashlib.sha256(payload).digest() != data[len(_MAGIC) : _HEADER_BYTES]:
         raise CorruptError(f"{path} does not match its checksum: it was damaged on disk or cut short")
-    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever unpickling raises; the checksum fits, so another program wrote it
+        raise CorruptError(f"{path} holds no state of ours: {error}") from error
     return state

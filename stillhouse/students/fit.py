@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stillhouse.data.batch import Batch
 from stillhouse.data.stream import Stream
-from stillhouse.foundation.errors import Interrupted
+from stillhouse.foundation.clock import Stopwatch
+from stillhouse.foundation.errors import Interrupted, StillhouseError
 from stillhouse.foundation.events import Evaluated, Event, PhaseStarted, Progress
 from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.knowledge import Knowledge
@@ -106,7 +109,13 @@ class _Loop:
             self.state.load_state_dict(saved)
         self.steps = settings.epochs * stream.steps_per_epoch
         self.guard = LossGuard(context.phase, self.state, settings.loss_ratio_max, context.checkpoints)
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(network) if settings.compile else network
+        self.forward: Callable[[Tensor], Tensor] = network
+        if settings.compile:
+            # Compiled graphs are kept by code, not by network: without a reset, a phase would run on what an earlier
+            # one left (a dynamic batch size, a fall-back to eager), and a resumed run would not.
+            torch.compiler.reset()
+            self.forward = torch.compile(network, dynamic=False)
+        self.watch = Stopwatch()
         self.losses: dict[str, Tensor] = {}
         self.unsaid_steps = 0
         self.said_at = time.monotonic()
@@ -114,16 +123,19 @@ class _Loop:
     def run(self) -> Network:
         state, context = self.state, self.context
         context.emit(PhaseStarted(context.phase, state.step, self.steps, self.stream.batch_size))
-        self.source.watch.lap("set-up")
-        self.source.watch.take()  # not a part of the training
+        if not self.source.ask.covers(state.objective.ask):
+            raise StillhouseError(f"{context.phase}: the source answers {self.source.ask}, not {state.objective.ask}")
         state.network.train()
+        self.source.waits()
+        self.watch = Stopwatch()
         with contextlib.closing(Taps(state.network, state.objective.student_taps)) as taps:
             answers = self.source.teach(self.stream.batches(state.step, self.steps))
             with contextlib.closing(answers):  # type: ignore[type-var]
                 for batch, knowledge in answers:
+                    self.watch.lap("wait")
                     knowledge.check_aligned(batch)
                     self.step(batch, knowledge, taps)
-                    self.after_step()
+                    self.after_step(batch.sample_ids)
         return state.result
 
     def step(self, batch: Batch, knowledge: Knowledge, taps: Taps) -> None:
@@ -165,9 +177,9 @@ class _Loop:
         for name, value in losses.items():
             self.losses[name] = self.losses[name] + value if name in self.losses else value
 
-    def after_step(self) -> None:
+    def after_step(self, sample_ids: NDArray[np.int64]) -> None:
         """Evaluate, tell, save, stop: each when it is time."""
-        state, context, watch = self.state, self.context, self.source.watch
+        state, context, watch = self.state, self.context, self.watch
         epoch_ends = state.step % self.stream.steps_per_epoch == 0
         signal = context.interrupted()
         saves = context.checkpoints is not None and (
@@ -183,7 +195,7 @@ class _Loop:
             self.tell()
         if saves or state.step == self.steps:
             self.guard.settle()
-            state.check_finite(context.phase)
+            state.check_finite(context.phase, sample_ids)
         if context.checkpoints is not None and saves:
             context.checkpoints.save(state.step, state.state_dict())
             watch.lap("checkpoint")
@@ -200,8 +212,14 @@ class _Loop:
                 epoch=state.step / self.stream.steps_per_epoch,
                 losses={name: value.item() / micro_batches for name, value in self.losses.items()},
                 learning_rate=learning_rate(self.settings, state.step - 1, self.stream.steps_per_epoch),
-                seconds=self.source.watch.take(),
+                seconds=self.take_seconds(),
                 samples=self.unsaid_steps * self.stream.batch_size,
             )
         )
         self.losses, self.unsaid_steps, self.said_at = {}, 0, time.monotonic()
+
+    def take_seconds(self) -> dict[str, float]:
+        """Where the time went since the last telling; what was no wait for knowledge was a wait for data."""
+        seconds, waits = self.watch.take(), self.source.waits()
+        waited = seconds.pop("wait", 0.0)
+        return {"data": max(waited - sum(waits.values()), 0.0), **waits, **seconds}

@@ -14,7 +14,7 @@ import torch
 from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import DivergedError
 from stillhouse.students.checkpoint import Checkpoints
-from stillhouse.students.state import TrainingState
+from stillhouse.students.state import TrainingState, named_samples
 
 _LAG_STEPS = 8
 
@@ -59,11 +59,9 @@ class LossGuard:
         what = (
             f"exploded to {value:.4g} (first: {self._state.first_loss:.4g})" if math.isfinite(value) else f"is {value}"
         )
-        ids = ", ".join(str(each) for each in batch.sample_ids[:8])
-        more = f" and {len(batch) - 8} more" if len(batch) > 8 else ""
         newest = self._checkpoints.newest() if self._checkpoints else None
         kept = f"The last good checkpoint is {newest}." if newest else "No checkpoint was written before."
         raise DivergedError(
-            f"{self._phase}: the loss {what} at step {step}, samples {ids}{more}. {kept} "
-            "Lower the learning rate, set clip_norm, or look at these samples"
+            f"{self._phase}: the loss {what} at step {step}, {named_samples(batch.sample_ids)}. {kept} "
+            "Look at these samples, or begin a new run with a lower learning rate or clip_norm"
         )

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stillhouse.foundation.errors import DivergedError, ModelError
@@ -77,8 +79,11 @@ class TrainingState:
         self.step = state["step"]
         self.first_loss = state["first_loss"]
 
-    def check_finite(self, phase: str) -> None:
+    def check_finite(self, phase: str, sample_ids: NDArray[np.int64]) -> None:
         """Refuse weights that a checkpoint should not hold.
+
+        Args:
+            sample_ids: of the step just taken, for the message.
 
         Raises:
             DivergedError: a weight is NaN or infinite; names it.
@@ -86,4 +91,11 @@ class TrainingState:
         tensors = self.network.state_dict() | self.objective.state_dict(prefix="objective.")
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise DivergedError(f"{phase}: after step {self.step} the weight '{name}' is no longer finite")
+                ids = named_samples(sample_ids)
+                raise DivergedError(f"{phase}: after step {self.step}, {ids}, the weight '{name}' is no longer finite")
+
+
+def named_samples(sample_ids: NDArray[np.int64]) -> str:
+    """The first few ids of a batch, for messages."""
+    more = f" and {len(sample_ids) - 8} more" if len(sample_ids) > 8 else ""
+    return f"samples {', '.join(str(each) for each in sample_ids[:8])}{more}"

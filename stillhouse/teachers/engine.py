@@ -26,7 +26,8 @@ class Teacher:
 
     def __init__(self, network: Network, ask: Ask, device: torch.device, precision: str) -> None:
         self._network = network.to(device).eval().requires_grad_(False)
-        self._ask, self._device, self._precision = ask, device, precision
+        self.ask = ask
+        self._device, self._precision = device, precision
         self._taps = Taps(network, ask.features)
 
     @torch.no_grad()
@@ -35,7 +36,7 @@ class Teacher:
         with autocast(self._precision, self._device):
             logits = self._network(batch.to(self._device).inputs)
         features = {name: tensor.float() for name, tensor in self._taps.read().items()}
-        return Knowledge(batch.sample_ids, batch.views, logits.float() if self._ask.logits else None, features)
+        return Knowledge(batch.sample_ids, batch.views, logits.float() if self.ask.logits else None, features)
 
     def close(self) -> None:
         """Take the taps off the network."""

@@ -192,7 +192,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "no labels": (lambda data: rewritten(data, label=[*ROWS[:-1], None]), ["row 119 has no label"]),
     "no images": (
         lambda data: rewritten(data, image=[b"?"] * 120),
-        ["tiny.parquet: no sample could be read", "row 15"],
+        ["tiny.parquet: no sample could be read", "row 0"],
     ),
     "too few": (
         lambda data: pq.write_table(pq.read_table(data).slice(0, 18), data),

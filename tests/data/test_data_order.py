@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,6 +41,29 @@ def test_a_position_is_a_pure_function(n: int, seed: int, data: st.DataObject) -
         order.at(other, 0, 5)
     pieces = [order.at(epoch, start, min(start + batch, n))[0] for start in range(0, n, batch)]
     assert np.array_equal(np.concatenate(pieces), Order(ids, seed, None).at(epoch, 0, n)[0])
+
+
+def test_threads_may_read_different_epochs() -> None:
+    """At whatever line of ``at`` another thread comes in and asks for another epoch, both get their own."""
+    expected = [Order(np.arange(9), 0, None).at(epoch, 0, 9)[0].tolist() for epoch in range(3)]
+    order, before, came_in = Order(np.arange(9), 0, None), sys.gettrace(), 0
+    for other in range(3):
+
+        def intrude(frame: FrameType, event: str, _: Any, other: int = other) -> Any:
+            nonlocal came_in
+            if frame.f_code is Order.at.__code__ and event == "line":
+                came_in += 1
+                assert order.at(other, 0, 9)[0].tolist() == expected[other]
+            return intrude
+
+        order.at(0, 0, 9)
+        sys.settrace(intrude)
+        try:
+            ids = order.at(1, 0, 9)[0].tolist()
+        finally:
+            sys.settrace(before)
+        assert ids == expected[1]
+    assert came_in > 12
 
 
 def test_epochs_and_seeds_are_ordered_differently() -> None:

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from stillhouse.data.decode import Form
-from stillhouse.data.open import channel_statistics
 from stillhouse.data.parquet import ParquetSource
 from stillhouse.data.table import Table, build_table, first_form
 from stillhouse.foundation.errors import DataError, StorageError
@@ -72,6 +71,51 @@ def test_progress_is_told_in_order(tmp_path: Path) -> None:
     assert told == [(256, 700), (512, 700), (700, 700)]
 
 
+def test_rows_on_disk_without_fallocate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system can't reserve space (macOS), the file is filled with zeros, and rows are the same."""
+    plain = built(Counted(), tmp_path)
+    monkeypatch.delattr(os, "posix_fallocate")
+    monkeypatch.setattr("stillhouse.data.table._ZEROS", bytes(1000))
+    other = built(Counted(), tmp_path, memory_max_bytes=10)
+    assert isinstance(other.rows, np.memmap)
+    assert other.rows.tobytes() == plain.rows.tobytes()
+
+
+class Mixed(Counted):
+    """Grey, but every seventh image from number ``first`` on is in colour."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self._first = first
+
+    def read(self, sample_id: int) -> Image.Image:
+        colour = sample_id >= self._first and sample_id % 7 == 0
+        return Image.new("RGB", (6, 6), (200, 10, 10)) if colour else super().read(sample_id)
+
+
+def test_one_colour_image_among_those_looked_at_makes_all_rgb() -> None:
+    """Images spread over the source, not the first, decide on grey or RGB; what the recipe says goes before."""
+    assert first_form(Mixed(400), None, None) == Form((3, 6, 6), image=True)
+    assert first_form(Mixed(400), None, 1) == Form((1, 6, 6), image=True)
+    assert first_form(Counted(), None, None) == Form((1, 6, 6), image=True)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_colours_that_are_lost_are_counted(threads: int, tmp_path: Path) -> None:
+    """Colour images in a grey table are counted; in an RGB table nothing is lost."""
+    assert built(Mixed(400), tmp_path, threads=threads).greyed == 42
+    assert built(Mixed(400), tmp_path, threads=threads, form=Form((3, 6, 6), image=True)).greyed == 0
+    assert built(Counted(), tmp_path, threads=threads).greyed == 0
+
+
+def test_the_digest_is_that_of_the_rows(tmp_path: Path) -> None:
+    """The digest is the same in memory, on disk and with threads, and notices one value of one row."""
+    digests = {built(Counted(), tmp_path, **each).digest for each in ({}, {"threads": 3}, {"memory_max_bytes": 10})}
+    assert len(digests) == 1
+    assert built(Mixed(699), tmp_path).digest in digests  # 699 % 7 is not 0
+    assert built(Mixed(693), tmp_path).digest not in digests
+
+
 def test_no_room_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk without room for the decoded samples is an error before the first one is decoded."""
 
@@ -84,22 +128,8 @@ def test_no_room_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_form_is_that_of_the_first_readable_sample(tiny_data: Path) -> None:
-    """Unreadable samples at the front don't hide the form; when all are, the last one's story is told."""
+    """Unreadable samples at the front don't hide the form; when all are, the first one's story is told."""
     assert first_form(ParquetSource(tiny_data, "image", "label"), None, None) == Form((1, 6, 6), image=True)
     assert first_form(Counted((0, 1, 2)), None, None).shape == (1, 6, 6)
-    with pytest.raises(DataError, match="counted: no sample could be read; image 15: torn"):
+    with pytest.raises(DataError, match="counted: no sample could be read; image 0: torn"):
         first_form(Counted(tuple(range(700))), None, None)
-
-
-def test_channel_statistics_are_those_of_the_split() -> None:
-    """Mean and deviation are per channel, of value / 255, of the samples named alone."""
-    rows = np.random.default_rng(0).integers(0, 256, (30, 3, 4, 5), np.uint8)
-    ids = np.arange(3, 25)
-    mean, deviation = channel_statistics(rows, ids, image=True)
-    chosen = rows[ids].astype(np.float64) / 255
-    assert mean == pytest.approx(chosen.mean(axis=(0, 2, 3)).tolist(), abs=1e-6)
-    assert deviation == pytest.approx(chosen.std(axis=(0, 2, 3)).tolist(), abs=1e-5)
-    vectors = rows[:, 0, 0].astype(np.float32)
-    mean, deviation = channel_statistics(vectors, ids, image=False)
-    assert mean == pytest.approx([vectors[ids].mean()])
-    assert deviation == pytest.approx([vectors[ids].std()])

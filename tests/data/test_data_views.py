@@ -140,6 +140,16 @@ def test_erasing_hits_its_share_and_fills_with_the_mean() -> None:
         assert (each[:, where] == filling[:, None]).all()
 
 
+def test_erasing_floats_is_exact() -> None:
+    """Float samples are erased to zero: a mean would depend on how numpy sums."""
+    rows = made("float", 30)
+    found = augmented(rows, np.arange(30), np.zeros(30, np.int64), 0, AugmentSection(erase=1.0), None)
+    assert found.dtype == np.float32
+    changed = found != rows
+    assert changed.any(axis=(1, 2, 3)).all()
+    assert (found[changed] == 0).all()
+
+
 def test_colour_keeps_black_and_stays_in_range() -> None:
     """Colour changes never wrap around: black stays black, grey stays grey."""
     rows = np.zeros((50, 3, 2, 2), np.uint8)
@@ -163,14 +173,16 @@ GOLDEN = {
     ("rgb", "flip"): "6c57d9a270917b19",
     ("rgb", "erase"): "5d3ecf04b17b28d3",
     ("rgb", "colour"): "637babb2b7fa44a5",
+    ("float", "pad and crop"): "8cf44e6d616695fe",
+    ("float", "erase"): "dcf8267ff7808cf0",
 }
 
 
 @pytest.mark.parametrize(("kind", "augment"), GOLDEN)
 def test_views_are_what_they_always_were(kind: str, augment: str) -> None:
-    """An augmentation has changed: no stored answer of a teacher would fit any more."""
-    channels = KINDS[kind][0]
-    rows = (np.arange(16 * channels * 8 * 9) * 37 % 251).astype(np.uint8).reshape(16, channels, 8, 9)
+    """An augmentation has changed: no stored answer of a teacher would fit any more. Raise ``views.FORMAT``."""
+    channels, dtype = KINDS[kind]
+    rows = (np.arange(16 * channels * 8 * 9) * 37 % 251).astype(dtype).reshape(16, channels, 8, 9)
     found = view(rows, [(n * 1000, n % 5) for n in range(16)], augment, seed=42)
     assert sha256(np.ascontiguousarray(found).tobytes())[:16] == GOLDEN[kind, augment]
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import ModelError, StillhouseError
-from stillhouse.knowledge.ask import Ask
+from stillhouse.knowledge.ask import NOTHING, Ask
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.knowledge.source import InlineSource, KnowledgeSource, NoKnowledge
 from stillhouse.models.build import Interface, build
@@ -83,7 +83,7 @@ def test_inline_answers_in_order_and_never_ahead() -> None:
         log.append(f"answer {asked.sample_ids[0]}")
         return answer(asked)
 
-    answers = InlineSource(told).teach(batches())
+    answers = InlineSource(told, Ask()).teach(batches())
     assert log == []
     for number in range(3):
         asked, known = next(answers)
@@ -94,7 +94,7 @@ def test_inline_answers_in_order_and_never_ahead() -> None:
     assert next(answers, None) is None and len(log) == 9
 
 
-@pytest.mark.parametrize("source", [InlineSource(answer), NoKnowledge()])
+@pytest.mark.parametrize("source", [InlineSource(answer, Ask()), NoKnowledge()])
 def test_every_source_keeps_the_contract(source: KnowledgeSource) -> None:
     """A source yields the very batches asked, in order, each with aligned knowledge, and can be asked again."""
     for _ in range(2):
@@ -103,8 +103,9 @@ def test_every_source_keeps_the_contract(source: KnowledgeSource) -> None:
         assert [each for each, _ in found] == asked
         for each, known in found:
             known.check_aligned(each)
-    assert set(source.watch.take()) <= {"data", "teacher", "step"}
-    assert source.watch.take() == {}
+    waited = source.waits()
+    assert set(waited) <= {"teacher"} and all(seconds > 0 for seconds in waited.values())
+    assert not any(source.waits().values())
 
 
 def test_errors_of_a_teacher_reach_the_student() -> None:
@@ -114,7 +115,7 @@ def test_errors_of_a_teacher_reach_the_student() -> None:
         raise ModelError("no")
 
     with pytest.raises(ModelError, match="no"):
-        next(InlineSource(broken).teach([batch(1)]))
+        next(InlineSource(broken, Ask()).teach([batch(1)]))
 
 
 def test_no_knowledge_says_nothing() -> None:
@@ -125,10 +126,17 @@ def test_no_knowledge_says_nothing() -> None:
 
 def test_digest_of_a_question() -> None:
     """Equal questions have equal digests whatever the order of features; any other difference shows."""
-    asks = [Ask(), Ask(logits=False), Ask(features=("a",)), Ask(features=("a", "b")), Ask(dtype="float16")]
+    asks = [Ask(), Ask(logits=False), Ask(features=("a",)), Ask(features=("a", "b"))]
     assert len({ask.digest for ask in asks}) == len(asks)
     assert Ask(features=("b", "a")).digest == Ask(features=("a", "b")).digest
     assert Ask().digest == Ask().digest
+
+
+def test_a_wider_answer_covers_a_narrower_question() -> None:
+    """A source that knows more than is asked may answer; one that knows less may not."""
+    wide, narrow = Ask(features=("a", "b")), Ask(logits=False, features=("b",))
+    assert wide.covers(narrow) and wide.covers(wide) and wide.covers(NOTHING)
+    assert not narrow.covers(wide) and not NOTHING.covers(narrow) and not Ask().covers(narrow)
 
 
 def test_empty_question_is_false() -> None:

@@ -43,9 +43,9 @@ def test_wall_time_leaves_out_pauses() -> None:
         at(5000.0, "RunStarted"), at(5020.5, "Warned"),
         at(9000.0, "RunStarted"), at(9001.0, "PhaseFinished"),
     ]  # fmt: skip
-    assert _wall_s(events) == pytest.approx(51.5)
-    assert _wall_s(events[:2]) == 30.0
-    assert _wall_s([]) == 0.0
+    assert _wall_s(events, now=9003.0) == pytest.approx(53.5)
+    assert _wall_s(events[:2], now=131.0) == 31.0
+    assert _wall_s([], now=5.0) == 0.0
 
 
 def finished(phase: str, joules: float | None) -> dict[str, Any]:

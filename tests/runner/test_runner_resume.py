@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,15 @@ from typing import Any
 import pytest
 import torch
 
-from stillhouse.foundation.errors import DivergedError, Interrupted, ModelError, RunDirError
+from stillhouse.export import onnx
+from stillhouse.foundation.errors import DivergedError, Interrupted, RunDirError, StillhouseError
 from stillhouse.foundation.events import CheckpointRefused, CheckpointWritten, Event, PhaseFinished, PhaseStarted
 from stillhouse.foundation.files import read_json
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import resume, run
 
 Tiny = Callable[..., Recipe]
-DIGESTS = ("student_weights", "teacher_weights", "data", "recipe")
+DIGESTS = ("student_weights", "teacher_weights", "data", "samples", "views", "recipe")
 
 
 class Crash(BaseException):
@@ -162,7 +166,7 @@ def test_resume_of_a_finished_run_only_returns_its_result(tmp_path: Path, tiny: 
 def test_seeds_make_arms(tmp_path: Path, tiny: Tiny, finished: Path) -> None:
     """More seeds train more arms without touching the student that is delivered."""
     result = run(tiny(control={"seeds": 2}), tmp_path / "two")
-    assert sorted(path.stem for path in (tmp_path / "two" / "weights").iterdir()) == [
+    assert sorted(path.stem for path in (tmp_path / "two" / "weights").glob("*.safetensors")) == [
         "control-0", "control-1", "student", "student-1", "teacher",
     ]  # fmt: skip
     assert len(result["student"]["seeds"]) == len(result["control"]["seeds"]) == 2
@@ -234,12 +238,85 @@ def test_diverged_run_keeps_its_checkpoint(tmp_path: Path, tiny: Tiny) -> None:
     assert list((tmp_path / "run" / "checkpoints" / "student").glob("*.ckpt"))
 
 
-def test_damaged_weights_of_a_phase_are_told(tmp_path: Path, tiny: Tiny) -> None:
-    """A phase's weights file cut short is an error that names the file."""
+@pytest.mark.parametrize("damage", ["cut short", "one bit"])
+def test_damaged_weights_of_a_phase_are_trained_again(tmp_path: Path, tiny: Tiny, finished: Path, damage: str) -> None:
+    """A finished phase whose weights file was damaged is told and trained again, to the same bits."""
     folder = tmp_path / "run"
     with pytest.raises(Crash):
         run(tiny(), folder, [crash_at(CheckpointWritten, "student")])
     path = folder / "weights" / "teacher.safetensors"
-    path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ModelError, match=r"teacher\.safetensors"):
+    data = bytearray(path.read_bytes())
+    if damage == "cut short":
+        del data[-5:]
+    else:
+        data[-100] ^= 4
+    path.write_bytes(data)
+    result = resume(folder)
+    assert result["digests"] == digests(finished)
+    assert any("teacher is trained again" in warning for warning in result["warnings"])
+
+
+def test_report_on_the_way_does_not_stay(tmp_path: Path, tiny: Tiny) -> None:
+    """A report written while the run goes on is replaced by that of the finished run."""
+    folder = tmp_path / "run"
+    with pytest.raises(Crash):
+        run(tiny(), folder, [crash_at(CheckpointWritten, "student")])
+    (folder / "report.html").write_text("unfinished")
+    resume(folder)
+    assert (folder / "report.html").read_text() == "-"
+
+
+def test_recipe_of_a_finished_run_can_not_be_changed(tmp_path: Path, tiny: Tiny, finished: Path) -> None:
+    """Resuming a finished run whose recipe was changed says what differs instead of giving the old result."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("seed: 0", "seed: 7", 1))
+    with pytest.raises(RunDirError, match="seed: 0 -> 7"):
         resume(folder)
+
+
+def test_other_versions_are_told(tmp_path: Path, tiny: Tiny) -> None:
+    """A run that goes on under another torch warns that the last bits may differ."""
+    folder = tmp_path / "run"
+    with pytest.raises(Crash):
+        run(tiny(), folder, [crash_at(CheckpointWritten, "student")])
+    manifest = json.loads((folder / "run.json").read_text())
+    manifest["versions"]["torch"] = "1.0"
+    (folder / "run.json").write_text(json.dumps(manifest))
+    assert any("another torch: 1.0 ->" in warning for warning in resume(folder)["warnings"])
+
+
+def test_failed_export_costs_only_the_file(tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A student whose ONNX file can't be verified still gets its result and report, with the reason."""
+
+    def refuse(*arguments: object) -> None:
+        raise StillhouseError("differs by 3")
+
+    monkeypatch.setattr(onnx, "verify_onnx", refuse)
+    result = run(tiny(export={"onnx": True}), tmp_path / "run")
+    assert result["export"] == {"onnx": None, "error": "differs by 3"}
+    assert any("there is no student.onnx: differs by 3" in warning for warning in result["warnings"])
+    assert not list((tmp_path / "run").glob("*.onnx*")) and not list((tmp_path / "run").glob(".*onnx*"))
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_compiled_phases_don_t_influence_each_other(tmp_path: Path, tiny: Tiny) -> None:
+    """A compiled student resumed in a new process equals one trained behind a compiled teacher of another batch."""
+    train = {"epochs": 1, "compile": True, "warmup_epochs": 0}
+    recipe = tiny(
+        teacher={"model": {"arch": "mlp"}, "train": {**train, "batch_size": 32}},
+        student={"model": {"arch": "mlp", "options": {"hidden": [4]}}, "train": {**train, "batch_size": 16}},
+        control={"seeds": 0},
+    )
+    whole = run(recipe, tmp_path / "whole")
+    with pytest.raises(Crash):
+        run(recipe, tmp_path / "run", [crash_at(CheckpointWritten, "student")])
+    torch.compiler.reset()
+    code = (
+        f"from pathlib import Path; from stillhouse.runner.run import resume; resume(Path({str(tmp_path / 'run')!r}))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    found = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert found["digests"] == whole["digests"]

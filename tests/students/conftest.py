@@ -104,7 +104,7 @@ class Lab:
             )
         asks = bool(objective.ask)
         engine = Teacher(teacher, objective.ask, CPU, "fp32")
-        source: KnowledgeSource = InlineSource(engine.answer) if asks else NoKnowledge()
+        source: KnowledgeSource = InlineSource(engine.answer, engine.ask) if asks else NoKnowledge()
         steps_seen = 0
 
         def interrupted() -> int | None:

@@ -15,6 +15,7 @@ from torch import nn
 from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import DivergedError, StillhouseError
 from stillhouse.foundation.events import Progress
+from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.knowledge.source import InlineSource, NoKnowledge
 from stillhouse.models.network import Network
@@ -213,7 +214,7 @@ def test_misaligned_knowledge_stops_the_training(lab: Any) -> None:
     before = weights(network)
     context = FitContext("student", 0, torch.device("cpu"), lab.events.append)
     with pytest.raises(StillhouseError, match="out of step"):
-        fit(network, InlineSource(wrong), lab.stream(), Objective(ObjectiveSection()), settings, context)
+        fit(network, InlineSource(wrong, Ask()), lab.stream(), Objective(ObjectiveSection()), settings, context)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
@@ -261,7 +262,7 @@ def test_exploding_loss_is_told(lab: Any) -> None:
         optimizer={"kind": "sgd", "learning_rate": 500.0, "momentum": 0.9},
     )  # fmt: skip
     checkpoints = lab.checkpoints()
-    with pytest.raises(DivergedError, match=r"exploded to .* \(first: .*Lower the learning rate"):
+    with pytest.raises(DivergedError, match=r"exploded to .* \(first: .*a lower learning rate"):
         lab.fit(lab.network(norm=False), wild, checkpoints=checkpoints)
     state = checkpoints.load()
     assert state is not None and all(torch.isfinite(tensor).all() for tensor in state["network"].values())

@@ -1,0 +1,81 @@
+"""Everything that can go wrong with the models, tried once before it costs hours.
+
+In two parts: what needs no data but its form, before anything is decoded; one training step on real samples, after.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from stillhouse.data.batch import Batch
+from stillhouse.export.onnx import export_onnx
+from stillhouse.foundation.errors import ModelError
+from stillhouse.foundation.events import Event, Warned
+from stillhouse.models.network import Network
+from stillhouse.models.placement import autocast
+from stillhouse.models.weights import check_finite
+from stillhouse.recipe.recipe import TrainSection
+from stillhouse.runner.materials import Materials
+from stillhouse.runner.networks import Networks
+from stillhouse.runner.phases import objective_of
+from stillhouse.students import losses
+
+
+def rehearse_networks(networks: Networks, emit: Callable[[Event], None]) -> None:
+    """Build teacher and student, compare them, try the export.
+
+    Raises:
+        ModelError: one can't be built, does not fit the data, holds NaN, or can't be exported; or a feature term
+            does not fit.
+    """
+    teacher, student = networks.teacher(), networks.student(0)
+    for role, network in (("teacher", teacher), ("student", student)):
+        check_finite(network.state_dict(), f"the {role}")
+    objective_of(networks, student, teacher, 0)
+    sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in (teacher, student)]
+    if sizes[1] >= sizes[0]:
+        emit(Warned(f"the student ({sizes[1]:,} parameters) is not smaller than its teacher ({sizes[0]:,})"))
+    if networks.recipe.export.onnx:
+        with tempfile.TemporaryDirectory() as folder:
+            export_onnx(student, networks.interface, Path(folder) / "rehearsal.onnx")
+
+
+def rehearse_step(materials: Materials) -> None:
+    """Take one training step with a copy of each network that is to be trained.
+
+    Raises:
+        ModelError: the step fails, or its answer is not what training needs.
+        DataError: fewer samples than a batch.
+    """
+    recipe = materials.recipe
+    trained = [("student", materials.networks.student(0), recipe.student.train)]
+    if recipe.teacher.train is not None:
+        trained.append(("teacher", materials.networks.teacher(), recipe.teacher.train))
+    for role, network, settings in trained:
+        batch = next(materials.stream(settings, 0).batches(0, 1))
+        _step(role, network, batch.part(0, len(batch) // settings.accumulate), settings, materials.device)
+
+
+def _step(role: str, network: Network, batch: Batch, settings: TrainSection, device: torch.device) -> None:
+    rows = len(batch)
+    try:
+        copied, moved = copy.deepcopy(network).to(device).train(), batch.to(device)
+        with autocast(settings.precision, device):
+            logits: object = copied(moved.inputs)
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != rows:
+            said = f"{list(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise ModelError(f"in training mode it answers {said} to {rows} samples, not one tensor of logits")
+        if not losses.is_finite(logits):
+            raise ModelError("its answers to real samples are NaN or infinite")
+        losses.cross_entropy(logits, moved.targets).backward()  # type: ignore[no-untyped-call]
+    except ModelError as error:
+        raise ModelError(f"{role} model: {error}") from error
+    except Exception as error:  # anything a person's own forward may raise, out of memory included
+        raise ModelError(
+            f"{role} model: a training step on {rows} samples raised {type(error).__name__}: {error}"
+        ) from error

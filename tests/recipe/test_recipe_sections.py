@@ -1,0 +1,56 @@
+"""What sections ask of their values, one rule at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from stillhouse.foundation.errors import RecipeError
+from stillhouse.recipe.load import dump, parse, validate
+
+BASE = """\
+data: {source: {kind: digits}}
+teacher: {model: {arch: mlp}, train: {}}
+student: {model: {arch: mlp}}
+"""
+
+
+def test_numbers_handed_over_from_python() -> None:
+    """Numpy's integers are integers; the recipe keeps plain ones."""
+    recipe = validate({**yaml.safe_load(BASE), "seed": np.int64(3), "checkpoint": {"keep": np.uint8(4)}})
+    assert (type(recipe.seed), recipe.seed, type(recipe.checkpoint.keep)) == (int, 3, int)
+    assert parse(dump(recipe)) == recipe
+
+
+@pytest.mark.parametrize("options", ["{pretrained: true}", "{checkpoint_path: x.pth}"])
+def test_a_timm_teacher_must_be_trained_by_somebody(options: str) -> None:
+    """A timm teacher without weights, training or timm's own weights would answer at random."""
+    bare = ["teacher.train=", "teacher.model={arch: 'timm:resnet18'}"]
+    for words in (bare, [*bare, "teacher.model.options={pretrained: false, drop_rate: 0.1}"]):
+        with pytest.raises(RecipeError, match=r"neither 'model.weights' nor 'train' nor options.pretrained: .* random"):
+            parse(BASE, words)
+    parse(BASE, [*bare, f"teacher.model.options={options}"])
+    parse(BASE, [*bare, "teacher.train={epochs: 1}"])
+    parse(BASE, [*bare, "teacher.model.weights=."])
+
+
+@pytest.mark.parametrize(
+    ("code", "story"),
+    [
+        ("def g(): ...", "defines no function 'f' .it defines: g."),
+        ("", "it defines: nothing"),
+        ("def f(:", "mine.py, line 1: invalid syntax"),
+        ("raise SystemExit", "defines no function"),
+    ],
+)
+def test_code_is_looked_at_but_not_run(code: str, story: str, tmp_path: Path) -> None:
+    """A function named in a recipe must be there at the file's top; looking does not run the file."""
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(RecipeError, match=story):
+        parse(BASE, [f"teacher.model.arch={tmp_path / 'mine.py'}:f"])
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\ndef f(): ...\n")
+    parse(BASE, [f"teacher.model.arch={tmp_path / 'mine.py'}:f"])
+    assert not (tmp_path / "sprung").exists()
