@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["distill", "load_student", "run"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> object:
     if name in ("distill", "run"):
         from stillhouse.runner import api

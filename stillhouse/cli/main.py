@@ -37,7 +37,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as stop:
+        if isinstance(stop.__cause__, EOFError):  # click takes every end of file for a closed keyboard
+            raise stop.__cause__ from None
         click.echo("stopped", err=True)
         sys.exit(130)
     except Interrupted as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from stillhouse.foundation import events as e
+from stillhouse.foundation.errors import Interrupted
 from stillhouse.foundation.files import read_json
 
 _PLAIN_EVERY_S = 10.0
@@ -21,15 +24,30 @@ def shown(folder: Path) -> Iterator[Callable[[e.Event], None]]:
     """Show the events of a run; when it has ended well, print its result and where to look."""
     console = Console()
     console.print(f"run directory: {folder}", highlight=False)
-    if console.is_terminal:
-        bars = Bars(console)
-        with bars.progress:
-            yield bars.hear
-    else:
-        yield Lines(console).hear
+    try:
+        if console.is_terminal:
+            bars = Bars(console)
+            with bars.progress:
+                yield bars.hear
+        else:
+            yield deaf(Lines(console).hear)
+    except Interrupted as stop:
+        raise Interrupted(f"{stop}; go on with: stillhouse resume {folder}", stop.exit_code - 128) from None
     from stillhouse.report.compare import print_result
 
     print_result(read_json(folder / "result.json"), folder, console)
+
+
+def deaf(hear: Callable[[e.Event], None]) -> Callable[[e.Event], None]:
+    """A listener that falls silent, and lets the run go on, once nobody reads what it writes."""
+
+    def listen(event: e.Event) -> None:
+        try:
+            hear(event)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return listen
 
 
 class Bars:

@@ -17,6 +17,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
 
 from stillhouse.data.decode import Form, decode, form_of, is_colour
 from stillhouse.data.source import Source, spread
@@ -98,7 +99,8 @@ def build_table(
             except DataError:
                 raise
             except Exception as error:
-                story = f"{source.describe(sample_id)}: {error or type(error).__name__}"
+                reason = "not an image" if isinstance(error, UnidentifiedImageError) else error or type(error).__name__
+                story = f"{source.describe(sample_id)}: {reason}"
                 if not skip:
                     raise DataError(f"{story} (or leave such samples out with data.bad_samples: skip)") from error
                 failures[sample_id] = story

@@ -18,6 +18,7 @@ from stillhouse.models.weights import load_into, read_weights, split_network, we
 from stillhouse.recipe.architectures import ModelSection, Normalisation
 
 _FORMAT = 1
+_CODE = "student_model.py"
 _ANY = Normalisation(mean=(0.0,), std=(1.0,))
 
 
@@ -27,6 +28,10 @@ def save_student(
     """Write both files, the JSON last: a folder with a JSON holds a whole student."""
     data = weights_bytes(network)
     write_atomic(folder / "student.safetensors", data)
+    code = _code(section)
+    if code is not None:
+        write_atomic(folder / _CODE, code.read_bytes())
+        section = section.model_copy(update={"arch": f"{_CODE}:{section.arch.rpartition(':')[2]}"})
     description = {
         "format": _FORMAT,
         "weights": "student.safetensors",
@@ -34,7 +39,7 @@ def save_student(
         "model": section.model_copy(update={"weights": None}).model_dump(mode="json"),
         "input": {"shape": list(interface.shape), "dtype": "uint8" if interface.image else "float32"},
         "class_names": list(class_names),
-        "code_sha256": _code_digest(section),
+        "code_sha256": None if code is None else sha256_file(code),
     }
     write_json(folder / "student.json", description)
 
@@ -42,8 +47,8 @@ def save_student(
 def load_student(folder: Path | str, module: nn.Module | None = None) -> Network:
     """The student of a finished run, in evaluation mode, on the CPU.
 
-    It takes raw batches, uint8 images [B, C, H, W] or float32 of the data's shape, and normalises by itself. Where its
-    architecture is a ``file.py:function``, that file is run, and must be the one that the student was trained with.
+    It takes raw batches, uint8 images [B, C, H, W] (or float32: images in 0..1, other data as they are), and normalises
+    by itself. Where its architecture is a ``file.py:function``, the copy of that file in the folder is run.
 
     Args:
         folder: of the run.
@@ -64,12 +69,16 @@ def load_student(folder: Path | str, module: nn.Module | None = None) -> Network
     if not path.exists() or sha256(path.read_bytes()) != description["sha256"]:
         raise RunDirError(f"{path} is missing or does not match the checksum in student.json")
     interface = student_interface(folder)
+    model = description["model"]
+    if model["arch"].startswith(f"{_CODE}:"):
+        model["arch"] = f"{folder.absolute() / model['arch']}"
     try:
-        section = ModelSection.model_validate(description["model"])
+        section = ModelSection.model_validate(model)
     except ValidationError as error:
         raise ModelError(f"{folder / 'student.json'}: {error.errors()[0]['msg']}") from error
-    if _code_digest(section) != description.get("code_sha256"):
-        raise ModelError(f"{section.arch.rpartition(':')[0]} is no longer the code that the student was trained with")
+    code = _code(section)
+    if code is not None and sha256_file(code) != description["code_sha256"]:
+        raise ModelError(f"{code} is no longer the code that the student was trained with")
     state = read_weights(path)
     if module is not None:
         _, stored = split_network(state)
@@ -81,8 +90,9 @@ def load_student(folder: Path | str, module: nn.Module | None = None) -> Network
     return network.cpu().eval()
 
 
-def _code_digest(section: ModelSection) -> str | None:
-    return sha256_file(Path(section.arch.rpartition(":")[0])) if ".py:" in section.arch else None
+def _code(section: ModelSection) -> Path | None:
+    """The file of a person's own architecture."""
+    return Path(section.arch.rpartition(":")[0]) if ".py:" in section.arch else None
 
 
 def student_interface(folder: Path) -> Interface:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 
 from stillhouse.foundation.errors import ModelError, RecipeError
 from stillhouse.foundation.functions import load_function, told
+from stillhouse.models.from_timm import import_torchvision
 
 
 def build_from_function(reference: str, options: dict[str, Any], offers: dict[str, Any]) -> nn.Module:
@@ -21,6 +23,9 @@ def build_from_function(reference: str, options: dict[str, Any], offers: dict[st
     Raises:
         ModelError: the file can't be loaded, the function raised, or the answer is not an ``nn.Module``.
     """
+    # A person's code may import torchvision, and would die where its compiled part does not load.
+    with contextlib.suppress(ImportError):
+        import_torchvision()
     try:
         function = load_function(reference)
     except RecipeError as error:

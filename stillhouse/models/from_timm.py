@@ -50,13 +50,14 @@ def timm_normalisation(model: nn.Module) -> Normalisation | None:
 
 def _import_timm() -> Any:
     try:
-        _import_torchvision()
+        import_torchvision()
         return importlib.import_module("timm")
     except ImportError as error:
         raise ModelError(f"timm models need the extra 'vision': pip install 'stillhouse[vision]' ({error})") from error
 
 
-def _import_torchvision() -> None:
+def import_torchvision() -> None:
+    """Import torchvision, also where its build does not fit torch's: declares the two operators it then misses."""
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:

@@ -50,6 +50,8 @@ class Preprocess(nn.Module):
         self.register_buffer("std", torch.tensor(normalisation.std, dtype=torch.float32).reshape(form))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if inputs.ndim != max(self.mean.ndim, 1):
+            raise ValueError(f"expected a batch of {self.mean.ndim} dimensions, not shape {list(inputs.shape)}")
         precision = torch.promote_types(self.mean.dtype, torch.float32)
         values = inputs.to(precision)
         if inputs.dtype == torch.uint8:

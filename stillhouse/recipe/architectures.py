@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
@@ -79,6 +80,13 @@ class ModelSection(Section):
         raise ValueError(
             f"unknown architecture '{arch}': {nearest(arch, ZOO_OPTIONS)} (also timm:NAME and file.py:function)"
         )
+
+    @field_validator("weights")
+    @classmethod
+    def _is_file(cls, weights: str | None) -> str | None:
+        if weights is not None and not Path(weights).is_file():
+            raise ValueError(f"{weights} is a folder: weights are one file")
+        return weights
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:

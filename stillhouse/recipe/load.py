@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from stillhouse.foundation.errors import RecipeError, nearest
 from stillhouse.recipe.recipe import Recipe, as_dict
 
+_SET = -1  # stands for the line of a value that --set gave
 Location = tuple[str | int, ...]
 
 _NODES_MAX = 20_000
@@ -155,6 +156,7 @@ def _override(values: dict[str, Any], override: str, lines: dict[Location, int])
     section[parts[-1]] = _read_yaml(text, {}, f"--set {override}")
     for at in [at for at in lines if at[: len(parts)] == tuple(parts)]:
         del lines[at]
+    lines[tuple(parts)] = _SET
 
 
 def _told_by_another(error: Any, errors: Sequence[Any]) -> bool:
@@ -173,7 +175,7 @@ def _explain(error: Any, values: Any, name: str, lines: dict[Location, int]) -> 
     location = _without_tags(error["loc"], values)
     key = ".".join(str(part) for part in location) or "recipe"
     known = next((lines[location[:end]] for end in range(len(location), 0, -1) if location[:end] in lines), None)
-    where = f"{name}:{known}" if known is not None else name
+    where = "--set" if known == _SET else f"{name}:{known}" if known is not None else name
     if error["type"] == "extra_forbidden":
         siblings = _fields_at(Recipe, location[:-1], values)
         return f"{where}: unknown key '{key}': {nearest(str(location[-1]), siblings)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ class Finished:
     """
 
     folder: Path
-    result: dict[str, Any]
-    student: Network
+    result: dict[str, Any] = field(repr=False)
+    student: Network = field(repr=False)
 
     @property
     def verdict(self) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from stillhouse.foundation.energy import EnergyMeter
-from stillhouse.foundation.events import Event, PhaseFinished, Warned
+from stillhouse.foundation.events import Evaluated, Event, PhaseFinished, PhaseStarted, Warned
 from stillhouse.foundation.files import sha256, sha256_file, write_atomic
 from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.source import InlineSource, KnowledgeSource, NoKnowledge
@@ -52,9 +52,21 @@ class Trainer:
         settings = self.materials.recipe.teacher.train
         network = self.materials.networks.teacher()
         if settings is None:
-            return network.to(self.materials.device)
+            return self.given(network.to(self.materials.device))
         objective = Objective(LABELS_ONLY, settings.label_smoothing)
         return self.train("teacher", network, NoKnowledge(), objective, settings, seed_number=0)
+
+    def given(self, teacher: Network) -> Network:
+        """A teacher that is not trained here: say how good it is, and warn where it knows next to nothing."""
+        found, classes = self.validate(teacher), self.materials.interface.classes
+        self.emit(PhaseStarted("teacher"))
+        self.emit(Evaluated("teacher", 0, 0.0, "validation", found.accuracy, found.loss))
+        self.emit(PhaseFinished("teacher", 0.0, None, "unavailable: nothing was trained"))
+        if found.accuracy < 2 / classes:
+            right = f"{100 * found.accuracy:.1f} % of the validation samples right, of {classes} classes"
+            doubt = "was it trained to see what teacher.model.normalise says (auto: the data's own mean and deviation)?"
+            self.emit(Warned(f"the teacher gets {right}: {doubt}"))
+        return teacher
 
     def student(self, number: int, teacher: Network) -> Network:
         """A distilled student; number 0 is the one delivered."""

@@ -30,7 +30,8 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
         lines.append(("samples", ", ".join(counts)))
     teacher, student = recipe.teacher, recipe.student
     given = f"weights {teacher.model.weights}" if teacher.model.weights else "as its code makes it"
-    trained = _training(teacher.train, found, "teacher") if teacher.train else f"given: {given}"
+    begins = f"from {given}, " if teacher.model.weights else ""
+    trained = begins + _training(teacher.train, found, "teacher") if teacher.train else f"given: {given}"
     lines.append(("teacher", f"{_model(teacher.model.arch, teacher.model.options)}; {trained}"))
     lines.append(
         (
@@ -46,6 +47,7 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
         lines.append(("control", f"{recipe.control.seeds} x the student without the teacher{again}"))
     else:
         lines.append(("control", "none: nobody will know whether distillation helped"))
+    lines.append(("not checked", "what only a run can see: models built, every sample decoded"))
     lines += [("runs code", reference) for reference in _code(recipe)] or [("runs code", "none of yours")]
     lines.append(("writes", f"{folder}/ (recipe.yaml, result.json, report.html, student.safetensors{_onnx(recipe)})"))
     return lines

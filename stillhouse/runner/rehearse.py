@@ -36,6 +36,8 @@ def rehearse_networks(networks: Networks, emit: Callable[[Event], None]) -> None
     teacher, student = networks.teacher(), networks.student(0)
     for role, network in (("teacher", teacher), ("student", student)):
         check_finite(network.state_dict(), f"the {role}")
+    if networks.recipe.teacher.train is None:
+        _check_head(teacher, networks)
     objective_of(networks, student, teacher, 0)
     sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in (teacher, student)]
     if sizes[1] >= sizes[0]:
@@ -43,6 +45,17 @@ def rehearse_networks(networks: Networks, emit: Callable[[Event], None]) -> None
     if networks.recipe.export.onnx:
         with tempfile.TemporaryDirectory() as folder:
             export_onnx(student, networks.interface, Path(folder) / "rehearsal.onnx")
+
+
+def _check_head(teacher: Network, networks: Networks) -> None:
+    """Refuse random answers: timm gives a pretrained model a fresh classifier where the class counts differ."""
+    section, classes = networks.recipe.teacher.model, networks.interface.classes
+    given = (getattr(teacher.body, "pretrained_cfg", None) or {}).get("num_classes")
+    if section.weights is None and section.arch.startswith("timm:") and given not in (None, classes):
+        raise ModelError(
+            f"teacher model {section.arch}: it was pretrained for {given} classes, the data have {classes}, so its "
+            "classifier is fresh and its answers random: give teacher.train, or weights for these classes"
+        )
 
 
 def rehearse_step(materials: Materials) -> None:

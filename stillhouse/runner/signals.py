@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask once, politely: the run finishes its step, writes a checkpoint and ends."""
+"""Ctrl-C, SIGTERM and SIGHUP ask once, politely: the run finishes its step, writes a checkpoint and ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Signals:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Signals]:
-    """Catch SIGINT and SIGTERM while it lasts; a second one acts as if nobody listened.
+    """Catch SIGINT, SIGTERM and SIGHUP while it lasts; a second one acts as if nobody listened.
 
     Outside the main thread (a notebook's worker, a server) nothing is caught.
     """
@@ -41,7 +41,7 @@ def listening() -> Iterator[Signals]:
     if threading.current_thread() is not threading.main_thread():
         yield found
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def ask(number: int, frame: FrameType | None) -> None:
         found.number = number

@@ -60,7 +60,7 @@ def folder_recipe(tiny: Path, root: Path) -> Path:
     return changed(tiny, data__source={"kind": "folder", "train": str(root)})
 
 
-@pytest.mark.parametrize(("spoil", "reason"), [("truncated", "truncated"), ("text", "cannot identify image file")])
+@pytest.mark.parametrize(("spoil", "reason"), [("truncated", "truncated"), ("text", "not an image")])
 def test_an_unreadable_image_stops_or_is_skipped(spoil: str, reason: str, tiny: Path, call: Call) -> None:
     """An unreadable image stops the run by its path, or is left out and told, as the recipe says."""
     recipe = folder_recipe(tiny, tiny.parent / "pets")

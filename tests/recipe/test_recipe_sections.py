@@ -34,7 +34,9 @@ def test_a_timm_teacher_must_be_trained_by_somebody(options: str) -> None:
             parse(BASE, words)
     parse(BASE, [*bare, f"teacher.model.options={options}"])
     parse(BASE, [*bare, "teacher.train={epochs: 1}"])
-    parse(BASE, [*bare, "teacher.model.weights=."])
+    parse(BASE, [*bare, f"teacher.model.weights={__file__}"])
+    with pytest.raises(RecipeError, match=r"weights': .* is a folder"):
+        parse(BASE, [*bare, "teacher.model.weights=."])
 
 
 @pytest.mark.parametrize(

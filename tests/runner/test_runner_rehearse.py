@@ -77,7 +77,7 @@ def test_resume_from_python_with_other_settings(tmp_path: Path) -> None:
 
 
 def test_code_of_a_student_that_was_changed(tmp_path: Path) -> None:
-    """A student whose code is no longer what it was trained with is not loaded, and the code is not run."""
+    """A student of own code loads from its folder alone, moved or not; changed code is refused and not run."""
     code = tmp_path / "mine.py"
     code.write_text(
         "from torch import nn\n\n\ndef make(classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
@@ -93,8 +93,39 @@ compute: {{device: cpu, threads: 1}}
     )
     run(recipe, tmp_path / "run")
     assert load_student(tmp_path / "run").training is False
-    ran = tmp_path / "ran"
+    code.unlink()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    student = load_student(tmp_path / "moved")
+    assert student(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).shape == (2, 10)
+    ran, code = tmp_path / "ran", tmp_path / "moved" / "student_model.py"
     code.write_text(code.read_text() + f"\nopen({str(ran)!r}, 'w').close()\n")
     with pytest.raises(ModelError, match="no longer the code that the student was trained with"):
-        load_student(tmp_path / "run")
+        load_student(tmp_path / "moved")
     assert not ran.exists()
+
+
+def test_a_pretrained_teacher_with_a_fresh_classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pretrained timm teacher for another number of classes is refused: its answers would be random."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    body.pretrained_cfg = {"num_classes": 1000, "mean": (0.5,), "std": (0.5,)}  # type: ignore[assignment]
+    monkeypatch.setattr("stillhouse.models.build.build_timm", lambda *arguments: body)
+    recipe = parse(
+        """
+data: {source: {kind: digits}}
+teacher: {model: {arch: "timm:resnet18", options: {pretrained: true}}}
+student: {model: {arch: mlp}, train: {epochs: 1}}
+compute: {device: cpu, threads: 1}
+"""
+    )
+    with pytest.raises(ModelError, match=r"pretrained for 1000 classes, the data have 10"):
+        run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_given_teacher_that_knows_nothing_is_warned_about(tmp_path: Path) -> None:
+    """A given teacher is evaluated before it teaches; one that guesses is warned about."""
+    constant = nn.Linear(4, 2)
+    with torch.no_grad():
+        constant.weight.zero_()
+    done = distil(tmp_path / "run", constant, net())
+    assert any("the teacher gets" in warning and "normalise" in warning for warning in done.result["warnings"])
