@@ -1,9 +1,9 @@
 """The trainings of a run, one after the other: teacher, students, controls.
 
-A phase is done when its weights and their checksum are there; a run taken up again skips it, and continues the one
-that has checkpoints. Its network is always the one read back from that file: a network fresh from training may lie in
-memory otherwise (channels last), answer differently in the last bit, and so tell a run that was stopped from one
-that was not.
+A phase is done when its weights are there (their checksum was written before); a run taken up again skips it, and
+continues the one that has checkpoints. Its network is always the one read back from that file: a network fresh from
+training may lie in memory otherwise (channels last), answer differently in the last bit, and so tell a run that was
+stopped from one that was not.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class PhaseWeights:
-    """A phase's weights file with its checksum beside it, written last: there once the phase is done."""
+    """A phase's weights file, there once the phase is done, with its checksum beside it, written before."""
 
     path: Path
 
@@ -146,22 +146,24 @@ class PhaseWeights:
         return self.path.with_suffix(".sha256")
 
     def done(self) -> bool:
-        """Whether both are there."""
-        return self.path.exists() and self.checksum.exists()
+        """Whether the weights are there."""
+        return self.path.exists()
 
     def damaged(self) -> bool:
-        """Whether both are there and don't fit each other."""
-        return self.done() and sha256_file(self.path) != self.checksum.read_text().strip()
+        """Whether the weights are there and don't fit their checksum."""
+        if not self.done():
+            return False
+        return not self.checksum.exists() or sha256_file(self.path) != self.checksum.read_text().strip()
 
     def write(self, data: bytes) -> None:
-        """Write both."""
-        write_atomic(self.path, data)
+        """Write both, the weights last."""
         write_atomic(self.checksum, sha256(data) + "\n")
+        write_atomic(self.path, data)
 
     def remove(self) -> None:
-        """Remove both."""
-        self.checksum.unlink(missing_ok=True)
+        """Remove both, the weights first."""
         self.path.unlink(missing_ok=True)
+        self.checksum.unlink(missing_ok=True)
 
 
 def student_phase(number: int) -> str:

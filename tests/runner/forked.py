@@ -86,7 +86,7 @@ def one_more_step(folder: Path, recipe: Path, how: str) -> None:
     elif how == "written":
         dying(files.os, "replace", before=False, wanted=checkpoint)
     elif how == "weights written":
-        dying(phases, "write_atomic", before=False)
+        dying(phases, "write_atomic", before=False, wanted=lambda path, data: path.suffix == ".safetensors")
     dying(run, "save_student", before=True)
     take_up(folder, recipe, listener)
 
