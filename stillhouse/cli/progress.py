@@ -22,7 +22,7 @@ _PLAIN_EVERY_S = 10.0
 @contextlib.contextmanager
 def shown(folder: Path) -> Iterator[Callable[[e.Event], None]]:
     """Show the events of a run; when it has ended well, print its result and where to look."""
-    console = Console()
+    console = PatientConsole()
     console.print(f"run directory: {folder}", highlight=False)
     try:
         if console.is_terminal:
@@ -30,7 +30,7 @@ def shown(folder: Path) -> Iterator[Callable[[e.Event], None]]:
             with bars.progress:
                 yield bars.hear
         else:
-            yield deaf(Lines(console).hear)
+            yield Lines(console).hear
     except Interrupted as stop:
         raise Interrupted(f"{stop}; go on with: stillhouse resume {folder}", stop.exit_code - 128) from None
     from stillhouse.report.compare import print_result
@@ -38,16 +38,13 @@ def shown(folder: Path) -> Iterator[Callable[[e.Event], None]]:
     print_result(read_json(folder / "result.json"), folder, console)
 
 
-def deaf(hear: Callable[[e.Event], None]) -> Callable[[e.Event], None]:
-    """A listener that falls silent, and lets the run go on, once nobody reads what it writes."""
+class PatientConsole(Console):
+    """A console that falls silent, and lets the run go on, once nobody reads what it writes."""
 
-    def listen(event: e.Event) -> None:
-        try:
-            hear(event)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-    return listen
+    def on_broken_pipe(self) -> None:
+        """Where rich would end the process."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Bars:

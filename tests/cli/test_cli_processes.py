@@ -75,3 +75,15 @@ def test_check_is_quick(tiny: Path) -> None:
     started = time.monotonic()
     assert shell("check", tiny).code == 0
     assert time.monotonic() - started < 10  # half a second on an idle machine
+
+
+def test_a_closed_pipe_does_not_end_the_run(tiny: Path, tmp_path: Path) -> None:
+    """A run whose output nobody reads any more goes on to its result, silently."""
+    command = [str(SCRIPT), "run", str(tiny), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+        assert (process.wait(timeout=120), said) == (0, "")
+    assert (tmp_path / "run" / "result.json").exists()
