@@ -36,9 +36,7 @@ from stillhouse.data.order import Order
 from stillhouse.data.stream import Stream
 from stillhouse.data.table import Table
 from stillhouse.knowledge.encode import Codec, Encoding
-from stillhouse.knowledge.manifest import Identity
 from stillhouse.knowledge.source import Answerer, AskedRows, KnowledgeSource, NoKnowledge
-from stillhouse.knowledge.store import open_store
 from stillhouse.knowledge.stored import StoredSource
 from stillhouse.knowledge.writer import Writer
 from stillhouse.models.build import build
@@ -50,6 +48,8 @@ from stillhouse.recipe.architectures import ModelSection, Normalisation
 from stillhouse.recipe.engines import StepEngineSection, TeacherEngineSection
 from stillhouse.recipe.load import load
 from stillhouse.recipe.recipe import AugmentSection, ObjectiveSection, TrainSection
+from stillhouse.store.label_store import open_store
+from stillhouse.store.manifest import Identity
 from stillhouse.students.fit import FitContext, fit
 from stillhouse.students.objective import LABELS_ONLY, Objective
 from stillhouse.students.trial import choose_step_engine

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness import Claim, compare, quick, tell
-from stillhouse.knowledge.manifest import Identity
-from stillhouse.knowledge.store import LabelStore, open_store
+from stillhouse.store.label_store import LabelStore, open_store
+from stillhouse.store.manifest import Identity
 
 try:
     import lmdb

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stillhouse.knowledge.manifest import Fields, Identity
-from stillhouse.knowledge.store import LabelStore, open_store
+from stillhouse.store.label_store import LabelStore, open_store
+from stillhouse.store.manifest import Fields, Identity
 
 FIELDS: Fields = [("logits", "<f2", [3]), ("lse", "<f4", [])]
 PAYLOAD = 10

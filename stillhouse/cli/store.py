@@ -15,7 +15,7 @@ import click
 from stillhouse.foundation.sizes import size_bytes
 
 if TYPE_CHECKING:
-    from stillhouse.knowledge.shelf import Shelved
+    from stillhouse.store.shelf import Shelved
 
 _PATH = click.argument("path", type=click.Path(path_type=Path), envvar="STILLHOUSE_LABELS", default=Path("labels"))
 
@@ -37,8 +37,8 @@ def store() -> None:
 def ls(path: Path) -> None:
     """What stands in PATH (STILLHOUSE_LABELS, else labels, if none is given): whose answers, how many, how large."""
     from stillhouse.foundation.errors import StillhouseError
-    from stillhouse.knowledge.examine import filled
-    from stillhouse.knowledge.shelf import stores
+    from stillhouse.store.examine import filled
+    from stillhouse.store.shelf import stores
 
     found = stores(path)
     for each in found:
@@ -62,8 +62,8 @@ def verify(path: Path) -> None:
     Damage costs only time: a damaged row is never read, it is asked again.
     """
     from stillhouse.foundation.errors import CorruptError, StillhouseError
-    from stillhouse.knowledge.examine import verify as counted
-    from stillhouse.knowledge.shelf import stores
+    from stillhouse.store.examine import verify as counted
+    from stillhouse.store.shelf import stores
 
     damaged = 0
     for each in stores(path):
@@ -111,7 +111,7 @@ def prune(
 
     Stores that a run has open stay. What is thrown away is asked again by the next run that wants it.
     """
-    from stillhouse.knowledge.shelf import clear_leftovers, remove, stores, to_prune
+    from stillhouse.store.shelf import clear_leftovers, remove, stores, to_prune
 
     if not names and older_than_days is None and bytes_max is None:
         raise click.UsageError("say what shall go: names, --older-than-days or --bytes-max")
@@ -141,7 +141,7 @@ def prune(
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def export(folder: Path, file: Path) -> None:
     """Write all valid rows of the store STORE (labels/3f2a...) to the Parquet file FILE."""
-    from stillhouse.knowledge.examine import export as written
+    from stillhouse.store.examine import export as written
 
     with _bar(file.name) as tell:
         count = written(folder, file, tell)
@@ -162,7 +162,7 @@ def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
 
 def _whose(identity: Mapping[str, Any]) -> str:
     """Teacher, question, views and engine in a few lines; digests by their beginnings."""
-    from stillhouse.knowledge.manifest import flat
+    from stillhouse.store.manifest import flat
 
     def told(value: object) -> str:
         text = str(value)

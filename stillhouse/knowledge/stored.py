@@ -19,8 +19,8 @@ from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.encode import Codec
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.knowledge.source import EncodedRows, RowSource
-from stillhouse.knowledge.store import LabelStore
 from stillhouse.knowledge.writer import Writer
+from stillhouse.store.label_store import LabelStore
 
 
 class StoredSource:

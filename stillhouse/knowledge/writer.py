@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillhouse.foundation.errors import StorageError
-from stillhouse.knowledge.store import LabelStore
+from stillhouse.store.label_store import LabelStore
 
 _BYTES_MAX = 64 * 2**20
 

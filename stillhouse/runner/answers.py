@@ -16,11 +16,7 @@ from stillhouse.data.stream import Stream
 from stillhouse.foundation.errors import ModelError, RecipeError
 from stillhouse.foundation.files import sha256_file
 from stillhouse.knowledge.ask import Ask
-from stillhouse.knowledge.checksum import row_bytes
 from stillhouse.knowledge.encode import Codec, Encoding
-from stillhouse.knowledge.manifest import Identity
-from stillhouse.knowledge.shelf import stores
-from stillhouse.knowledge.store import LabelStore
 from stillhouse.models.network import Network
 from stillhouse.models.onnx import check_onnx_installed
 from stillhouse.models.taps import shapes
@@ -31,6 +27,10 @@ from stillhouse.recipe.knowledge import KnowledgeSection
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import Networks
+from stillhouse.store.checksum import row_bytes
+from stillhouse.store.label_store import LabelStore
+from stillhouse.store.manifest import Identity
+from stillhouse.store.shelf import stores
 from stillhouse.teachers.engine import Teacher
 from stillhouse.teachers.fidelity import divergence, relative_error
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from stillhouse.foundation.files import sha256_file
-from stillhouse.knowledge.shelf import stores
 from stillhouse.models.placement import check_precision, resolve_device
 from stillhouse.recipe.recipe import FunctionSource, Recipe
+from stillhouse.store.shelf import stores
 
 
 def resolve(recipe: Recipe) -> Recipe:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from stillhouse.data.open import Survey, survey
 from stillhouse.foundation.errors import DataError, RecipeError
-from stillhouse.knowledge.checksum import row_bytes
 from stillhouse.recipe.engines import AUTO, StepEngineSection
 from stillhouse.recipe.knowledge import DenseLogits, TopLogits
 from stillhouse.recipe.recipe import FunctionSource, LiveSource, Recipe, TrainSection
 from stillhouse.runner.rundir import RunDir, free_folder
+from stillhouse.store.checksum import row_bytes
 
 
 def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:

@@ -20,8 +20,6 @@ from stillhouse.foundation.events import EngineTried, Event
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.encode import k_for_mass
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.knowledge.shelf import stores
-from stillhouse.knowledge.store import LabelStore, open_folder
 from stillhouse.models.network import Network, evaluating
 from stillhouse.models.trials import Chosen, label_of
 from stillhouse.recipe.engines import AUTO, StepEngineSection, TeacherEngineSection
@@ -32,6 +30,8 @@ from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import objective_of
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.teaching import Teaching
+from stillhouse.store.label_store import LabelStore, open_folder
+from stillhouse.store.shelf import stores
 from stillhouse.students.objective import LABELS_ONLY, Objective
 from stillhouse.students.trial import choose_step_engine
 from stillhouse.teachers.trial import choose_teacher_engine

@@ -21,14 +21,14 @@ from stillhouse.foundation.errors import DataError, ModelError, StorageError
 from stillhouse.foundation.events import Event, SourceMeasured, StoreOpened, Warned
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.knowledge.shelf import nearest
 from stillhouse.knowledge.source import Answerer, AskedRows, InlineSource, KnowledgeSource
-from stillhouse.knowledge.store import LabelStore, open_store
 from stillhouse.knowledge.stored import Reading, StoredSource
 from stillhouse.knowledge.writer import Writer
 from stillhouse.models.network import Network
 from stillhouse.runner.answers import codec_of, disagreement, identity_of, runs_here, views_asked
 from stillhouse.runner.materials import Materials
+from stillhouse.store.label_store import LabelStore, open_store
+from stillhouse.store.shelf import nearest
 from stillhouse.teachers.engine import Teacher
 from stillhouse.teachers.fidelity import is_steady
 

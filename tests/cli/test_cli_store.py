@@ -15,8 +15,8 @@ from commandline import Call, refused
 from stores import ROW, fill, flip, opened
 
 from stillhouse.foundation.sizes import size_bytes
-from stillhouse.knowledge.manifest import MANIFEST
-from stillhouse.knowledge.store_folder import USED, view_path
+from stillhouse.store.folder import USED, view_path
+from stillhouse.store.manifest import MANIFEST
 
 DAY_S = 86400
 
@@ -129,9 +129,7 @@ def test_no_sizes(text: str) -> None:
         size_bytes(text)
 
 
-@pytest.mark.parametrize(
-    "module", ["stillhouse.cli.store", "stillhouse.knowledge.shelf", "stillhouse.knowledge.examine"]
-)
+@pytest.mark.parametrize("module", ["stillhouse.cli.store", "stillhouse.store.shelf", "stillhouse.store.examine"])
 def test_no_torch(module: str) -> None:
     """Stores are looked at without torch, and without pyarrow before a file is written."""
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"

@@ -20,11 +20,11 @@ from stillhouse.foundation.errors import StorageError
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.encode import Codec, Encoding
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.knowledge.manifest import Identity
 from stillhouse.knowledge.source import Answerer, AskedRows, InlineSource
-from stillhouse.knowledge.store import LabelStore, open_store
 from stillhouse.knowledge.stored import Reading, StoredSource
 from stillhouse.knowledge.writer import Writer
+from stillhouse.store.label_store import LabelStore, open_store
+from stillhouse.store.manifest import Identity
 
 SAMPLES, CLASSES, VIEWS = 40, 4, 2
 ASK = Ask()

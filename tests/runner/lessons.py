@@ -18,13 +18,13 @@ from stores import flip
 from stillhouse.data.batch import Batch
 from stillhouse.foundation.events import Event, read_events
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.knowledge.shelf import stores
-from stillhouse.knowledge.store import open_folder
-from stillhouse.knowledge.store_folder import view_path, views_in
 from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import run
 from stillhouse.runner.teaching import Teaching
+from stillhouse.store.folder import view_path, views_in
+from stillhouse.store.label_store import open_folder
+from stillhouse.store.shelf import stores
 
 from .conftest import TRAIN, values
 

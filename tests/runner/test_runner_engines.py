@@ -17,13 +17,13 @@ from torch import nn
 import stillhouse
 from stillhouse.foundation.errors import ModelError
 from stillhouse.foundation.events import EngineTried, Event, PhaseStarted, SourceMeasured
-from stillhouse.knowledge.manifest import Identity
-from stillhouse.knowledge.store import open_folder, open_store
-from stillhouse.knowledge.store_folder import views_in
 from stillhouse.models.trials import Chosen
 from stillhouse.recipe.engines import StepEngineSection, TeacherEngineSection
 from stillhouse.recipe.load import load
 from stillhouse.runner.run import resume, run
+from stillhouse.store.folder import views_in
+from stillhouse.store.label_store import open_folder, open_store
+from stillhouse.store.manifest import Identity
 
 from .conftest import TRAIN
 from .lessons import SEEN, STUDENTS, Asked, damage, lesson, only_store, told, weights

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from stillhouse.foundation.errors import StillhouseError
 from stillhouse.foundation.events import Event, StoreOpened, Warned
-from stillhouse.knowledge.store import LabelStore
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import run
+from stillhouse.store.label_store import LabelStore
 
 from .lessons import SEEN, Asked, answered, damage, lesson, only_store, told, weights
 
@@ -322,7 +322,7 @@ def test_a_disk_that_refuses_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         written: int = pwrite(*arguments)
         return written
 
-    monkeypatch.setattr("stillhouse.knowledge.view_files.os.pwrite", full)
+    monkeypatch.setattr("stillhouse.store.view_files.os.pwrite", full)
     result = run(lesson(tmp_path / "store"), tmp_path / "run")
     assert weights(result) == weights(plain)
     assert [each.count("No space left on device") for each in result["warnings"]] == [1]

@@ -16,11 +16,11 @@ import pytest
 from commandline import shell
 
 from stillhouse.foundation.events import CheckpointWritten, Event, Warned
-from stillhouse.knowledge.examine import verify
-from stillhouse.knowledge.shelf import stores
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import run
+from stillhouse.store.examine import verify
+from stillhouse.store.shelf import stores
 
 from .lessons import damage, digest, lesson, only_store, told, weights
 

@@ -16,11 +16,11 @@ from stillhouse.cli.main import main
 from stillhouse.foundation.errors import Interrupted, RecipeError, RunDirError, StillhouseError, StorageError
 from stillhouse.foundation.events import Event, PhaseFinished, PhaseStarted, Progress
 from stillhouse.foundation.files import read_json
-from stillhouse.knowledge.store import LabelStore, open_folder
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import resume, run, teach
 from stillhouse.runner.rundir import RunDir
+from stillhouse.store.label_store import LabelStore, open_folder
 
 from .lessons import SEEN, SPLIT, Asked, answered, counts, digest, lesson, only_store, told, weights
 
@@ -200,7 +200,7 @@ class TestRefusals:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patched:
-            patched.setattr("stillhouse.knowledge.view_files.os.pwrite", full)
+            patched.setattr("stillhouse.store.view_files.os.pwrite", full)
             with pytest.raises(StorageError, match="No space left on device"):
                 taught(lesson(tmp_path / "store", source), tmp_path / "run")
         teach(tmp_path / "run")

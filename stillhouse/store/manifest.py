@@ -17,7 +17,7 @@ import numpy as np
 
 from stillhouse.foundation.errors import CorruptError, StorageError, UserError
 from stillhouse.foundation.files import digest_json, write_json
-from stillhouse.knowledge.checksum import row_bytes
+from stillhouse.store.checksum import row_bytes
 
 FORMAT = 1
 """Raised with any change after which older code would misread a store."""
@@ -33,7 +33,7 @@ _HOW_TO_READ = (
     "sample i: the fields in this order without gaps, zeros up to a multiple of 4 bytes, 8 bytes of checksum, all "
     "little-endian. A row whose checksum is 0 was never written. The checksum is 1 + 2 * (salt + a * i + b * view + "
     "sum of m[j] * word[j]) modulo 2^64 over the 32-bit words before it; salt is the first 16 hex digits of the "
-    "identity's digest, halved; stillhouse/knowledge/checksum.py makes a, b and m."
+    "identity's digest, halved; stillhouse/store/checksum.py makes a, b and m."
 )
 
 

@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillhouse.foundation.errors import CorruptError, StorageError, UserError
-from stillhouse.knowledge.checksum import WORD_BYTES, intact, seal
-from stillhouse.knowledge.manifest import MANIFEST, Fields, Identity, Manifest, dtype_of, read_manifest, write_manifest
-from stillhouse.knowledge.store_folder import (
+from stillhouse.store.checksum import WORD_BYTES, intact, seal
+from stillhouse.store.folder import (
     BLOCK_BYTES,
     PLAIN,
     counting,
@@ -33,7 +32,8 @@ from stillhouse.knowledge.store_folder import (
     others_bytes,
     views_in,
 )
-from stillhouse.knowledge.view_files import ViewFile, ViewFiles
+from stillhouse.store.manifest import MANIFEST, Fields, Identity, Manifest, dtype_of, read_manifest, write_manifest
+from stillhouse.store.view_files import ViewFile, ViewFiles
 
 _CHUNK_BYTES = 4 * 2**20
 _TRIES = 10

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from stores import ROW, opened, rows_of
 
-from stillhouse.knowledge.store import LabelStore
+from stillhouse.store.label_store import LabelStore
 
 SAMPLES, VIEWS = 3000, 4
 

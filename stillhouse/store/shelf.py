@@ -16,8 +16,8 @@ from pathlib import Path
 
 from stillhouse.foundation import errors
 from stillhouse.foundation.errors import StillhouseError, StorageError, UserError
-from stillhouse.knowledge.manifest import MANIFEST, Identity, Manifest, read_manifest
-from stillhouse.knowledge.store_folder import LEFTOVER, STORE, USED, VIEWS, alone, disk_bytes, views_in
+from stillhouse.store.folder import LEFTOVER, STORE, USED, VIEWS, alone, disk_bytes, views_in
+from stillhouse.store.manifest import MANIFEST, Identity, Manifest, read_manifest
 
 _MAKING_S = 3600.0
 _DAY_S = 86400.0

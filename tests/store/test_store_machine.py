@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from stores import PAYLOAD, ROW, flip, ints, opened, rows_of
 
-from stillhouse.knowledge.checksum import seal
-from stillhouse.knowledge.store import LabelStore
-from stillhouse.knowledge.store_folder import view_path
+from stillhouse.store.checksum import seal
+from stillhouse.store.folder import view_path
+from stillhouse.store.label_store import LabelStore
 
 SAMPLES, VIEWS = 12, 3
 IDS = st.lists(st.integers(0, SAMPLES - 1), min_size=1, max_size=SAMPLES)

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stillhouse.knowledge.checksum import WORD_BYTES
-from stillhouse.knowledge.store_folder import view_path
+from stillhouse.store.checksum import WORD_BYTES
+from stillhouse.store.folder import view_path
 
 _TMPFS = 0x01021994
 _OPEN_MAX = 64

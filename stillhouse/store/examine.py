@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillhouse.foundation.errors import StorageError
-from stillhouse.knowledge.manifest import Manifest, dtype_of
-from stillhouse.knowledge.store import LabelStore, open_folder
-from stillhouse.knowledge.store_folder import views_in
+from stillhouse.store.folder import views_in
+from stillhouse.store.label_store import LabelStore, open_folder
+from stillhouse.store.manifest import Manifest, dtype_of
 
 _LOOKS = 20_000
 _DAMAGED_TOLD = 5

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stillhouse.foundation.errors import StorageError
-from stillhouse.knowledge.manifest import Manifest, write_manifest
+from stillhouse.store.manifest import Manifest, write_manifest
 
 BLOCK_BYTES = 4096
 PLAIN = -1

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from stores import PAYLOAD, ROW, fill, flip, identity, ints, opened, rows_of
 
 from stillhouse.foundation.errors import CorruptError, StorageError, UserError
-from stillhouse.knowledge.manifest import MANIFEST, read_manifest
-from stillhouse.knowledge.store import LabelStore, open_folder, open_store
-from stillhouse.knowledge.store_folder import view_path
+from stillhouse.store.folder import view_path
+from stillhouse.store.label_store import LabelStore, open_folder, open_store
+from stillhouse.store.manifest import MANIFEST, read_manifest
 
 KEYS = st.lists(st.tuples(st.integers(0, 49), st.integers(-1, 90)), max_size=40)
 
@@ -181,7 +181,7 @@ def test_threads_share_a_store(store: LabelStore) -> None:
 
 def test_missing_rows(store: LabelStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is missing is told in the order asked, over any number of chunks, for views without a file, too."""
-    monkeypatch.setattr("stillhouse.knowledge.store._CHUNK_BYTES", 7 * ROW)
+    monkeypatch.setattr("stillhouse.store.label_store._CHUNK_BYTES", 7 * ROW)
     there = ints(3, 10, 11, 12, 13, 14, 15, 16, 48)
     store.write(there, np.zeros_like(there), rows_of(there, np.zeros_like(there)))
     asked = np.arange(50)[::-1].copy()

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from stores import FIELDS, ROW, fill, flip, identity, ints, opened, rows_of
 
 from stillhouse.foundation.errors import StorageError, UserError
-from stillhouse.knowledge.examine import export, filled, verify
-from stillhouse.knowledge.manifest import MANIFEST, Identity, dtype_of
-from stillhouse.knowledge.shelf import clear_leftovers, nearest, remove, stores, to_prune
-from stillhouse.knowledge.store import open_store
-from stillhouse.knowledge.store_folder import USED, view_path
+from stillhouse.store.examine import export, filled, verify
+from stillhouse.store.folder import USED, view_path
+from stillhouse.store.label_store import open_store
+from stillhouse.store.manifest import MANIFEST, Identity, dtype_of
+from stillhouse.store.shelf import clear_leftovers, nearest, remove, stores, to_prune
 
 DAY_S = 86400
 JSON = st.recursive(
@@ -205,7 +205,7 @@ def test_verify_counts_rows(root: Path) -> None:
 
 def test_export_and_back(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The Parquet file has exactly the valid rows, half floats as floats, and says whose they are."""
-    monkeypatch.setattr("stillhouse.knowledge.store._CHUNK_BYTES", 300 * ROW)
+    monkeypatch.setattr("stillhouse.store.label_store._CHUNK_BYTES", 300 * ROW)
     folder = stores(root)[1].folder
     flip(view_path(folder, 1), 5 * ROW * 8)
     assert export(folder, tmp_path / "rows.parquet", quiet) == 1999

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import ints
 
-from stillhouse.knowledge.checksum import checksums, intact, row_bytes, seal
+from stillhouse.store.checksum import checksums, intact, row_bytes, seal
 
 LARGE = 2**62
 
