@@ -234,6 +234,9 @@ class Photos(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
 
 LOOPS = {each.__name__: each for each in (plain, careful, alone, first, later)}
+STEPS = {"plain": 30, "careful": 60, "alone": 120, "first": 60, "later": 120}
+"""Steps of a stretch: each takes a few seconds."""
+
 CLAIMS = {
     "first_vs_plain": ("first", "plain", "first epoch, store being filled / plain online KD, fp32"),
     "first_vs_careful": ("first", "careful", "first epoch, store being filled / careful online KD"),
@@ -304,15 +307,15 @@ def main(short: bool) -> None:
         gpu = torch.cuda.is_available()
         samples = (2048 if gpu else 6400) if short else (8192 if gpu else 50_000)
         job = with_engines((photo_job if gpu else cifar_job)(Path(name), samples))
-        steps, rounds = (10, 3) if short else (40, 9)
+        rounds, steps = (3, dict.fromkeys(LOOPS, 10)) if short else (15, STEPS)
         arguments = {"job": job}
         threads = torch.get_num_threads()
-        loops = {each: Contestant(LOOPS[each], steps, 5, threads, arguments) for each in LOOPS}
+        loops = {each: Contestant(LOOPS[each], steps[each], 5, threads, arguments) for each in LOOPS}
         rates: dict[str, list[float]] = {each: [] for each in loops}
         try:
             for number in range(rounds):
                 for each in list(loops)[:: 1 if number % 2 else -1]:
-                    rates[each].append(steps * job.batch_size / loops[each].stretch_s())
+                    rates[each].append(steps[each] * job.batch_size / loops[each].stretch_s())
         finally:
             for contestant in loops.values():
                 contestant.end()
