@@ -57,7 +57,7 @@ class Leaving(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A worker is no more; nothing of it comes after this. ``why`` is for a person: its signal, exit code, last words."""
+    """A worker is no more; nothing of it follows. ``why`` is for a person: its signal, exit code, last words."""
 
     worker: str
     why: str

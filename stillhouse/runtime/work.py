@@ -136,7 +136,7 @@ class Send(NamedTuple):
 
 
 class Revoke(NamedTuple):
-    """Tell a worker that a loan is not needed any more. It still holds it, until it is skipped or answered all the same."""
+    """Tell a worker that a loan is not needed any more. It holds it until it skips it, or answers all the same."""
 
     worker: str
     lease: Lease
