@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from stillhouse.foundation.errors import RecipeError, nearest
 from stillhouse.recipe.engines import AUTO
@@ -21,6 +22,7 @@ from stillhouse.recipe.recipe import Recipe, as_dict
 _SET = -1  # stands for the line of a value that --set gave
 Location = tuple[str | int, ...]
 
+_NO_MAPPING = ("model_type", "model_attributes_type", "dict_type")
 _NODES_MAX = 20_000
 _BREAKS = set("\x85\u2028\u2029\ufeff")
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
@@ -151,6 +153,7 @@ def _override(values: dict[str, Any], override: str, lines: dict[Location, int])
     for depth, part in enumerate(parts[:-1], start=1):
         if section.get(part) is None:
             section[part] = {}
+            lines[tuple(parts[:depth])] = _SET
         if section[part] == AUTO:  # of one word for all keys, the others stay
             section[part] = dict.fromkeys(_fields_at(Recipe, tuple(parts[:depth]), values), AUTO) or AUTO
         section = section[part]
@@ -180,22 +183,45 @@ def _explain(error: Any, values: Any, name: str, lines: dict[Location, int]) -> 
     known = next((lines[location[:end]] for end in range(len(location), 0, -1) if location[:end] in lines), None)
     where = "--set" if known == _SET else f"{name}:{known}" if known is not None else name
     if error["type"] == "extra_forbidden":
-        siblings = _fields_at(Recipe, location[:-1], values)
-        inside = [each for each in siblings if location[-1] in _fields_at(Recipe, (*location[:-1], each), values)]
-        above = ".".join(str(part) for part in location[:-1])
-        hint = f"did you mean '{above}.{inside[0]}.{location[-1]}'?" if inside else nearest(str(location[-1]), siblings)
-        return f"{where}: unknown key '{key}': {hint}"
+        return f"{where}: unknown key '{key}': {_hint(location, values)}"
     if error["type"] == "missing" and isinstance(error["loc"][-1], int):
         return f"{where}: '{key}' holds too few values: number {error['loc'][-1] + 1} is missing"
     if error["type"] == "missing":
         return f"{where}: '{key}' is missing"
+    form = _form(location, values)
+    if error["type"] in _NO_MAPPING and form:
+        return f"{where}: '{key}': must be a mapping, {form}, not {error['input']!r}"
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        expected = error.get("ctx", {}).get("expected_tags", "")
-        return f"{where}: '{key}.kind' must be one of {expected}" if expected else f"{where}: '{key}' needs a 'kind'"
+        expected, told = error.get("ctx", {}).get("expected_tags", ""), f"{where}: '{key}' needs a 'kind': {form}"
+        return f"{where}: '{key}.kind' must be one of {expected}" if expected else told
     message = error["msg"].removeprefix("Value error, ")
     said = error["type"] in ("value_error", "too_long", "too_short") or isinstance(error["input"], dict)
     given = "" if said else f", not {error['input']!r}"
     return f"{where}: '{key}': {message}{given}"
+
+
+def _hint(location: Location, values: Any) -> str:
+    """For an unknown key: the same key further down, else the nearest one beside it."""
+    above, key = location[:-1], location[-1]
+    below = [above]
+    while below:
+        below = [(*at, name) for at in below for name in sorted(_fields_at(Recipe, at, values))]
+        found = [".".join(map(str, at)) for at in below if key in _fields_at(Recipe, at, values)]
+        if found:
+            return "did you mean " + " or ".join(f"'{each}.{key}'" for each in found) + "?"
+    return nearest(str(key), _fields_at(Recipe, above, values))
+
+
+def _form(location: Location, values: Any) -> str:
+    """The sections that may stand at ``location``, as one would write them; empty where they have no ``kind``."""
+    found = [each for each in _models_at(Recipe, location, values) if _kind(each)]
+    return " or ".join(f"{{{', '.join(map(_told, each.model_fields.items()))}}}" for each in found)
+
+
+def _told(field: tuple[str, FieldInfo]) -> str:
+    name, info = field
+    words = get_args(info.annotation) if get_origin(info.annotation) is Literal else ("...",)
+    return f"{name}: {'|'.join(map(str, words))}"
 
 
 def _without_tags(location: Sequence[str | int], values: Any) -> Location:
@@ -218,6 +244,11 @@ def _child(values: Any, part: str | int) -> Any:
 
 def _fields_at(model: type[BaseModel], location: Location, values: Any) -> set[str]:
     """Names of the keys that a section at ``location`` knows."""
+    return {field for each in _models_at(model, location, values) for field in each.model_fields}
+
+
+def _models_at(model: type[BaseModel], location: Location, values: Any) -> list[type[BaseModel]]:
+    """The sections that may stand at ``location``; where the values say a kind, those of it."""
     models: list[type[BaseModel]] = [model]
     for part in location:
         values = _child(values, part)
@@ -229,8 +260,7 @@ def _fields_at(model: type[BaseModel], location: Location, values: Any) -> set[s
             if part in each.model_fields
             for found in _models_in(each.model_fields[part].annotation)
         ]
-    chosen = [m for m in models if isinstance(values, dict) and _kind(m) in (None, values.get("kind"))] or models
-    return {field for each in chosen for field in each.model_fields}
+    return [m for m in models if isinstance(values, dict) and _kind(m) in (None, values.get("kind"))] or models
 
 
 def _kind(model: type[BaseModel]) -> str | None:
