@@ -17,8 +17,9 @@ from stillhouse.data.batch import Batch
 from stillhouse.data.mix import Mixer, Mixing
 from stillhouse.data.order import Order
 from stillhouse.data.table import Samples
-from stillhouse.data.views import PLAIN, Pixels, augmented, draw, plain
+from stillhouse.data.views import Pixels, augmented, draw, plain
 from stillhouse.foundation.errors import DataError
+from stillhouse.foundation.keys import PLAIN
 from stillhouse.recipe.recipe import AugmentSection
 
 _DRAWN_AT_ONCE = 4096

@@ -19,9 +19,6 @@ from stillhouse.data.colour import recolour
 from stillhouse.foundation.seeding import below, subseed, words
 from stillhouse.recipe.recipe import AugmentSection
 
-PLAIN = -1
-"""The view number of a sample as it is."""
-
 FORMAT = 1
 """Raised with any change here, in ``colour`` or in ``mix`` that gives other bits for the same key."""
 

@@ -18,12 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stillhouse.foundation.errors import StorageError
+from stillhouse.foundation.keys import PLAIN
 from stillhouse.store.manifest import Manifest, write_manifest
 
 BLOCK_BYTES = 4096
-PLAIN = -1
-"""The view number of a sample as it is."""
-
 USED = "used"
 VIEWS = "views"
 

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillhouse.foundation.errors import CorruptError, StorageError, UserError
+from stillhouse.foundation.keys import PLAIN
 from stillhouse.store.checksum import WORD_BYTES, intact, seal
 from stillhouse.store.folder import (
     BLOCK_BYTES,
-    PLAIN,
     counting,
     create,
     disk_bytes,
