@@ -155,7 +155,14 @@ def survey(section: r.DataSection, seed: int, live: tuple[Any, Any] | None = Non
     return Survey(train, test or train, splits, names, form, seed, digest)
 
 
-def open_data(found: Survey, section: r.DataSection, scratch: Path, tell: Callable[[str, int, int], None]) -> Data:
+def open_data(
+    found: Survey,
+    section: r.DataSection,
+    scratch: Path,
+    tell: Callable[[str, int, int], None],
+    *,
+    shared: bool = False,
+) -> Data:
     """Decode everything, or nothing yet where ``keep_decoded`` is false.
 
     A Parquet source is closed once decoded: its encoded images are not held beside the tables.
@@ -163,6 +170,7 @@ def open_data(found: Survey, section: r.DataSection, scratch: Path, tell: Callab
     Args:
         scratch: folder for what does not fit into memory.
         tell: called with (source's name, samples done, samples in all).
+        shared: let other processes of this user map the decoded training samples.
 
     Raises:
         DataError: an unreadable sample (``bad_samples: stop``), or too few are left.
@@ -173,7 +181,7 @@ def open_data(found: Survey, section: r.DataSection, scratch: Path, tell: Callab
         if id(source) in tables:
             continue
         if section.keep_decoded:
-            decoded = _decoded(found, source, section, left_bytes, scratch, tell)
+            decoded = _decoded(found, source, section, left_bytes, scratch, tell, shared and source is found.train)
             left_bytes -= 0 if isinstance(decoded.rows, np.memmap) else decoded.rows.nbytes
             tables[id(source)] = decoded
         else:
@@ -197,6 +205,7 @@ def _decoded(
     memory_max_bytes: int,
     scratch: Path,
     tell: Callable[[str, int, int], None],
+    shared: bool,
 ) -> Table:
     table = build_table(
         source,
@@ -207,6 +216,7 @@ def _decoded(
         scratch=scratch,
         threads=_threads(source),
         tell=lambda done, count: tell(source.name, done, count),
+        shared=shared,
     )
     if isinstance(source, ParquetSource):
         source.close()

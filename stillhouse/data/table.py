@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
 from stillhouse.data.decode import Form, decode, form_of, is_colour
+from stillhouse.data.shared import memory_of
 from stillhouse.data.source import Source, spread
 from stillhouse.foundation.errors import DataError, StorageError
 
@@ -66,6 +68,7 @@ class Table:
     Attributes:
         rows: [N, *form.shape].
         digest: of all rows: SHA-256 over those of 256 rows each.
+        descriptor: of an open file that is the rows' memory, closed with the table; None where they are not shared.
     """
 
     kept = True
@@ -78,8 +81,12 @@ class Table:
         reasons: tuple[str, ...],
         greyed: int = 0,
         digest: str = "",
+        descriptor: int | None = None,
     ) -> None:
         self.rows = rows
+        self.descriptor = descriptor
+        if descriptor is not None:
+            weakref.finalize(self, os.close, descriptor)
         self.form = form
         self.skipped = skipped
         self.reasons = reasons
@@ -105,6 +112,7 @@ def build_table(
     scratch: Path,
     threads: int,
     tell: Callable[[int, int], None],
+    shared: bool = False,
 ) -> Table:
     """Decode a whole source.
 
@@ -114,13 +122,15 @@ def build_table(
         skip: leave unreadable samples out instead of stopping.
         scratch: folder for the memory-mapped file.
         tell: called with (samples done, samples in all).
+        shared: let other processes of this user map the rows, where the system can (``data.shared``).
 
     Raises:
         DataError: a sample can't be read; names it.
         StorageError: no space for the memory-mapped file.
     """
     count = len(source.labels)
-    rows = _allocate((count, *form.shape), np.dtype(np.uint8 if form.image else np.float32), memory_max_bytes, scratch)
+    dtype = np.dtype(np.uint8 if form.image else np.float32)
+    rows, descriptor = _allocate((count, *form.shape), dtype, memory_max_bytes, scratch, shared)
     failures: dict[int, str] = {}
 
     grey = form.image and form.shape[0] == 1
@@ -149,7 +159,7 @@ def build_table(
         tell(done, count)
     ids = sorted(failures)
     reasons = tuple(failures[each] for each in ids)
-    return Table(rows, form, np.array(ids, np.int64), reasons, greyed, content.hexdigest())
+    return Table(rows, form, np.array(ids, np.int64), reasons, greyed, content.hexdigest(), descriptor)
 
 
 def unreadable(source: Source, sample_id: int, error: Exception) -> str:
@@ -195,15 +205,18 @@ def _in_order(fill: Callable[[int], _T], starts: range, threads: int) -> Iterato
                 future.cancel()
 
 
-def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any], memory_max_bytes: int, scratch: Path) -> NDArray[Any]:
+def _allocate(
+    shape: tuple[int, ...], dtype: np.dtype[Any], memory_max_bytes: int, scratch: Path, shared: bool
+) -> tuple[NDArray[Any], int | None]:
+    """Rows of zeros; where they are shared, an open descriptor of the file behind them."""
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if size <= memory_max_bytes:
-        return np.zeros(shape, dtype)
+        return memory_of(shape, dtype) if shared else (np.zeros(shape, dtype), None)
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=scratch) as file:
             _reserve(file, size)
-            return np.memmap(file, dtype, "r+", shape=shape)
+            return np.memmap(file, dtype, "r+", shape=shape), os.dup(file.fileno()) if shared else None
     except OSError as error:
         raise StorageError(
             f"no room for {size / 1e9:.1f} GB of decoded samples in {scratch}: {error.strerror}. "
