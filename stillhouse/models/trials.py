@@ -84,10 +84,13 @@ class Ledger(Generic[Engine]):
         reference: what every other engine is compared with; what stays where nothing better is found.
         key: of the memory, see :func:`trial_key`.
         tell: takes each engine when it was tried, and at last the chosen one again.
+        check: called between two engines, also after one that failed; ends the trial by what it raises.
     """
 
-    def __init__(self, wanted: Engine, reference: Engine, key: str, tell: Callable[[Tried], None]) -> None:
-        self.reference = reference
+    def __init__(
+        self, wanted: Engine, reference: Engine, key: str, tell: Callable[[Tried], None], check: Callable[[], None]
+    ) -> None:
+        self.reference, self.check = reference, check
         self._wanted, self._key, self._tell = wanted.model_dump(), key, tell
         self._rows: list[Tried] = []
 
@@ -97,6 +100,7 @@ class Ledger(Generic[Engine]):
 
     def note(self, row: Tried) -> None:
         """One more row of the table."""
+        self.check()  # a compiler that Ctrl-C killed says nothing about its engine
         self._rows.append(row)
         self._tell(row)
 
@@ -160,10 +164,13 @@ def label_of(engine: StepEngineSection) -> str:
     return " ".join(words) + (f", {values['batch_size']} at once" if "batch_size" in values else "")
 
 
-def interleaved_s(calls: Mapping[str, Callable[[], object]], device: torch.device, rounds: int) -> dict[str, float]:
-    """Typical seconds of each call, in interleaved rounds; warm them up first."""
+def interleaved_s(
+    calls: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, check: Callable[[], None]
+) -> dict[str, float]:
+    """Typical seconds of each call, in interleaved rounds with ``check`` before each; warm them up first."""
     readings: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
+        check()
         for name, call in calls.items():
             readings[name].append(seconds_of(call, device))
     return {name: typical_s(values) for name, values in readings.items()}

@@ -121,7 +121,7 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
     with contextlib.closing(teaching) if teaching is not None else contextlib.nullcontext():
         if teaching is not None and all_kept:
             fill(teaching, log.emit, signals)
-        materials = settle_student_step(materials, folder, teacher, teaching, log.emit)
+        materials = settle_student_step(materials, folder, teacher, teaching, log.emit, signals)
         trainer = Trainer(materials, folder, log.emit, signals)
         students = [trainer.student(number, teacher, teaching) for number in range(max(recipe.control.seeds, 1))]
         store = teaching.summary() if teaching is not None else None
@@ -142,12 +142,12 @@ class _Lesson:
 
 def _teacher(materials: Materials, folder: RunDir, emit: Listener, signals: Signals, *, all_kept: bool) -> _Lesson:
     """Train the teacher if need be, settle how it answers, open the store."""
-    materials = settle_teacher_step(materials, folder, emit)
+    materials = settle_teacher_step(materials, folder, emit, signals)
     teacher = Trainer(materials, folder, emit, signals).teacher()
     ask = objective_of(materials.networks, materials.networks.student(0), teacher, 0).ask
     if not ask:
         return _Lesson(materials, teacher, None)
-    materials = settle_answers(materials, folder, teacher, ask, emit)
+    materials = settle_answers(materials, folder, teacher, ask, emit, signals)
     return _Lesson(materials, teacher, Teaching(materials, teacher, ask, emit, all_kept=all_kept))
 
 

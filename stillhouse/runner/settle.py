@@ -29,6 +29,7 @@ from stillhouse.runner.answers import codec_of, disagreement, identity_of, views
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import objective_of
 from stillhouse.runner.rundir import RunDir
+from stillhouse.runner.signals import Signals
 from stillhouse.runner.teaching import Teaching
 from stillhouse.store.label_store import LabelStore, open_folder
 from stillhouse.store.shelf import stores
@@ -38,10 +39,11 @@ from stillhouse.teachers.trial import choose_teacher_engine
 
 _SAMPLES = 512
 _STEPS = 10
+_TRYING = "while engines were tried"
 Emit = Callable[[Event], None]
 
 
-def settle_teacher_step(materials: Materials, folder: RunDir, emit: Emit) -> Materials:
+def settle_teacher_step(materials: Materials, folder: RunDir, emit: Emit, signals: Signals) -> Materials:
     """Choose the engine of the teacher's training, where it is trained here."""
     settings = materials.recipe.teacher.train
     if settings is None or settings.engine.settled:
@@ -53,13 +55,16 @@ def settle_teacher_step(materials: Materials, folder: RunDir, emit: Emit) -> Mat
     def objective(network: Network) -> Objective:
         return Objective(LABELS_ONLY, settings.label_smoothing)
 
-    engine = _step_engine(materials, materials.networks.teacher, objective, batches, settings, "teacher's step", emit)
+    make, role = materials.networks.teacher, "teacher's step"
+    engine = _step_engine(materials, make, objective, batches, settings, role, emit, signals)
     train = settings.model_copy(update={"engine": engine})
     teacher = materials.recipe.teacher.model_copy(update={"train": train})
     return _settled(materials, folder, {"teacher": teacher})
 
 
-def settle_answers(materials: Materials, folder: RunDir, teacher: Network, ask: Ask, emit: Emit) -> Materials:
+def settle_answers(
+    materials: Materials, folder: RunDir, teacher: Network, ask: Ask, emit: Emit, signals: Signals
+) -> Materials:
     """Choose how many logits are kept and the engine of the teacher's answers."""
     recipe = materials.recipe
     logits = recipe.knowledge.logits
@@ -81,6 +86,7 @@ def settle_answers(materials: Materials, folder: RunDir, teacher: Network, ask: 
             recipe.teacher.divergence_max,
             len(materials.data.splits.train) * views_asked(recipe),
             recipe.student.train.batch_size,
+            check=lambda: signals.check(_TRYING),
         )
         _tell("teacher", chosen, emit)
         engine = chosen.engine
@@ -88,7 +94,7 @@ def settle_answers(materials: Materials, folder: RunDir, teacher: Network, ask: 
 
 
 def settle_student_step(
-    materials: Materials, folder: RunDir, teacher: Network, teaching: Teaching | None, emit: Emit
+    materials: Materials, folder: RunDir, teacher: Network, teaching: Teaching | None, emit: Emit, signals: Signals
 ) -> Materials:
     """Choose the engine of the students' training, on batches with the teacher's answers."""
     settings = materials.recipe.student.train
@@ -107,7 +113,7 @@ def settle_student_step(
     def objective(network: Network) -> Objective:
         return objective_of(materials.networks, network, teacher, 0)
 
-    engine = _step_engine(materials, student, objective, known, settings, "student's step", emit)
+    engine = _step_engine(materials, student, objective, known, settings, "student's step", emit, signals)
     train = settings.model_copy(update={"engine": engine})
     return _settled(materials, folder, {"student": materials.recipe.student.model_copy(update={"train": train})})
 
@@ -120,9 +126,11 @@ def _step_engine(
     settings: TrainSection,
     role: str,
     emit: Emit,
+    signals: Signals,
 ) -> StepEngineSection:
     steps = settings.epochs * materials.stream(settings, 0).steps_per_epoch
-    chosen = choose_step_engine(make, objective_of, batches, settings, steps, materials.device)
+    device, check = materials.device, lambda: signals.check(_TRYING)
+    chosen = choose_step_engine(make, objective_of, batches, settings, steps, device, check=check)
     _tell(role, chosen, emit)
     return chosen.engine
 

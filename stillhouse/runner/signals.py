@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP ask once, politely: the run finishes its step, writes a checkpoint and ends."""
+"""Ctrl-C, SIGTERM and SIGHUP ask once, politely: the run finishes its step, writes a checkpoint and ends.
+
+Where engines are tried it ends between two of them; a compiler at work can't be interrupted.
+"""
 
 from __future__ import annotations
 

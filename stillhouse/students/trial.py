@@ -56,6 +56,7 @@ def choose_step_engine(
     steps: int,
     device: torch.device,
     tell: Callable[[Tried], None] = lambda row: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Chosen[StepEngineSection]:
     """Settle what is ``auto`` in ``settings.engine``; what is fixed stays. Where nothing better is found: fp32.
 
@@ -67,11 +68,12 @@ def choose_step_engine(
         batches: of the training, with what its objective asks; ten are best, fewer are used again and again.
         steps: of the whole training.
         tell: takes each engine when it was tried, and at last the chosen one again, with ``chosen``.
+        check: called between two engines' steps; ends the trial by what it raises.
     """
     if settings.engine.settled:
         return Chosen(settings.engine)
     with without_trace(device):
-        return _Trial(make, objective_of, batches, settings, steps, device, tell).run()
+        return _Trial(make, objective_of, batches, settings, steps, device, tell, check).run()
 
 
 class _Pace:
@@ -117,6 +119,7 @@ class _Trial:
         steps: int,
         device: torch.device,
         tell: Callable[[Tried], None],
+        check: Callable[[], None],
     ) -> None:
         self.make, self.objective_of, self.batches, self.steps, self.device = make, objective_of, batches, steps, device
         self.settings = settings
@@ -130,7 +133,7 @@ class _Trial:
         objective = repr(objective_of(network))
         asked = (list(inputs.shape), str(inputs.dtype), values, objective, work)
         key = trial_key("step", network, device, settings.engine, *asked)
-        self.ledger = Ledger(settings.engine, _REFERENCE, key, tell)
+        self.ledger = Ledger(settings.engine, _REFERENCE, key, tell, check)
 
     def run(self) -> Chosen[StepEngineSection]:
         """The whole trial."""
@@ -208,6 +211,7 @@ class _Trial:
 
     def step(self, candidate: _Candidate) -> bool:
         """One more step; false, and a row of the table, where it failed."""
+        self.ledger.check()
         batch, knowledge = self.batches[len(candidate.losses) % len(self.batches)]
         loop = candidate.loop
         try:

@@ -54,6 +54,7 @@ def choose_teacher_engine(
     work_views: int,
     multiple_of: int,
     tell: Callable[[Tried], None] = lambda row: None,
+    check: Callable[[], None] = lambda: None,
 ) -> Chosen[TeacherEngineSection]:
     """Settle what is ``auto``; what is fixed stays. Where nothing better is found: fp32, contiguous, eager, torch.
 
@@ -65,6 +66,7 @@ def choose_teacher_engine(
         work_views: views that will be asked in all.
         multiple_of: the student's batch; batch sizes that divide it or are multiples of it come first.
         tell: takes each engine when it was tried, and at last the chosen one again, with ``chosen``.
+        check: called between two engines; ends the trial by what it raises.
 
     Raises:
         ModelError: the question names a module that the network does not have, or the network can't be copied.
@@ -72,7 +74,7 @@ def choose_teacher_engine(
     if wanted.settled:
         return Chosen(wanted)
     with without_trace(device):
-        trial = _Trial(network, ask, device, wanted, samples, divergence_max, work_views, multiple_of, tell)
+        trial = _Trial(network, ask, device, wanted, samples, divergence_max, work_views, multiple_of, tell, check)
         return trial.run()
 
 
@@ -109,6 +111,7 @@ class _Trial:
         work_views: int,
         multiple_of: int,
         tell: Callable[[Tried], None],
+        check: Callable[[], None],
     ) -> None:
         self.network, self.ask, self.device, self.wanted = network, ask, device, wanted
         self.samples, self.divergence_max, self.work = samples.to(device), divergence_max, work_views
@@ -122,7 +125,7 @@ class _Trial:
         work = work_views.bit_length() // 2  # within a factor of four, the same choice
         form = [list(samples.shape[1:]), str(samples.dtype)]
         key = trial_key("teacher", network, device, wanted, form, ask.digest, self.sizes, divergence_max, work)
-        self.ledger = Ledger(wanted, self.reference, key, tell)
+        self.ledger = Ledger(wanted, self.reference, key, tell, check)
 
     def run(self) -> Chosen[TeacherEngineSection]:
         """The whole trial."""
@@ -153,7 +156,7 @@ class _Trial:
             engines = []
         scouts = [reference, *(each for each in map(self.open, engines) if each is not None)]
         named = {str(number): self.asker(each) for number, each in enumerate(scouts)}
-        timed = interleaved_s(named, self.device, _EAGER_ROUNDS if len(scouts) > 1 else 1)
+        timed = interleaved_s(named, self.device, _EAGER_ROUNDS if len(scouts) > 1 else 1, self.ledger.check)
         for number, scout in enumerate(scouts):
             scout.view_s = timed[str(number)] / self.size(scout.engine)
             self.enter(scout)
@@ -218,7 +221,8 @@ class _Trial:
             self.enter(found)
             return None
         rival = self.best or rival
-        timed = interleaved_s({"this": self.asker(found), "rival": self.asker(rival)}, self.device, _ROUNDS)
+        askers = {"this": self.asker(found), "rival": self.asker(rival)}
+        timed = interleaved_s(askers, self.device, _ROUNDS, self.ledger.check)
         ratio = (timed["this"] / self.size(engine)) / (timed["rival"] / self.size(rival.engine))
         found.view_s = rival.view_s * ratio
         self.enter(found, _GAIN_MIN)
@@ -226,6 +230,7 @@ class _Trial:
 
     def open(self, engine: TeacherEngineSection) -> _Candidate | None:
         """Build an engine, let it answer, compare; a row of the table says why where it can't."""
+        self.ledger.check()
         try:
             teacher = Teacher(self.network, self.ask, self.device, engine)
             first_s = seconds_of(lambda: teacher.answer(as_batch(self.micro(engine))), self.device)

@@ -69,8 +69,9 @@ def test_timing_is_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
         return next(readings)
 
     monkeypatch.setattr(trials, "seconds_of", seconds)
-    found = interleaved_s({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, CPU, rounds=5)
-    assert order == ["a", "b"] * 5
+    calls = {name: lambda name=name: order.append(name) for name in ("a", "b")}
+    found = interleaved_s(calls, CPU, rounds=5, check=lambda: order.append("check"))
+    assert order == ["check", "a", "b"] * 5
     assert found == {"a": 2.0, "b": 6.0}
 
 
@@ -85,7 +86,7 @@ def test_labels_say_what_differs() -> None:
 def test_ledger_marks_the_chosen_row_and_remembers_it() -> None:
     """The row taken is marked in the table, told again and found next time; without one, what is fixed stays."""
     wanted, heard = StepEngineSection(precision=AUTO, channels_last=True), list[Tried]()
-    ledger = Ledger(wanted, StepEngineSection(), "key", heard.append)
+    ledger = Ledger(wanted, StepEngineSection(), "key", heard.append, lambda: None)
     engine = StepEngineSection(precision="bf16", channels_last=True)
     assert ledger.fits(engine) and not ledger.fits(StepEngineSection(precision="bf16"))
     row = trials.row_of(engine)

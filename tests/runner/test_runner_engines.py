@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import yaml
 from torch import nn
 
 import stillhouse
-from stillhouse.foundation.errors import ModelError
+from stillhouse.foundation.errors import Interrupted, ModelError
 from stillhouse.foundation.events import EngineTried, Event, PhaseStarted, SourceMeasured
 from stillhouse.models.trials import Chosen
 from stillhouse.recipe.engines import StepEngineSection, TeacherEngineSection
@@ -49,11 +51,13 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The trials that were held; instead of a stopwatch they choose bf16, which is not what nothing better is."""
     held: list[str] = []
 
-    def teachers(*arguments: Any) -> Chosen[TeacherEngineSection]:
+    def teachers(*arguments: Any, check: Any) -> Chosen[TeacherEngineSection]:
         held.append("answers")
         return Chosen(FOUND)
 
-    def steps(make: Any, objective: Any, batches: Any, settings: Any, *rest: Any) -> Chosen[StepEngineSection]:
+    def steps(
+        make: Any, objective: Any, batches: Any, settings: Any, *rest: Any, check: Any
+    ) -> Chosen[StepEngineSection]:
         held.append("step")
         assert all(len(knowledge.sample_ids) == len(batch) for batch, knowledge in batches)
         return Chosen(STEP)
@@ -67,7 +71,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def forbidden(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Forbids every trial from now on."""
 
-    def refuse(*arguments: Any) -> None:
+    def refuse(*arguments: Any, **more: Any) -> None:
         raise AssertionError("a trial was held")
 
     def forbid() -> None:
@@ -307,6 +311,33 @@ def test_a_real_trial_leaves_no_trace(tmp_path: Path) -> None:
     result = run(automatic(tmp_path / "store", knowledge={"source": "stored"}), tmp_path / "run")
     fixed = load(tmp_path / "run" / "recipe.yaml", [f"store.path={tmp_path / 'other'}"])
     assert weights(run(fixed, tmp_path / "fixed")) == weights(result)
+
+
+@pytest.mark.parametrize("role", ["teacher", "step"])
+def test_ctrl_c_while_engines_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str) -> None:
+    """A signal ends the run at the engine that was being tried; a resume tries again, to a run's end."""
+    from stillhouse.students.trial import _Trial as Steps
+    from stillhouse.teachers.trial import _Trial as Answers
+
+    trial, opened = {"teacher": Answers, "step": Steps}[role], 0
+    open_engine = trial.open
+
+    def interrupted(self: Any, engine: Any) -> Any:
+        nonlocal opened
+        opened += 1
+        os.kill(os.getpid(), signal.SIGINT)
+        return open_engine(self, engine)
+
+    sections: dict[str, Any] = {"engine": "auto"} if role == "teacher" else {"train": {"engine": "auto"}}
+    with monkeypatch.context() as patched:
+        patched.setattr(trial, "open", interrupted)
+        with pytest.raises(Interrupted, match="stopped while engines were tried") as caught:
+            run(lesson(tmp_path / "store", **sections), tmp_path / "run")
+    assert caught.value.exit_code == 130 and opened == 1
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert weights(resume(tmp_path / "run"))
+    there, manifest = written(tmp_path / "run")
+    assert there == manifest and "auto" not in there["teacher"]["engine"].values()
 
 
 CODE = """from torch import nn

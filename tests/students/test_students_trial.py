@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.data.batch import Batch
+from stillhouse.foundation.errors import Interrupted
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.build import wrap
 from stillhouse.models.interface import Interface
@@ -94,6 +95,7 @@ def choose(
     engine: dict[str, Any] = EAGER,
     steps: int = LONG,
     tell: Callable[[Tried], None] = lambda row: None,
+    check: Callable[[], None] = lambda: None,
     **values: Any,
 ) -> Chosen[StepEngineSection]:
     def make() -> Network:
@@ -102,7 +104,7 @@ def choose(
             return wrap(Body(tamper), Interface(SHAPE, True, CLASSES), Normalisation(mean=(0.5,), std=(0.25,)))
 
     settings = TrainSection.model_validate({"batch_size": ROWS, "engine": engine} | values)
-    return choose_step_engine(make, lambda network: Objective(section), batches(), settings, steps, CPU, tell)
+    return choose_step_engine(make, lambda network: Objective(section), batches(), settings, steps, CPU, tell, check)
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +183,27 @@ def test_training_without_a_compiler_runs_eagerly(monkeypatch: pytest.MonkeyPatc
     chosen = choose(engine={"precision": AUTO, "compile": AUTO})
     assert chosen.engine.compile is False
     assert any("no working C++ compiler" in row.refused for row in chosen.table)
+
+
+@pytest.mark.parametrize("place", [1, 7])
+def test_a_trial_can_be_stopped_between_two_steps(cache: Path, place: int) -> None:
+    """What the check raises ends the trial after the step at work; nothing is remembered of it."""
+    checks, calls = 0, 0
+
+    def count(logits: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return logits
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        if checks == place + 1:
+            raise Interrupted("stopped", 2)
+
+    with pytest.raises(Interrupted):
+        choose(count, check=check)
+    assert calls == place and not cache.exists()
 
 
 def test_step_trial_leaves_no_trace() -> None:

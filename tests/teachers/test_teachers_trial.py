@@ -12,7 +12,7 @@ import pytest
 import torch
 from teachers.tiny_teacher import make_batch, make_network, make_views
 
-from stillhouse.foundation.errors import ModelError
+from stillhouse.foundation.errors import Interrupted, ModelError
 from stillhouse.knowledge.ask import Ask
 from stillhouse.models.network import Network
 from stillhouse.models.trials import Chosen, Tried
@@ -156,6 +156,48 @@ def test_machine_without_a_compiler_runs_eagerly(monkeypatch: pytest.MonkeyPatch
     assert refused and all("no working C++ compiler" in row.refused for row in refused)
     fixed = choose(make_network(), wanted=wanted(compile=True))
     assert fixed.engine.compile is True and fixed.engine.precision == "fp32"
+
+
+def test_a_trial_can_be_stopped_between_two_engines(cache: Path) -> None:
+    """What the check raises ends the trial, so that the engine at work is the last; nothing is remembered of it."""
+    stopped, seen = False, set[torch.dtype]()
+
+    def answer(found: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        nonlocal stopped
+        seen.add(logits.dtype)
+        stopped = True
+        return logits
+
+    def check() -> None:
+        if stopped:
+            raise Interrupted("stopped", 2)
+
+    with pytest.raises(Interrupted):
+        choose(make_network(answer), check=check)
+    assert seen == {torch.float32} and not cache.exists()
+
+
+def test_a_compiler_that_ctrl_c_killed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the signal took the compiler along, the trial ends there instead of remembering an engine without it."""
+    stopped = False
+
+    def killed(function: object, *, frozen: bool) -> Callable[..., object]:
+        def call(*inputs: object) -> object:
+            nonlocal stopped
+            stopped = True
+            raise RuntimeError("CppCompileError: terminated by signal 2")
+
+        return call
+
+    def check() -> None:
+        if stopped:
+            raise Interrupted("stopped", 2)
+
+    monkeypatch.setattr(engine_module, "compiled", killed)
+    heard: list[Tried] = []
+    with pytest.raises(Interrupted):
+        choose(make_network(), wanted=wanted(compile=AUTO), tell=heard.append, check=check)
+    assert not cache.exists() and not any("compiled" in row.label for row in heard)
 
 
 def test_question_that_cannot_be_answered_is_told() -> None:
