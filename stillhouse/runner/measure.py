@@ -15,7 +15,7 @@ from stillhouse.foundation.files import digest_json
 from stillhouse.models.cost import measure_cost
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
-from stillhouse.recipe.recipe import as_dict
+from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.runner.environment import versions
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.rundir import RunDir
@@ -47,6 +47,7 @@ def measure(
         "student": {**_row(materials, students[0], right["student"]), "seeds": _accuracies(right["student"])},
         "control": _control(materials, controls, right["control"]),
         "verdict": asdict(verdict),
+        "engines": _engines(recipe),
         "throughput": throughput(events, "student", materials.device.type == "cpu"),
         "store": None if store is None else store | store_use(events, store),
         "energy": _energy(events),
@@ -116,6 +117,12 @@ def _seconds(events: Sequence[dict[str, Any]], phase: str) -> dict[str, float]:
             for name, value in event["seconds"].items():
                 seconds[name] = seconds.get(name, 0.0) + value
     return seconds
+
+
+def _engines(recipe: Recipe) -> dict[str, Any]:
+    """How the teacher answered (None where it was not asked) and how the student's steps were computed."""
+    teacher = recipe.teacher.engine.model_dump(mode="json") if recipe.objective.asks else None
+    return {"teacher": teacher, "student": recipe.student.train.engine.model_dump(mode="json")}
 
 
 def _arms(

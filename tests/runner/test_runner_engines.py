@@ -105,11 +105,19 @@ def settled(recipe: dict[str, Any]) -> None:
 
 def test_what_auto_means_is_written_down(tmp_path: Path, trials: list[str]) -> None:
     """Engines and the number of logits stand settled in recipe.yaml and run.json alike; each was tried once."""
-    run(automatic(tmp_path / "store"), tmp_path / "run")
+    result = run(automatic(tmp_path / "store"), tmp_path / "run")
     assert trials == ["step", "answers", "step"]
     there, manifest = written(tmp_path / "run")
     assert there == manifest
     settled(there)
+    assert result["engines"] == {"teacher": there["teacher"]["engine"], "student": there["student"]["train"]["engine"]}
+
+
+def test_a_teacher_that_is_not_asked_has_no_engine(tmp_path: Path, trials: list[str]) -> None:
+    """Where the objective asks nothing the result names no engine of answers, whatever the recipe left open."""
+    objective = {"cross_entropy": 1.0, "kd": None}
+    result = run(automatic(tmp_path / "store", objective=objective, knowledge={}), tmp_path / "run")
+    assert result["engines"] == {"teacher": None, "student": STEP.model_dump(mode="json")}
 
 
 @pytest.mark.parametrize("place", range(8))
