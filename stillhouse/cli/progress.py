@@ -74,13 +74,18 @@ class Bars:
         if isinstance(event, e.DataRead):
             self._update(f"read {event.source}", event.done, event.samples)
         elif isinstance(event, e.PhaseStarted):
-            self._update(event.phase, event.step, event.steps)
+            if event.steps:
+                self._update(event.phase, event.step, event.steps)
         elif isinstance(event, e.Progress):
             loss = {"loss": f"loss {event.losses['total']:.3f}"} if "total" in event.losses else {}
             self._note(event.phase, speed=f"{_samples_per_s(event):,.0f} samples/s", **loss)
             self._update(event.phase, event.step)
         elif isinstance(event, e.Evaluated):
             self._note(event.phase, accuracy=f"validation {100 * event.accuracy:.1f} %")
+            if event.phase in self._tasks:
+                self._update(event.phase, event.step)
+            else:
+                self.progress.console.print(_given(event), highlight=False, soft_wrap=True)
         else:
             _say_if_remarkable(event, self.progress.console)
 
@@ -110,7 +115,8 @@ class Lines:
         """Take one event."""
         if isinstance(event, e.PhaseStarted):
             self._steps, self._warm, self._said = event.steps, None, time.monotonic()
-            self._say(f"{event.phase}: from step {event.step:,} to {event.steps:,}")
+            if event.steps:
+                self._say(f"{event.phase}: from step {event.step:,} to {event.steps:,}")
         elif isinstance(event, e.Progress):
             self._speed = _samples_per_s(event)
             self._loss = f", loss {event.losses['total']:.3f}" if "total" in event.losses else ""
@@ -123,9 +129,11 @@ class Lines:
                     f"{self._speed:,.0f} samples/s, {self._left_s(event.step):,.0f} s left"
                 )
         elif isinstance(event, e.Evaluated) and event.step == self._steps:
-            self._say(f"{event.phase}: validation accuracy {100 * event.accuracy:.2f} %")
+            trained = f"{event.phase}: validation accuracy {100 * event.accuracy:.2f} %"
+            self._say(trained if self._steps else _given(event))
         elif isinstance(event, e.PhaseFinished):
-            self._say(f"{event.phase}: done in {event.seconds:.1f} s, {self._speed:,.0f} samples/s")
+            if self._steps:
+                self._say(f"{event.phase}: done in {event.seconds:.1f} s, {self._speed:,.0f} samples/s")
         else:
             _say_if_remarkable(event, self._console)
 
@@ -136,6 +144,11 @@ class Lines:
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def _given(event: e.Evaluated) -> str:
+    """What there is to say of a phase without steps."""
+    return f"{event.phase}: given, not trained here; validation accuracy {100 * event.accuracy:.2f} %"
 
 
 def _samples_per_s(event: e.Progress) -> float:

@@ -129,7 +129,7 @@ def warnings(run: Run) -> list[str]:
 def _progress(run: Run) -> str:
     begun: list[Phase] = [phase for phase in run.phases.values() if not phase.finished]
     if not begun:
-        done = ", ".join(run.phases)
+        done = ", ".join(name for name, phase in run.phases.items() if phase.steps)  # a given teacher has none
         return f"Finished so far: {done}." if done else "Nothing was trained so far."
     phase = begun[-1]
     steps = f"step {phase.step:,} of {phase.steps:,}" if phase.steps else f"step {phase.step:,}"

@@ -173,3 +173,11 @@ def test_nothing_happened_yet(make_run: MakeRun, tmp_path: Path) -> None:
     outline = Outline(write_report(make_run(tmp_path / "new", None, [])).read_text())
     assert "Nothing was trained so far." in outline.text
     assert not outline.svgs
+
+
+def test_a_given_teacher_is_not_said_to_be_finished(tmp_path: Path, make_run: MakeRun) -> None:
+    """A run that got no further than a teacher that was given has trained nothing."""
+    given = [{"event": "PhaseStarted", "phase": "teacher", "step": 0, "steps": 0}]
+    given += [{"event": "PhaseFinished", "phase": "teacher", "seconds": 0.0}]
+    page = write_report(make_run(tmp_path / "run", None, given)).read_text()
+    assert "Nothing was trained so far." in page and "Finished so far" not in page

@@ -1,0 +1,52 @@
+"""What a person sees while a run works, in a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from stillhouse.cli.progress import Bars, Lines
+from stillhouse.foundation import events as e
+
+GIVEN = [
+    e.PhaseStarted("teacher"),
+    e.Evaluated("teacher", 0, 0.0, "validation", 0.9731, 0.1),
+    e.PhaseFinished("teacher", 0.0, None, "unavailable: nothing was trained"),
+]
+TRAINED = [
+    e.PhaseStarted("student", 0, 10, 8),
+    e.Progress("student", 10, 1.0, {"total": 0.5}, 0.1, {"step": 2.0}, 80),
+    e.Evaluated("student", 10, 1.0, "validation", 0.9, 0.2),
+    e.PhaseFinished("student", 2.0, None, "unavailable"),
+]
+
+
+def shown(view: type[Bars] | type[Lines], *events: e.Event) -> str:
+    """All that was printed, bars as they stand at the end."""
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    seen: Any = view(console)
+    for event in events:
+        seen.hear(event)
+    if isinstance(seen, Bars):
+        console.print(seen.progress.get_renderable())
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("view", [Bars, Lines])
+def test_a_given_teacher_takes_no_steps(view: type[Bars] | type[Lines]) -> None:
+    """A teacher that is given is said to be so, with its accuracy in one line: no bar, no steps, no time."""
+    (line,) = shown(view, *GIVEN).split("\n")[:-1]
+    assert line.strip() == "teacher: given, not trained here; validation accuracy 97.31 %"
+
+
+@pytest.mark.parametrize("view", [Bars, Lines])
+def test_a_training_is_told(view: type[Bars] | type[Lines]) -> None:
+    """A training's steps, speed and accuracy are shown, behind a given teacher, too."""
+    words = shown(view, *GIVEN, *TRAINED)
+    steps = "10/10" if view is Bars else "from step 0 to 10"
+    for word in (steps, "40 samples/s", "validation accuracy 90.00 %" if view is Lines else "validation 90.0 %"):
+        assert word in words, words
