@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from stillhouse.recipe.architectures import ZOO_OPTIONS, ModelSection
 from stillhouse.recipe.engines import StepEngine, StepEngineSection, TeacherEngine, TeacherEngineSection
+from stillhouse.recipe.fleet import FleetSection
 from stillhouse.recipe.knowledge import KnowledgeSection, StoreSection
 from stillhouse.recipe.section import FunctionReference, InputPath, NonNegativeInt, PositiveInt, Section, WholeNumber
 
@@ -297,6 +298,7 @@ class Recipe(Section):
     objective: ObjectiveSection = ObjectiveSection()
     knowledge: KnowledgeSection = KnowledgeSection()
     store: StoreSection = StoreSection()
+    fleet: FleetSection = FleetSection()
     control: ControlSection = ControlSection()
     checkpoint: CheckpointSection = CheckpointSection()
     compute: ComputeSection = ComputeSection()

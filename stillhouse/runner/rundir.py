@@ -185,19 +185,25 @@ def open_run(path: Path) -> tuple[RunDir, Recipe]:
 
 
 def that_matters(recipe: Recipe) -> dict[str, Any]:
-    """The recipe without what may change from one process of a run to the next: where it computes and keeps answers."""
+    """The recipe without what may change from one process of a run to the next: where it computes, and where answers
+    come from and are kept.
+    """
     return _that_matters(as_dict(recipe))
 
 
 def _that_matters(recipe: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in recipe.items() if key not in ("store", "compute", "knowledge")}
+    kept = {key: value for key, value in recipe.items() if key not in ("store", "fleet", "compute", "knowledge")}
     compute = {key: value for key, value in recipe.get("compute", {}).items() if key != "device"}
     knowledge = {key: value for key, value in recipe.get("knowledge", {}).items() if key != "source"}
     return kept | {"compute": compute, "knowledge": knowledge}
 
 
 def _with_settled(values: Any, known: Any, key: str = "") -> Any:
-    """``values`` with ``auto``, and the number of logits kept, as ``known`` has them; the device is looked for anew."""
+    """``values`` with ``auto``, and the number of logits kept, as ``known`` has them; the device is looked for anew, a
+    fleet is what this process's recipe says.
+    """
+    if key == "fleet":
+        return values
     if isinstance(values, dict) and isinstance(known, dict):
         return {name: _with_settled(value, known.get(name), name) for name, value in values.items()}
     unsettled = (values == AUTO and key not in ("device", "source")) or (key == "k" and values is None)

@@ -83,6 +83,15 @@ def test_settling_compares(tmp_path: Path, tiny: Tiny) -> None:
     assert "weights" not in str(caught.value)
 
 
+def test_a_run_goes_on_with_another_fleet(tmp_path: Path, tiny: Tiny) -> None:
+    """Every key of the fleet may differ when a run goes on, and what the first process had does not come back."""
+    begun, other = RunDir(tmp_path), {"workers": [1, 4], "backend": "ray", "threads": "auto", "patience_s": 1.0}
+    begun.settle(tiny(fleet={"workers": 2, "threads": 3, "without_teachers": "stop"}), {}, {})
+    resumed = begun.settled(tiny(fleet=other))
+    begun.settle(resumed, {}, {})
+    assert resumed == tiny(fleet=other)
+
+
 def test_free_folder_counts_up(tmp_path: Path, tiny: Tiny) -> None:
     """The default folder is the first of NAME, NAME-2, ... without a run."""
     found = []

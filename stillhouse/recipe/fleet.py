@@ -1,0 +1,75 @@
+"""Workers that answer for the teacher outside the student's process: how many, where, and what if none is left."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, NonNegativeFloat, model_validator
+
+from stillhouse.recipe.section import NonNegativeInt, PositiveInt, Section
+
+
+def _whole(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def _workers(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        if len(value) != 2 or not all(map(_whole, value)):
+            raise ValueError(f"must be one number of workers, or [min, max], not {list(value)}")
+        least, most = value
+        if least < 1:
+            raise ValueError(f"[{least}, {most}]: min is at least 1; for no fleet at all write 0")
+        if most < least:
+            raise ValueError(f"[{least}, {most}]: max is less than min; did you mean [{most}, {least}]?")
+    elif not _whole(value) or value < 0:
+        raise ValueError(f"must be one number of workers (0: no fleet), or [min, max], not {value!r}")
+    return value
+
+
+Workers = Annotated[NonNegativeInt | tuple[PositiveInt, PositiveInt], BeforeValidator(_workers)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class FleetSection(Section):
+    """Teachers on workers of their own, which may come, go and die while the student trains."""
+
+    workers: Workers = Field(
+        0,
+        description="number of workers, or [min, max] to let it follow what the students need; 0: no fleet, the "
+        "teacher answers in the student's process",
+    )
+    backend: Literal["local", "ray"] = Field(
+        "local", description="local: processes on this machine; ray: actors on a Ray cluster; needs the extra 'ray'"
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="of each worker; auto: the best where it runs"
+    )
+    threads: PositiveInt | Literal["auto"] = Field(
+        "auto", description="CPU threads of each worker; auto: the cores of its machine, shared evenly"
+    )
+    window_mb: PositiveInt = Field(
+        256, description="memory for answers that are asked for and not yet used, in MB (10^6 bytes), of all students"
+    )
+    low: Share = Field(0.25, description="share of the window: with fewer answers ready, a waiting student gets help")
+    high: Share = Field(
+        0.75, description="share of the window: with more answers ready for a while, a surplus worker is released"
+    )
+    patience_s: NonNegativeFloat = Field(30.0, description="seconds that a student waits when no worker is left")
+    without_teachers: Literal["inline", "stored_only", "hard_labels", "stop"] = Field(
+        "inline",
+        description="after that; inline: the teacher answers in the student's process; stored_only: what the store "
+        "holds is learnt, the rest from hard labels; hard_labels: all from hard labels; stop: the run ends and can be "
+        "resumed. Only inline and stop leave the student what it would have been",
+    )
+
+    @property
+    def workers_range(self) -> tuple[int, int]:
+        """The fewest and the most workers; (0, 0) where there is no fleet."""
+        return (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
+
+    @model_validator(mode="after")
+    def _low_is_below_high(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}: for example 0.25 and 0.75")
+        return self

@@ -1,0 +1,66 @@
+"""The recipe's section for a fleet of workers: what it takes, and how it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from stillhouse.foundation.errors import RecipeError
+from stillhouse.recipe.fleet import FleetSection
+from stillhouse.recipe.load import dump, parse
+
+BASE = """\
+data: {source: {kind: digits}}
+teacher: {model: {arch: mlp}, train: {}}
+student: {model: {arch: mlp}}
+"""
+
+
+@pytest.mark.parametrize(("written", "limits"), [("0", (0, 0)), ("3", (3, 3)), ("[1, 4]", (1, 4)), ("[2, 2]", (2, 2))])
+def test_workers_are_a_number_or_a_range(written: str, limits: tuple[int, int]) -> None:
+    """One number is both limits; the recipe reads back as it was dumped."""
+    recipe = parse(BASE, [f"fleet.workers={written}"])
+    assert recipe.fleet.workers_range == limits
+    assert parse(dump(recipe)) == recipe
+
+
+def test_no_fleet_unless_asked_for() -> None:
+    """A recipe that says nothing of a fleet has none."""
+    assert parse(BASE).fleet.workers_range == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "story"),
+    [
+        ("workers=-1", r"'fleet.workers': must be one number of workers \(0: no fleet\), or \[min, max\], not -1"),
+        ("workers=many", r"'fleet.workers': must be one number of workers .* not 'many'"),
+        ("workers=1.5", r"'fleet.workers': must be one number of workers .* not 1.5"),
+        ("workers=yes", "workers: true or false makes no sense here"),
+        ("workers=[1, 2, 3]", r"'fleet.workers': must be one number of workers, or \[min, max\], not \[1, 2, 3\]"),
+        ("workers=[1, x]", r"'fleet.workers': must be one number of workers, or \[min, max\]"),
+        ("workers=[0, 3]", r"'fleet.workers': \[0, 3\]: min is at least 1; for no fleet at all write 0"),
+        ("workers=[4, 2]", r"'fleet.workers': \[4, 2\]: max is less than min; did you mean \[2, 4\]"),
+        ("low=0.8", "'fleet': low 0.8 is not below high 0.75"),
+        ("window_mb=0", "'fleet.window_mb': "),
+        ("patience_s=-1", "'fleet.patience_s': "),
+        ("threads=all", "'fleet.threads"),
+        ("without_teachers=wait", "'fleet.without_teachers': .*'inline', 'stored_only', 'hard_labels' or 'stop'"),
+        ("patience=30", "unknown key 'fleet.patience': did you mean 'patience_s'"),
+    ],
+)
+def test_a_wrong_fleet_is_refused_by_key(words: str, story: str) -> None:
+    """Each wrong value is told with its key and, where one can guess, the mend."""
+    with pytest.raises(RecipeError, match=story):
+        parse(BASE, [f"fleet.{words}"])
+
+
+@pytest.mark.parametrize("words", ["workers=-1", "workers=[0, 3]", "workers=[4, 2]", "workers=x", "workers=[true, 2]"])
+def test_one_mistake_is_one_line(words: str) -> None:
+    """That a number and a range are allowed does not make two complaints of one."""
+    with pytest.raises(RecipeError) as found:
+        parse(BASE, [f"fleet.{words}"])
+    assert len(str(found.value).splitlines()) == 1
+
+
+def test_every_key_is_described() -> None:
+    """The schema, which editors show, explains every key of the section."""
+    assert all(field.description for field in FleetSection.model_fields.values())
