@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import textwrap
 import time
@@ -17,7 +18,14 @@ from stillhouse.foundation.sizes import size_bytes
 if TYPE_CHECKING:
     from stillhouse.store.shelf import Shelved
 
-_PATH = click.argument("path", type=click.Path(path_type=Path), envvar="STILLHOUSE_LABELS", default=Path("labels"))
+_NAME = re.compile("[0-9a-f]{1,16}")
+
+
+def _labels() -> Path:
+    return Path(os.environ.get("STILLHOUSE_LABELS") or "labels")
+
+
+_PATH = click.argument("path", type=click.Path(path_type=Path), default=_labels)
 
 
 def _size(text: str) -> int:
@@ -65,14 +73,13 @@ def verify(path: Path) -> None:
     from stillhouse.store.examine import verify as counted
     from stillhouse.store.shelf import stores
 
-    damaged = 0
+    damaged, problems = 0, []
     for each in stores(path):
         try:
             with _bar(each.folder.name) as tell:
                 views = counted(each.folder, tell)
         except StillhouseError as error:
-            damaged += 1
-            click.echo(f"{each.folder}: {error}", err=True)
+            problems.append(str(error))
             continue
         totals = [sum(view.valid for view in views), sum(view.absent for view in views)]
         bad = sum(view.damaged for view in views)
@@ -82,7 +89,9 @@ def verify(path: Path) -> None:
             click.echo(f"  view {view.view}: {view.damaged:,} damaged, samples {first}")
         damaged += bad
     if damaged:
-        raise CorruptError("damaged rows are not read: the next run asks for them again")
+        problems.append("damaged rows are not read: the next run asks for them again")
+    if problems:
+        raise CorruptError("\n".join(problems))
 
 
 @store.command(
@@ -90,7 +99,7 @@ def verify(path: Path) -> None:
 Examples:
   stillhouse store prune --older-than-days 30
   stillhouse store prune labels --bytes-max 20GB --dry-run
-  stillhouse store prune labels 3f2a --yes
+  stillhouse store prune 3f2a --yes
 """
 )
 @_PATH
@@ -109,10 +118,13 @@ def prune(
 ) -> None:
     """Throw away whole stores in PATH: those with these NAMES (or their beginnings), old ones, or as many as must go.
 
+    Without PATH: STILLHOUSE_LABELS, else labels; a first word that is no folder here but may name a store does.
     Stores that a run has open stay. What is thrown away is asked again by the next run that wants it.
     """
     from stillhouse.store.shelf import clear_leftovers, remove, stores, to_prune
 
+    if _NAME.fullmatch(str(path)) and not path.exists():
+        path, names = _labels(), (str(path), *names)
     if not names and older_than_days is None and bytes_max is None:
         raise click.UsageError("say what shall go: names, --older-than-days or --bytes-max")
     found = stores(path)

@@ -68,7 +68,11 @@ def test_verify(call: Call, two: list[Path]) -> None:
     assert call("store", "verify", two[1]).code == 1
     (two[0] / MANIFEST).write_text("{")
     said = call("store", "verify", two[0])
-    assert said.code == 1 and "manifest.json is damaged" in said.err
+    assert said.code == 1 and said.err.startswith("error: ") and "manifest.json is damaged" in said.err
+    assert "damaged rows" not in said.err
+    said = call("store", "verify")
+    assert said.code == 1 and said.err.startswith("error: ") and "1 damaged" in said.out
+    assert "manifest.json is damaged" in said.err and "the next run asks for them again" in said.err
 
 
 def test_prune(call: Call, two: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +95,27 @@ def test_prune(call: Call, two: list[Path], monkeypatch: pytest.MonkeyPatch) -> 
         fill(store, 1)
     assert call("store", "prune", store.folder, "--bytes-max", "0", "--yes").code == 0
     assert not store.folder.exists()
+
+
+def test_prune_by_name_alone(call: Call, two: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store's name, or its beginning, is enough where the stores are in the default folder."""
+    said = call("store", "prune", two[0].name[:5], two[1].name, "--dry-run")
+    assert said.code == 0 and said.out.startswith("labels/") and "2 stores, " in said.out
+    assert call("store", "prune", two[0].name[:5], "--yes").code == 0
+    assert not two[0].exists() and two[1].exists()
+    two[1].parent.rename("elsewhere")
+    monkeypatch.setenv("STILLHOUSE_LABELS", "elsewhere")
+    assert call("store", "prune", two[1].name, "--yes").code == 0
+    assert not list(Path("elsewhere").glob("[!.]*"))
+
+
+def test_prune_of_a_folder_that_could_be_a_name(call: Call, two: list[Path]) -> None:
+    """A folder stays a folder, whatever its name; a name that fits nothing is told with those that are there."""
+    Path("labels").rename("abba")
+    refused(call("store", "prune", "abba", "--yes"), "say what shall go")
+    assert call("store", "prune", "abba", two[0].name, "--yes").code == 0
+    Path("abba").rename("labels")
+    refused(call("store", "prune", "abba", "--yes"), "no single store is named 'abba'", two[1].name)
 
 
 def test_wrong_words(call: Call, two: list[Path]) -> None:
