@@ -122,7 +122,12 @@ def _column(values: NDArray[Any]) -> Any:
 
     plain = values.astype(np.float32) if values.dtype == np.float16 else values
     numbers = pa.array(np.ascontiguousarray(plain).reshape(-1))
-    return numbers if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(numbers, prod(values.shape[1:]))
+    if values.ndim == 1:
+        return numbers
+    width = prod(values.shape[1:])
+    if width == 0:  # Arrow knows no lists of the fixed size 0
+        return pa.ListArray.from_arrays(pa.array(np.zeros(len(values) + 1, np.int32)), numbers)
+    return pa.FixedSizeListArray.from_arrays(numbers, width)
 
 
 def _schema(manifest: Manifest) -> Any:
