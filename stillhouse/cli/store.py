@@ -152,7 +152,22 @@ def prune(
 @click.argument("folder", metavar="STORE", type=click.Path(path_type=Path))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def export(folder: Path, file: Path) -> None:
-    """Write all valid rows of the store STORE (labels/3f2a...) to the Parquet file FILE."""
+    """Write all valid rows of the store STORE (labels/3f2a...) to the Parquet file FILE.
+
+    \b
+    sample_id, view  which picture; view -1: the sample as it is
+    logits           all classes' logits; or, of {kind: top, k: ...}:
+    top_index        [k] the classes of the k largest, the largest first
+    top_logit        the largest logit
+    top_gap          [k - 1] how far the next ones are below it
+    rest_gap         how far the log-mean-exp of all others is below it, which
+                     stands for each of them; missing where k is all classes
+    feature:NAME     an activation, flat, row-major
+    scale:NAME       where it is int8: it is feature / 127 * scale, channel by channel
+
+    Of top columns, every logit is top_logit - rest_gap, but for those in top_index: top_logit, then
+    top_logit - top_gap. The manifest is in the file's metadata, under 'stillhouse'.
+    """
     from stillhouse.store.examine import export as written
 
     with _bar(file.name) as tell:
