@@ -16,6 +16,7 @@ import click
 from stillhouse.foundation.sizes import size_bytes
 
 if TYPE_CHECKING:
+    from stillhouse.store.manifest import Manifest
     from stillhouse.store.shelf import Shelved
 
 _NAME = re.compile("[0-9a-f]{1,16}")
@@ -43,7 +44,11 @@ def store() -> None:
 @store.command()
 @_PATH
 def ls(path: Path) -> None:
-    """What stands in PATH (STILLHOUSE_LABELS, else labels, if none is given): whose answers, how many, how large."""
+    """What stands in PATH (STILLHOUSE_LABELS, else labels, if none is given): whose answers, how many, how large.
+
+    A store knows teacher, data and views by what they are, not by name: several runs may share it. The share of rows
+    counts all samples of the source; a run asks only about its training split.
+    """
     from stillhouse.foundation.errors import StillhouseError
     from stillhouse.store.examine import filled
     from stillhouse.store.shelf import stores
@@ -54,6 +59,7 @@ def ls(path: Path) -> None:
         said = [_told(each.bytes_on_disk), f"{each.views} views"]
         about = each.problem
         if each.manifest is not None:
+            said.insert(0, _in_short(each.manifest))
             about = _whose(each.manifest.identity.parts)
             with contextlib.suppress(StillhouseError):  # removed meanwhile
                 said.append(f"{100 * filled(each.folder):.0f} % of {each.views * each.manifest.samples:,} rows")
@@ -185,6 +191,22 @@ def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _in_short(manifest: Manifest) -> str:
+    """Teacher, form of the answers, and samples in a few words."""
+    parts = manifest.identity.parts
+    encoding, shape = parts["question"].get("encoding", {}), parts["views"].get("shape")
+    widths = {name: width for name, _, width in manifest.fields}
+    words = [str(parts["teacher"].get("arch", "a teacher"))]
+    if "logits" in widths:
+        words.append(f"{widths['logits'][0]} classes {encoding.get('logits', '')}".strip())
+    if "top_index" in widths:
+        words.append(f"the {widths['top_index'][0]} largest logits")
+    if activations := [name.partition(":")[2] for name in widths if name.startswith("feature:")]:
+        words.append(f"activations {', '.join(activations)} {encoding.get('features', '')}".strip())
+    of_shape = f" of {'x'.join(map(str, shape))}" if shape else ""
+    return f"{', '.join(words)}; {manifest.samples:,} samples{of_shape}; made {manifest.created[:10]}"
 
 
 def _whose(identity: Mapping[str, Any]) -> str:

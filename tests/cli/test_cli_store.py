@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,8 @@ from stores import ROW, fill, flip, opened
 
 from stillhouse.foundation.sizes import size_bytes
 from stillhouse.store.folder import USED, view_path
-from stillhouse.store.manifest import MANIFEST
+from stillhouse.store.label_store import open_store
+from stillhouse.store.manifest import MANIFEST, Identity
 
 DAY_S = 86400
 
@@ -40,6 +42,7 @@ def test_ls(call: Call, two: list[Path]) -> None:
     said = call("store", "ls")
     assert said.code == 0
     for word in (
+        f"{two[0].name}  mlp, 3 classes; 1,000 samples; made 20",
         "arch=mlp",
         "weights=abababab\n",
         "flavour=2",
@@ -54,6 +57,22 @@ def test_ls(call: Call, two: list[Path]) -> None:
         assert "in use" in call("store", "ls", "labels").out
     Path("none").mkdir()
     assert call("store", "ls", "none").out == "0 in none, 0 B\n"
+
+
+DENSE = {"logits": True, "encoding": {"layout": 1, "logits": "fp16", "features": "int8"}}
+
+
+@pytest.mark.parametrize(("fields", "told"), [
+    ([("logits", "<f2", [10])], "resnet, 10 classes fp16; 5 samples of 1x8x8; "),
+    ([("top_index", "|u1", [4]), ("top_logit", "<f4", []), ("top_gap", "<f2", [3])], "resnet, the 4 largest logits; 5"),
+    ([("feature:body.2", "|i1", [2, 3]), ("scale:body.2", "<f4", [2])], "resnet, activations body.2 int8; 5 samples"),
+])  # fmt: skip
+def test_ls_says_in_short_what_a_store_is_of(call: Call, fields: Any, told: str) -> None:
+    """The first words behind a store's name are its teacher, what is kept of an answer, and of which samples."""
+    identity = Identity({"arch": "resnet"}, DENSE, {"shape": [1, 8, 8]}, {})
+    with open_store(Path("labels"), identity, fields, 5) as store:
+        pass
+    assert f"{store.folder.name}  {told}" in call("store", "ls").out
 
 
 def test_verify(call: Call, two: list[Path]) -> None:
