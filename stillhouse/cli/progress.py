@@ -164,7 +164,8 @@ def _say_if_remarkable(event: e.Event, console: Console) -> None:
     elif isinstance(event, e.StoreOpened):
         views = f"{event.views} view{'s' if event.views > 1 else ''} of each sample"
         size = f"{views}, {event.bytes_planned / 1e6:,.2g} MB when all are answered"
-        console.print(f"label store: {event.folder} ({size})", highlight=False, soft_wrap=True)
+        share = f"holds {event.answered:,} of the {event.wanted:,} answers that this run wants"
+        console.print(f"label store: {event.folder} ({size}): {share}", highlight=False, soft_wrap=True)
         if event.note:
             console.print(f"  {event.note}", style="dim", highlight=False, soft_wrap=True)
     elif isinstance(event, e.SourceMeasured):

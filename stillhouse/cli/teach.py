@@ -53,5 +53,5 @@ def _teach(folder: Path) -> None:
         from stillhouse.runner.run import teach as go_on
 
         store = go_on(folder, [listener])
-    click.echo(f"all answers are in {store['folder']} ({store['bytes_on_disk'] / 1e6:,.1f} MB on disk)")
+    click.echo(f"all answers of this run are in {store['folder']} ({store['bytes_on_disk'] / 1e6:,.1f} MB on disk)")
     click.echo(f"train the students: stillhouse resume {folder}")

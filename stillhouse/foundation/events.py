@@ -141,12 +141,17 @@ class EngineTried:
 
 @dataclass(frozen=True)
 class StoreOpened:
-    """A label store stands before the teacher; ``bytes_planned`` when it holds all views of this run."""
+    """A label store stands before the teacher; ``bytes_planned`` when it holds all views of this run.
+
+    ``answered`` of the ``wanted`` views that this run's students see, training samples only, are there already.
+    """
 
     folder: str
     views: int
     bytes_planned: int
     note: str
+    answered: int
+    wanted: int
 
 
 @dataclass(frozen=True)

@@ -71,9 +71,14 @@ class Teaching:
         self._engine: Teacher | None = None
         self._refusal: StorageError | None = None
         self.codec = codec_of(materials.networks, teacher, ask)
-        self.store = self._open()
+        self.store, note = self._open()
+        unanswered = self.views_in_all
+        if self.store is not None:
+            views, unanswered = views_asked(materials.recipe), self.views_unanswered()
+            planned, there = self.store.planned_bytes(views), self.views_in_all - unanswered
+            emit(StoreOpened(str(self.store.folder), views, planned, note, there, self.views_in_all))
         engine, device = materials.recipe.teacher.engine, materials.device
-        left = self.store is None or self.views_unanswered() > 0
+        left = unanswered > 0
         if left and not runs_here(engine, device):
             raise ModelError(
                 f"teacher.engine: {engine.precision} by {engine.runtime} can't run on {device} here, and not all is "
@@ -177,15 +182,16 @@ class Teaching:
                 self._emit(Warned(_NEIGHBOURS))
         return self._engine.answer(batch)
 
-    def _open(self) -> LabelStore | None:
+    def _open(self) -> tuple[LabelStore | None, str]:
+        """The store, None where nothing is kept, and what a person may want to know about another one."""
         recipe, data = self._materials.recipe, self._materials.data
         if recipe.knowledge.source == "inline":
-            return None
+            return None, ""
         if not data.samples_known:
             if self._all_kept:
                 raise DataError(_UNKNOWN_SAMPLES)
             self._emit(Warned(f"the teacher answers each time: {_UNKNOWN_SAMPLES}"))
-            return None
+            return None, ""
         store, note = self._store_of_this_teacher(Path(recipe.store.path))
         views = views_asked(recipe)
         if store.views_that_fit < views:
@@ -199,8 +205,7 @@ class Teaching:
                 store.close()
                 raise StorageError(wanted)
             self._emit(Warned(f"{wanted}; the others are asked each time"))
-        self._emit(StoreOpened(str(store.folder), views, store.planned_bytes(views), note))
-        return store
+        return store, note
 
     def _store_of_this_teacher(self, root: Path) -> tuple[LabelStore, str]:
         """The store of the run's answers, and what a person may want to know about another one that is not read."""

@@ -44,6 +44,14 @@ def test_a_given_teacher_takes_no_steps(view: type[Bars] | type[Lines]) -> None:
 
 
 @pytest.mark.parametrize("view", [Bars, Lines])
+def test_a_store_is_told_by_what_the_run_wants(view: type[Bars] | type[Lines]) -> None:
+    """The store's line counts the run's own views, not every row that the store could hold."""
+    words = shown(view, e.StoreOpened("labels/3f2a", 4, 360_000, "not read: labels/old", 1295, 5180))
+    assert "labels/3f2a (4 views of each sample, 0.36 MB when all are answered)" in words
+    assert "holds 1,295 of the 5,180 answers that this run wants" in words and "not read: labels/old" in words
+
+
+@pytest.mark.parametrize("view", [Bars, Lines])
 def test_a_training_is_told(view: type[Bars] | type[Lines]) -> None:
     """A training's steps, speed and accuracy are shown, behind a given teacher, too."""
     words = shown(view, *GIVEN, *TRAINED)

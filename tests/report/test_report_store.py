@@ -46,7 +46,9 @@ def with_counts(events: list[Json]) -> list[Json]:
     return events
 
 
-OPENED = event(StoreOpened("/somewhere/labels/de1df539", 10, 90_000_000, "not read: /old: engine.precision: fp32"))
+OPENED = event(
+    StoreOpened("/somewhere/labels/de1df539", 10, 90_000_000, "not read: /old: engine.precision: fp32", 0, 9)
+)
 MEASURED = event(SourceMeasured(0.0012, 0.035, "stored"))
 
 
@@ -159,7 +161,7 @@ def test_events_as_the_log_writes_them(tmp_path: Path, make_run: MakeRun) -> Non
     """The report reads what the event log writes, not a likeness of it."""
     folder = make_run(tmp_path / "run", None, [])
     log = EventLog(folder / "events.jsonl")
-    log.emit(StoreOpened("/labels", 4, 4000, ""))
+    log.emit(StoreOpened("/labels", 4, 4000, "", 5, 9))
     log.emit(SourceMeasured(0.5, 0.25, "inline"))
     facts = dict(labels.facts(read_run(folder)))
     assert facts == {

@@ -14,7 +14,7 @@ from commandline import refused, shell
 
 from stillhouse.cli.main import main
 from stillhouse.foundation.errors import Interrupted, RecipeError, RunDirError, StillhouseError, StorageError
-from stillhouse.foundation.events import Event, PhaseFinished, PhaseStarted, Progress
+from stillhouse.foundation.events import Event, PhaseFinished, PhaseStarted, Progress, StoreOpened
 from stillhouse.foundation.files import read_json
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
@@ -80,6 +80,10 @@ def test_teaching_is_told(tmp_path: Path) -> None:
     progress = told(events, Progress)
     assert sum(each.samples for each in progress) == sum(each.counts["misses"] for each in progress) == 2 * SPLIT
     assert [each.phase for each in told(events, PhaseFinished)][-1] == "teach"
+    teach(tmp_path / "run", [events.append])
+    assert [(each.answered, each.wanted) for each in told(events, StoreOpened)] == [
+        (0, 2 * SPLIT), (2 * SPLIT, 2 * SPLIT),
+    ]  # fmt: skip
 
 
 def test_teaching_again_asks_nothing(tmp_path: Path, plain: str) -> None:
@@ -268,7 +272,7 @@ class TestCommand:
     def test_teach_and_resume(self, tmp_path: Path, call: Any, plain: str) -> None:
         """'teach RECIPE' makes runs/NAME and names the next command, which needs no teacher any more."""
         code, words = call("teach", "tiny.yaml")
-        assert code == 0 and "all answers are in" in words and words.endswith("stillhouse resume runs/tiny")
+        assert code == 0 and "all answers of this run are in" in words and words.endswith("stillhouse resume runs/tiny")
         assert call("teach", "runs/tiny")[0] == 0
         assert call("teach", "tiny.yaml")[1].endswith("stillhouse resume runs/tiny-2")
         for folder in ("runs/tiny", "runs/tiny-2"):
