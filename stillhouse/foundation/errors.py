@@ -9,6 +9,7 @@
     |-- StorageError                a disk that is full or refuses to write
     |-- DivergedError               a loss that became NaN, infinite or exploded
     |-- CorruptError                a file whose checksum does not match
+    |-- FleetError                  workers that can't be started, reached or understood
     `-- Interrupted                 stopped by a signal after a checkpoint; exit code 128 + signal
 
 The message is the whole story; the command line prints it without a traceback.
@@ -58,6 +59,10 @@ class DivergedError(StillhouseError):
 
 class CorruptError(StillhouseError):
     """A file does not match its own checksum."""
+
+
+class FleetError(StillhouseError):
+    """A worker can't be started, a run can't be reached, or one of them speaks what the other does not understand."""
 
 
 class Interrupted(StillhouseError):

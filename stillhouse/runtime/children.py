@@ -1,0 +1,98 @@
+"""Worker processes that a run starts itself: their end is heard at once, and told in words with their last lines.
+
+A child leads a process group of its own: Ctrl-C in the terminal does not reach it, and killing the group takes along
+whatever it started. The end of the run ends it too: by the end of its connection, and, should it be frozen, by the
+kernel (:func:`die_with_parent`). It holds no state, so it is always ended with SIGKILL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+
+from stillhouse.foundation.errors import FleetError
+
+_LAST_LINES = 20
+_LAST_BYTES = 8192
+_PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """A process just started.
+
+    Attributes:
+        exit_fd: becomes readable when it ended; None where the system has no such thing, then ask :meth:`exited`.
+
+    Raises:
+        FleetError: it can't be started.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the child is buried)
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, process_group=0
+            )
+        except OSError as error:
+            self._said.close()
+            raise FleetError(f"can't start a worker, {command[0]}: {error.strerror or error}") from error
+        self.pid = self._process.pid
+        self.exit_fd: int | None = None
+        with suppress(AttributeError, OSError):
+            self.exit_fd = os.pidfd_open(self.pid)
+
+    def exited(self) -> bool:
+        """Whether it ended."""
+        if self.exit_fd is None:
+            return self._process.poll() is not None
+        return bool(select.select([self.exit_fd], [], [], 0)[0])
+
+    def kill(self) -> None:
+        """End it, and all that it started, at once; a frozen one too."""
+        # Until it is waited for, nobody else gets its number.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def bury(self) -> str:
+        """End it if it lives, free all it held, and tell how it ended: ``killed by SIGKILL``, ``exit code 3: ...``."""
+        # What it started may live on; what ended already keeps its exit code.
+        self.kill()
+        code = self._process.wait()
+        story = _named(code)
+        if code > 0 and (words := self._last_words()):
+            story += f": {words}"
+        if self.exit_fd is not None:
+            os.close(self.exit_fd)
+        self._said.close()
+        return story
+
+    def _last_words(self) -> str:
+        size = os.fstat(self._said.fileno()).st_size
+        tail = os.pread(self._said.fileno(), _LAST_BYTES, max(0, size - _LAST_BYTES))
+        return "\n".join(tail.decode(errors="replace").strip().splitlines()[-_LAST_LINES:])
+
+
+def _named(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the *thread* that started it ends, even if this one is frozen then.
+
+    A run must therefore start workers from a thread that lives as long as they shall. Linux only; elsewhere nothing.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

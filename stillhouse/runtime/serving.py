@@ -1,0 +1,109 @@
+"""A worker's side: come in by the door of a run, load what it says, answer until it is over.
+
+The main thread loads and computes; a :class:`~stillhouse.runtime.listener.Listener` hears the run and signals
+meanwhile, so that a revoked loan is left out and a worker whose run is gone ends in the middle of whatever it does.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+from stillhouse.foundation.errors import FleetError, StillhouseError
+from stillhouse.runtime.channel import Channel
+from stillhouse.runtime.children import die_with_parent
+from stillhouse.runtime.frames import PROTOCOL, Bytes
+from stillhouse.runtime.listener import Listener, Loan
+
+
+class Served(NamedTuple):
+    """What a worker made of its job: loaded, warm, ready to answer.
+
+    Attributes:
+        facts: plain JSON about it, for the run's gatekeeper; ``host``, ``pid`` and ``stillhouse`` are added.
+        slots: the most loans that it wants to hold at once, from 1.
+        answer: makes bytes of a loan's payload; what it returned must not change any more. An exception is told as a
+            failure of this one loan; MemoryError and SystemExit end the worker.
+    """
+
+    facts: Mapping[str, Any]
+    slots: int
+    answer: Callable[[bytes], Bytes]
+
+
+def serve(address: str, prepare: Callable[[Mapping[str, Any]], Served], *, name: str | None = None) -> int:
+    """Work for the run at an address until it sends this worker away; the exit code for the process.
+
+    To be called in the main thread, whose signals it takes. SIGTERM means: finish what you hold, then leave; a second
+    one: leave at once. SIGINT means the same for a worker that joined by hand, and nothing for one that the run
+    started. If the run is gone, the process exits with code 1 wherever it is.
+
+    Args:
+        prepare: gets the run's job; loads and warms up.
+        name: what the run started this worker with; None: it joins by hand.
+
+    Returns:
+        0, or 2 if it was turned away before it was lent anything; the run's reason is printed.
+
+    Raises:
+        FleetError: no run listens there.
+        Exception: what ``prepare`` raised; the run was told.
+    """
+    if name is not None:
+        die_with_parent()
+    channel = Channel(_connected(address), takes_fds=True)
+    channel.send(
+        {
+            "do": "hello",
+            "protocol": PROTOCOL,
+            "stillhouse": version("stillhouse"),
+            "pid": os.getpid(),
+            "host": platform.node(),
+            "fds": hasattr(socket, "recv_fds"),
+            "name": name or "",
+        }
+    )
+    with Listener(channel, by_hand=name is None) as listener:
+        try:
+            served = prepare(listener.job())
+            listener.ready({"facts": served.facts, "slots": served.slots})
+            while (loan := listener.next_loan()) is not None:
+                _work_off(listener, served, loan)
+        except BaseException as error:
+            listener.say_bye(_in_words(error))
+            raise
+        print(f"worker ends: {listener.farewell}", file=sys.stderr)
+        return listener.exit_code
+
+
+def _work_off(listener: Listener, served: Served, loan: Loan) -> None:
+    try:
+        answer = memoryview(served.answer(loan.payload))
+    except MemoryError:
+        raise
+    except Exception as error:
+        if not isinstance(error, StillhouseError):
+            traceback.print_exc()
+        listener.fail(loan, _in_words(error))
+    else:
+        listener.answer(loan, answer.cast("B") if answer.nbytes else memoryview(b""))
+
+
+def _in_words(error: BaseException) -> str:
+    return str(error) if isinstance(error, StillhouseError) else f"{type(error).__name__}: {error}"
+
+
+def _connected(address: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(address)
+    except OSError as error:
+        connection.close()
+        raise FleetError(f"no run listens at {address}: {error.strerror or error}") from error
+    return connection
