@@ -24,7 +24,11 @@ def resume(folder: Path) -> None:
     from stillhouse.foundation.allocator import keep_freed_memory
     from stillhouse.runner.rundir import open_run
 
-    open_run(folder)
+    if open_run(folder)[0].half_taught():
+        click.echo(
+            f"{folder} was begun by 'stillhouse teach', which has not finished: the run goes on to its end, what is "
+            f"left to answer is asked on the way (for the teacher's part alone: stillhouse teach {folder})"
+        )
     keep_freed_memory()
 
     with shown(folder) as listener:

@@ -21,10 +21,11 @@ from stillhouse.foundation.errors import StorageError
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A process took the run up. ``resumed`` is false only for the first one."""
+    """A process took the run up. ``resumed`` is false only for the first one; ``only_teach``: not to its end."""
 
     process_id: int
     resumed: bool
+    only_teach: bool = False
 
 
 @dataclass(frozen=True)

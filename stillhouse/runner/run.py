@@ -86,7 +86,7 @@ def teach(path: Path, listeners: Sequence[Listener] = (), live: Live | None = No
         log.mend_tail()
         recipe = resolve(folder.settled(recipe))
         with listening() as signals, fixed_numerics(int(recipe.compute.threads)):
-            materials = _prepare(folder, recipe, log, signals, live, all_kept=True)
+            materials = _prepare(folder, recipe, log, signals, live, all_kept=True, only_teach=True)
             lesson = _teacher(materials, folder, log.emit, signals, all_kept=True)
             assert lesson.teaching is not None
             with contextlib.closing(lesson.teaching):
@@ -152,7 +152,14 @@ def _teacher(materials: Materials, folder: RunDir, emit: Listener, signals: Sign
 
 
 def _prepare(
-    folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live: Live | None, *, all_kept: bool
+    folder: RunDir,
+    recipe: Recipe,
+    log: EventLog,
+    signals: Signals,
+    live: Live | None,
+    *,
+    all_kept: bool,
+    only_teach: bool = False,
 ) -> Materials:
     """Everything before the first training, the cheap checks first."""
     if recipe.export.onnx:
@@ -162,7 +169,7 @@ def _prepare(
     resumed = folder.manifest.exists()
     if resumed:
         folder.check_unchanged(recipe, inputs)
-    log.emit(RunStarted(process_id=os.getpid(), resumed=resumed))
+    log.emit(RunStarted(process_id=os.getpid(), resumed=resumed, only_teach=only_teach))
     rehearse_networks(Networks(recipe, interface_of(found, recipe), _ANY, live), found, log.emit, all_kept=all_kept)
     data = open_data(found, recipe.data, folder.path, _teller(log.emit, signals))
     folder.settle(recipe, {**inputs, "samples": data.digest}, versions())

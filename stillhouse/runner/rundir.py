@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.foundation.errors import DataError, ModelError, RecipeError, RunDirError, StorageError
+from stillhouse.foundation.events import read_events
 from stillhouse.foundation.files import folder_lock, read_json, remove_leftovers, write_atomic, write_json
 from stillhouse.recipe.engines import AUTO
 from stillhouse.recipe.load import differences, dump, load, validate
@@ -47,6 +48,16 @@ class RunDir:
     def has_run(self) -> bool:
         """Whether a run was begun here."""
         return self.recipe.exists()
+
+    def half_taught(self) -> bool:
+        """Whether the last process that worked here was to teach only, and did not come to its end."""
+        half = False
+        for event in read_events(self.events):
+            if event["event"] == "RunStarted":
+                half = bool(event.get("only_teach"))
+            elif event["event"] == "PhaseFinished" and event["phase"] == "teach":
+                half = False
+        return half
 
     def begin(self, recipe: Recipe) -> None:
         """Make this the directory of a new run; call it under :func:`held`.
@@ -91,8 +102,9 @@ class RunDir:
             RunDirError: what it holds and what to do.
         """
         if self.has_run():
+            verb = "teach" if self.half_taught() else "resume"
             raise RunDirError(
-                f"{self.path} already holds a run: go on with it by 'stillhouse resume {self.path}', "
+                f"{self.path} already holds a run: go on with it by 'stillhouse {verb} {self.path}', "
                 "or choose another folder with --out"
             )
         if not self.path.exists():

@@ -275,9 +275,28 @@ class TestCommand:
         assert code == 0 and "all answers of this run are in" in words and words.endswith("stillhouse resume runs/tiny")
         assert call("teach", "runs/tiny")[0] == 0
         assert call("teach", "tiny.yaml")[1].endswith("stillhouse resume runs/tiny-2")
+        code, words = call("teach", "tiny.yaml", "--out", "runs/tiny")
+        assert code == 2 and "stillhouse resume runs/tiny" in words  # its teaching is done
         for folder in ("runs/tiny", "runs/tiny-2"):
             resume(Path(folder))
             assert digest(tmp_path / folder) == plain
+
+    def test_half_taught(self, tmp_path: Path, call: Any, plain: str) -> None:
+        """A teaching that was stopped is known by its folder: 'teach' goes on with it, 'resume' says what it does."""
+
+        def listener(event: Event) -> None:
+            if isinstance(event, PhaseStarted) and event.phase == "teach":
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(Interrupted):
+            taught(lesson(tmp_path / "store"), tmp_path / "half", listener)
+        said = call("teach", "tiny.yaml", "--out", "half")
+        assert said[0] == 2 and "go on with it by 'stillhouse teach half'" in said[1]
+        assert len(list(tmp_path.glob("half/weights/student*"))) == 0
+        code, words = call("resume", "half")
+        assert code == 0 and "half was begun by 'stillhouse teach', which has not finished" in words
+        assert "stillhouse teach half" in words and digest(tmp_path / "half") == plain
+        assert "was begun by" not in call("resume", "half")[1]
 
     def test_set_and_out(self, tmp_path: Path, call: Any) -> None:
         """--set and --out begin a run; a run that was begun takes neither."""
