@@ -55,6 +55,10 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
     lines.append(("not checked", "what only a run can see: models built, every sample decoded"))
     lines += [("runs code", reference) for reference in _code(recipe)] or [("runs code", "none of yours")]
     lines.append(("writes", f"{folder}/ (recipe.yaml, result.json, report.html, student.safetensors{_onnx(recipe)})"))
+    if recipe.objective.asks and recipe.knowledge.source != "inline":
+        lines.append(
+            ("writes", f"{recipe.store.path}/ (store.path: the teacher's answers, for other runs to read, too)")
+        )
     return lines
 
 
@@ -104,21 +108,25 @@ def _store(recipe: Recipe, found: Survey | None) -> str:
     top = knowledge.logits.k if isinstance(knowledge.logits, TopLogits) else None
     if found is not None and top is not None and top > found.classes:
         raise RecipeError(f"knowledge.logits: k is {top}, but there are only {found.classes} classes")
-    if found is None or objective.features or (knowledge.logits.kind == "top" and knowledge.logits.k is None):
+    if found is None or objective.features:
         return said
     size = views * len(found.train.labels) * row_bytes(logits_bytes(knowledge.logits, found.classes))
     limit = recipe.store.bytes_max
-    room = "" if size <= limit else f"; store.bytes_max is {limit:,}: not all find room"
-    return f"{said}, {size:,} bytes when all are answered{room}"
+    open_k = isinstance(knowledge.logits, TopLogits) and top is None
+    room = "" if size <= limit else f"; store.bytes_max is {limit:,}: not all {'may ' if open_k else ''}find room"
+    return f"{said}, {'at most ' if open_k else ''}{size:,} bytes when all are answered{room}"
 
 
 def logits_bytes(logits: DenseLogits | TopLogits, classes: int) -> int:
-    """Bytes of one sample's logits in a store, as ``knowledge.encode_logits`` lays them out (which needs torch)."""
+    """Bytes of one sample's logits in a store, as ``knowledge.encode_logits`` lays them out (which needs torch).
+
+    Where ``k`` is not said yet: the most that they may come to.
+    """
     if isinstance(logits, DenseLogits):
         return classes * (4 if logits.dtype == "fp32" else 2)
-    assert logits.k is not None
+    k = classes if logits.k is None else logits.k
     index = 1 if classes <= 2**8 else 2 if classes <= 2**16 else 4
-    return 4 + logits.k * index + (logits.k - (logits.k == classes)) * 2
+    return 4 + k * index + (k - (k == classes)) * 2
 
 
 def _objective(recipe: Recipe) -> str:

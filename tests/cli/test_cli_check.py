@@ -1,0 +1,43 @@
+"""``check`` says where a run writes, and how much room its answers take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commandline import Call
+
+from stillhouse.knowledge.ask import Ask
+from stillhouse.knowledge.encode import Codec, Encoding
+from stillhouse.recipe.knowledge import DenseLogits, TopLogits
+from stillhouse.runner.plan import logits_bytes
+
+
+def test_the_folder_of_labels_is_among_what_is_written(tiny: Path, call: Call) -> None:
+    """The label store's folder is named with the run's; not where nothing is kept or asked."""
+    said = call("check", tiny, "--set", "store.path=labels")
+    assert "writes       runs/tiny/ (" in said.out and "writes       labels/ (store.path: " in said.out
+    for setting in ("knowledge.source=inline", "objective={cross_entropy: 1, kd: null}"):
+        assert call("check", tiny, "--set", setting).out.count("writes ") == 1
+
+
+def test_the_largest_size_of_a_mass(tiny: Path, call: Call) -> None:
+    """Where the number of logits is still to be found, the room for all of them is said to be the most."""
+    largest = call("check", tiny, "--set", "knowledge.logits={kind: top, k: 3}").out
+    size = largest.partition("each sample, ")[2].partition(" bytes when all are answered")[0]
+    said = call("check", tiny, "--set", "knowledge.logits={kind: top, mass: 0.9}")
+    assert f"each sample, at most {size} bytes when all are answered\n" in said.out
+    tight = call("check", tiny, "--set", "knowledge.logits={kind: top, mass: 0.9}", "--set", "store.bytes_max=10")
+    assert "store.bytes_max is 10: not all may find room" in tight.out
+
+
+@pytest.mark.parametrize("classes", [2, 7, 256, 257, 70_000])
+def test_bytes_are_those_of_the_codec(classes: int) -> None:
+    """The size said without torch is that of the rows; a mass never takes more than it says."""
+    for dtype in ("fp32", "fp16"):
+        row = Codec(Ask(), Encoding(dtype), classes, {}).row
+        assert logits_bytes(DenseLogits(kind="dense", dtype=dtype), classes) == row.itemsize
+    most = logits_bytes(TopLogits(kind="top", mass=0.9), classes)
+    for k in {1, classes // 2, classes - 1, classes}:
+        size = Codec(Ask(), Encoding("top", k), classes, {}).row.itemsize
+        assert logits_bytes(TopLogits(kind="top", k=k), classes) == size <= most
