@@ -140,6 +140,28 @@ def test_signal_stops_politely(tmp_path: Path, plain: str, number: signal.Signal
     assert weights(resume(tmp_path / "run")) == plain
 
 
+@pytest.mark.parametrize("named", ["relative", "edited"])
+def test_a_run_moves_with_its_labels(tmp_path: Path, plain: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taught here, moved with its label store, resumed there: all answers are read, and the student is the same.
+
+    A relative store.path moves with the folder one stands in; an absolute one is changed in the run's recipe.yaml.
+    """
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    taught(lesson(Path("labels") if named == "relative" else here / "labels"), Path("run"))
+    monkeypatch.chdir(tmp_path)
+    here.rename(there)
+    monkeypatch.chdir(there)
+    if named == "edited":
+        recipe = Path("run/recipe.yaml")
+        recipe.write_text(recipe.read_text().replace(str(here / "labels"), str(there / "labels")))
+    with Asked() as asked:
+        result = resume(Path("run"))
+    assert asked.views == 0 and result["store"]["hits"] == SEEN and weights(result) == plain
+    assert Path(result["store"]["folder"]).resolve() == only_store(there / "labels") and not here.exists()
+
+
 def test_offline_students_wait_for_nothing(tmp_path: Path, plain: str) -> None:
     """``source: offline`` asks everything before the first step of any student."""
     events: list[Event] = []
