@@ -1,0 +1,93 @@
+"""Backends on which the conformance suite plays. A new backend joins by a function here and its line in ``STAGES``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from stillhouse.runtime.backend import Backend, Hello, Left, Report
+from stillhouse.runtime.local import LocalBackend
+
+from .acting import Role
+
+ACTOR = Path(__file__).with_name("acting.py")
+COMMAND = (sys.executable, str(ACTOR))
+
+
+@dataclass
+class Stage:
+    """A backend, and what the outer world can do to its workers once they said hello.
+
+    Attributes:
+        kill: a worker ends without a word.
+        ask_to_leave: somebody wants a worker's place.
+        now_s: the clock by which ``poll`` waits.
+    """
+
+    backend: Backend
+    kill: Callable[[Hello], None]
+    ask_to_leave: Callable[[Hello], None]
+    now_s: Callable[[], float]
+
+    def until(self, enough: Callable[[list[Report]], bool]) -> list[Report]:
+        """All reports until there are enough."""
+        reports: list[Report] = []
+        for _ in range(400):
+            if enough(reports):
+                return reports
+            reports += self.backend.poll(0.05)
+        raise AssertionError(f"waited for more than {reports}")
+
+    def ready(self, workers: int = 1) -> list[Hello]:
+        """Start workers and hear their hellos."""
+        names = [self.backend.start() for _ in range(workers)]
+        hellos = {each.worker: each for each in self.until(lambda heard: len(heard) == workers)}
+        return [hellos[name] for name in names]  # type: ignore[misc]
+
+    def left(self, worker: str) -> Left:
+        """Hear nothing but the end of a worker."""
+        (report,) = self.until(bool)
+        assert isinstance(report, Left) and report.worker == worker
+        return report
+
+
+@contextmanager
+def local(role: Role) -> Iterator[Stage]:
+    """Processes of this machine; a warning that nobody expects is an error."""
+
+    def unexpected(message: str) -> None:
+        raise AssertionError(message)
+
+    backend = LocalBackend(role._asdict(), COMMAND, unexpected)
+    try:
+        yield Stage(
+            backend,
+            lambda hello: os.kill(hello.facts["pid"], signal.SIGKILL),
+            lambda hello: os.kill(hello.facts["pid"], signal.SIGTERM),
+            time.monotonic,
+        )
+    finally:
+        backend.close()
+
+
+@contextmanager
+def local_inline(role: Role) -> Iterator[Stage]:
+    """The same on a system without memory that has no name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(os, "memfd_create")
+        with local(role) as stage:
+            yield stage
+
+
+STAGES: dict[str, Callable[[Role], AbstractContextManager[Stage]]] = {
+    "local": local,
+    "local_inline": local_inline,
+}

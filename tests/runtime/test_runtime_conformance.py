@@ -1,0 +1,308 @@
+"""What holds for every backend: see ``stages.py`` for who plays, ``acting.py`` for what workers do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from stillhouse.foundation.errors import StillhouseError
+from stillhouse.runtime.backend import Answer, Failure, Hello, Leaving, Left, Report, Skip
+from stillhouse.runtime.work import Lease
+
+from .acting import EXCUSE, FACTS, LAST_WORDS, Role
+from .stages import STAGES, Stage
+
+Begin = Callable[..., Stage]
+
+
+@pytest.fixture(params=STAGES)
+def begin(request: pytest.FixtureRequest) -> Iterator[Begin]:
+    """Opens a stage for a :class:`Role`; closed at the end."""
+    with ExitStack() as opened:
+        yield lambda **role: opened.enter_context(STAGES[request.param](Role(**role)))
+
+
+def loan(number: int) -> Lease:
+    return Lease("student", number, 1)
+
+
+def of(kind: type[Report], reports: list[Report]) -> list[Report]:
+    return [each for each in reports if isinstance(each, kind)]
+
+
+def test_start_then_hello(begin: Begin) -> None:
+    """A started worker says hello under its name, with its facts and slots."""
+    stage = begin(slots=3)
+    name = stage.backend.start()
+    (hello,) = stage.until(bool)
+    assert isinstance(hello, Hello)
+    assert (hello.worker, hello.slots) == (name, 3)
+    assert hello.facts.items() >= FACTS.items()
+
+
+def test_loans_are_worked_off_in_order(begin: Begin) -> None:
+    """A worker answers loans in the order they were sent, each with what it asked for."""
+    stage = begin(slots=8)
+    (worker,) = stage.ready()
+    for number in range(8):
+        stage.backend.send(worker.worker, loan(number), f"echo {number}".encode())
+    heard = stage.until(lambda reports: len(reports) == 8)
+    assert heard == [Answer(worker.worker, loan(number), str(number).encode()) for number in range(8)]
+
+
+def test_every_loan_comes_back_once(begin: Begin) -> None:
+    """With several workers, each loan comes back exactly once, from the worker it was sent to."""
+    stage = begin(slots=2)
+    workers = [hello.worker for hello in stage.ready(3)]
+    due, heard = {}, []
+    for turn in range(10):
+        for worker in workers:
+            for each in range(2):
+                lease = Lease(worker, 2 * turn + each, 1)
+                stage.backend.send(worker, lease, b"fail so it is" if turn % 3 == each else b"echo x")
+                due[lease] = worker
+        heard += stage.until(lambda reports: len(reports) == 6)
+    assert {each.lease: each.worker for each in heard} == due
+    assert len(heard) == len(due)
+    assert stage.backend.poll(0.1) == []
+
+
+def test_failure_is_told_and_work_goes_on(begin: Begin) -> None:
+    """An error in one answer is told with type and message, and the worker answers the next loan."""
+    stage = begin()
+    (worker,) = stage.ready()
+    stage.backend.send(worker.worker, loan(0), b"fail cold feet")
+    stage.backend.send(worker.worker, loan(1), b"echo warm")
+    failure, answer = stage.until(lambda reports: len(reports) == 2)
+    assert failure == Failure(worker.worker, loan(0), "RuntimeError: cold feet")
+    assert answer == Answer(worker.worker, loan(1), b"warm")
+
+
+def test_revoked_loan_is_skipped(begin: Begin) -> None:
+    """A loan that is revoked before it began is skipped; one that began is answered; neither comes back twice."""
+    stage = begin()
+    (worker,) = stage.ready()
+    for number in range(3):
+        stage.backend.send(worker.worker, loan(number), b"wait 0.3")
+    stage.backend.poll(0.1)
+    stage.backend.revoke(worker.worker, loan(0))
+    stage.backend.revoke(worker.worker, loan(2))
+    stage.backend.revoke(worker.worker, loan(77))
+    heard = stage.until(lambda reports: len(reports) == 3)
+    assert of(Skip, heard) == [Skip(worker.worker, loan(2))]
+    assert [each.lease for each in of(Answer, heard)] == [loan(0), loan(1)]
+    assert stage.backend.poll(0.1) == []
+
+
+def test_revoked_too_late(begin: Begin) -> None:
+    """Revoking a loan that came back already changes nothing."""
+    stage = begin()
+    (worker,) = stage.ready()
+    stage.backend.send(worker.worker, loan(0), b"echo x")
+    stage.until(bool)
+    stage.backend.revoke(worker.worker, loan(0))
+    stage.backend.send(worker.worker, loan(1), b"echo y")
+    assert stage.until(bool) == [Answer(worker.worker, loan(1), b"y")]
+
+
+def test_a_killed_worker_left(begin: Begin) -> None:
+    """Of a worker that is killed one comes to hear exactly once, after all else; the others go on."""
+    stage = begin()
+    doomed, other = stage.ready(2)
+    for number in range(3):
+        stage.backend.send(doomed.worker, loan(number), b"wait 0.2")
+    stage.until(bool)
+    stage.kill(doomed)
+    heard = stage.until(lambda reports: bool(of(Left, reports)))
+    assert isinstance(heard[-1], Left) and heard[-1].worker == doomed.worker and heard[-1].why
+    stage.backend.send(other.worker, loan(7), b"echo still here")
+    heard = stage.until(bool) + stage.backend.poll(0.3)
+    assert heard == [Answer(other.worker, loan(7), b"still here")]
+
+
+def test_a_worker_that_vanishes_at_work_left(begin: Begin) -> None:
+    """A worker that ends while it answers has left; what it held does not come back."""
+    stage = begin()
+    (worker,) = stage.ready()
+    stage.backend.send(worker.worker, loan(0), b"vanish")
+    stage.backend.send(worker.worker, loan(1), b"echo x")
+    assert stage.left(worker.worker).why
+    assert stage.backend.poll(0.1) == []
+
+
+@pytest.mark.parametrize(("loading", "words"), [("refuses", EXCUSE), ("crashes", EXCUSE), ("dies", LAST_WORDS)])
+def test_a_worker_that_can_not_load_left(begin: Begin, loading: str, words: str) -> None:
+    """A worker that ends while it loads never says hello; why it left has its last words."""
+    stage = begin(loading=loading)
+    assert words in stage.left(stage.backend.start()).why
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_dismissed_when_idle(begin: Begin, kill: bool) -> None:
+    """An idle worker that is dismissed, politely or not, leaves once, for the reason given."""
+    stage = begin()
+    (worker,) = stage.ready()
+    stage.backend.dismiss(worker.worker, "too many of you", kill=kill)
+    stage.backend.dismiss(worker.worker, "said twice", kill=kill)
+    assert stage.left(worker.worker).why == "too many of you"
+    assert stage.backend.poll(0.1) == []
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_dismissed_while_loading(begin: Begin, kill: bool) -> None:
+    """A worker can be dismissed while it loads; it leaves without a hello, at once."""
+    stage = begin(loading="long")
+    name = stage.backend.start()
+    stage.backend.poll(0.3)
+    begun = stage.now_s()
+    stage.backend.dismiss(name, "not needed", kill=kill)
+    assert stage.left(name).why == "not needed"
+    assert stage.now_s() - begun < 4
+
+
+def test_dismissed_before_it_came(begin: Begin) -> None:
+    """A worker can be dismissed right after it was started."""
+    stage = begin()
+    name = stage.backend.start()
+    stage.backend.dismiss(name, "not needed", kill=False)
+    assert stage.left(name).why == "not needed"
+
+
+def test_killed_at_work(begin: Begin) -> None:
+    """A worker in the middle of something is ended at once where it must be."""
+    stage = begin()
+    (worker,) = stage.ready()
+    stage.backend.send(worker.worker, loan(0), b"wait 30")
+    stage.backend.poll(0.1)
+    begun = stage.now_s()
+    stage.backend.dismiss(worker.worker, "silent too long", kill=True)
+    assert stage.left(worker.worker).why == "silent too long"
+    assert stage.now_s() - begun < 4
+
+
+def test_asked_to_leave(begin: Begin) -> None:
+    """A worker that must go says so at once, finishes what it holds, and leaves when it is dismissed."""
+    stage = begin()
+    (worker,) = stage.ready()
+    for number in range(2):
+        stage.backend.send(worker.worker, loan(number), b"wait 0.3")
+    stage.backend.poll(0.1)
+    stage.ask_to_leave(worker)
+    heard = stage.until(lambda reports: len(reports) == 3)
+    assert isinstance(heard[0], Leaving) and heard[0].why
+    assert [each.lease for each in of(Answer, heard)] == [loan(0), loan(1)]
+    stage.backend.dismiss(worker.worker, "drained", kill=False)
+    assert stage.left(worker.worker)
+
+
+def test_what_is_sent_to_nobody_is_lost(begin: Begin) -> None:
+    """Sending to, revoking from and dismissing a worker that is gone, or never was, does nothing."""
+    stage = begin()
+    (worker,) = stage.ready()
+    stage.backend.dismiss(worker.worker, "enough", kill=True)
+    stage.left(worker.worker)
+    for name in (worker.worker, "nobody"):
+        stage.backend.send(name, loan(0), b"echo x")
+        stage.backend.revoke(name, loan(0))
+        stage.backend.dismiss(name, "still", kill=True)
+        stage.backend.dismiss(name, "still", kill=False)
+    assert stage.backend.poll(0.1) == []
+
+
+def test_sent_to_one_that_just_died(begin: Begin) -> None:
+    """What is sent to a worker before its end was heard is lost without complaint, and its end is heard."""
+    stage = begin()
+    (worker,) = stage.ready()
+    stage.kill(worker)
+    for number in range(4):
+        stage.backend.send(worker.worker, loan(number), b"echo x" + bytes(100_000))
+    heard = stage.until(lambda reports: bool(of(Left, reports)))
+    assert isinstance(heard[-1], Left)
+
+
+def test_poll_waits_as_long_as_told(begin: Begin) -> None:
+    """Where nothing happens, poll returns nothing after its time, and with no time at once."""
+    stage = begin()
+    for timeout_s in (0.0, 0.2):
+        begun = stage.now_s()
+        assert stage.backend.poll(timeout_s) == []
+        assert timeout_s <= stage.now_s() - begun < timeout_s + 2
+
+
+def test_poll_can_be_woken(begin: Begin) -> None:
+    """Another thread ends a wait; a wake that came before it counts once."""
+    stage = begin()
+    begun = stage.now_s()
+    timer = threading.Timer(0.1, stage.backend.wake)
+    timer.start()
+    assert stage.backend.poll(20) == []
+    timer.join()
+    stage.backend.wake()
+    assert stage.backend.poll(20) == []
+    assert stage.now_s() - begun < 41
+
+
+def test_many_workers(begin: Begin) -> None:
+    """Eight workers have eight names; all of them work."""
+    stage = begin()
+    workers = [hello.worker for hello in stage.ready(8)]
+    assert len(set(workers)) == 8
+    for number, worker in enumerate(workers):
+        stage.backend.send(worker, loan(number), b"echo x")
+    heard = stage.until(lambda reports: len(reports) == 8)
+    assert {(each.worker, each.lease) for each in of(Answer, heard)} == set(
+        zip(workers, map(loan, range(8)), strict=True)
+    )
+
+
+def test_names_are_not_used_again(begin: Begin) -> None:
+    """A new worker never gets the name of one that left."""
+    stage = begin()
+    (first,) = stage.ready()
+    stage.backend.dismiss(first.worker, "next", kill=True)
+    stage.left(first.worker)
+    (second,) = stage.ready()
+    assert second.worker != first.worker
+
+
+def test_answers_of_any_length(begin: Begin) -> None:
+    """Answers of 0 bytes to 5 MB come whole, and stay what they were while others come."""
+    stage = begin(slots=2)
+    (worker,) = stage.ready()
+    sizes = [0, 1, 4096, 512_000, 0, 5_000_000, 3, 512_000, 5_000_000]
+    payloads = []
+    for number, size in enumerate(sizes):
+        stage.backend.send(worker.worker, loan(number), f"size {size} {number}".encode())
+        (answer,) = stage.until(bool)
+        assert isinstance(answer, Answer) and answer.lease == loan(number)
+        payloads.append(answer.payload)
+    assert [bytes(each) for each in payloads] == [bytes([number]) * size for number, size in enumerate(sizes)]
+
+
+def test_loans_of_any_length(begin: Begin) -> None:
+    """A loan may carry megabytes, and nothing."""
+    stage = begin()
+    (worker,) = stage.ready()
+    text = bytes(range(48, 58)) * 400_000
+    stage.backend.send(worker.worker, loan(0), b"echo " + text)
+    stage.backend.send(worker.worker, loan(1), b"")
+    heard = stage.until(lambda reports: len(reports) == 2)
+    assert [bytes(each.payload) for each in of(Answer, heard)] == [text, b""]
+
+
+def test_close_ends_all(begin: Begin) -> None:
+    """Closing ends idle, busy and loading workers without a report; it may be done twice, and nothing starts after."""
+    stage = begin()
+    busy, _ = stage.ready(2)
+    stage.backend.send(busy.worker, loan(0), b"wait 30")
+    stage.backend.start()
+    stage.backend.close()
+    stage.backend.close()
+    stage.backend.wake()
+    stage.backend.send(busy.worker, loan(1), b"echo x")
+    assert stage.backend.poll(0.1) == []
+    with pytest.raises(StillhouseError):
+        stage.backend.start()
