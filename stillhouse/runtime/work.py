@@ -185,10 +185,11 @@ class Trust(NamedTuple):
 
 
 class Dismiss(NamedTuple):
-    """Stop a worker: it drained, or stayed silent too long. ``Gone`` will follow."""
+    """Stop a worker; ``Gone`` will follow. ``kill``: at once, since it stayed silent too long; else it drained."""
 
     worker: str
     why: str
+    kill: bool
 
 
 Command = Send | Revoke | Keep | Drop | Deliver | GiveUp | Suspect | Trust | Dismiss

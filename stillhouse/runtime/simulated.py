@@ -1,0 +1,289 @@
+"""Workers that exist only in numbers, on a virtual clock: to try the runtime's decisions in every kind of weather.
+
+They load, work, crash, freeze and thaw, slow down, leave, fail, meet poisonous items; messages are delayed, answers
+come twice. All of it follows from one seed: the same calls give the same reports. ``poll`` is what lets time pass. A
+message costs some microseconds, so an hour of a fleet passes in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from heapq import heappop, heappush
+
+from stillhouse.runtime.backend import Answer, Failure, Hello, Leaving, Left, Report, Skip
+from stillhouse.runtime.weather import Dice, Kind, VirtualClock, Weather
+from stillhouse.runtime.work import Lease
+
+
+class _Worker:
+    """One simulated worker. ``work`` is what it holds, the first being worked on; ``turn`` makes old plans void."""
+
+    __slots__ = ("busy", "frozen", "kind", "leaving", "left_s", "name", "ready", "revoked", "said_s", "since_s", "slow",
+                 "turn", "until_s", "work")  # fmt: skip
+
+    def __init__(self, name: str, kind: Kind, now: float) -> None:
+        self.name, self.kind, self.since_s = name, kind, now
+        self.work: deque[tuple[Lease, bytes]] = deque()
+        self.revoked: set[Lease] = set()
+        self.ready = self.busy = self.frozen = self.leaving = False
+        self.slow, self.turn = 1.0, 0
+        self.until_s = self.left_s = self.said_s = 0.0
+
+
+class Simulated:
+    """The simulated backend.
+
+    Args:
+        clock: passes while :meth:`poll` waits.
+        kinds: those of the workers that are started, in turn.
+        weather: what befalls them.
+        seed: of all that is random.
+        units: units of work in a payload.
+
+    """
+
+    def __init__(
+        self, clock: VirtualClock, kinds: Sequence[Kind], weather: Weather, seed: int, units: Callable[[bytes], int]
+    ) -> None:
+        self._clock, self._kinds, self._weather, self._units = clock, kinds, weather, units
+        self._dice = Dice(seed, "simulated")
+        self._workers: dict[str, _Worker] = {}
+        self._plans: list[tuple[float, int, Callable[[], object]]] = []
+        self._inbox: list[tuple[float, int, Report]] = []
+        self._count, self._started, self._woken = 0, 0, False
+        self._capacity_units = 0.0
+        self.harmed: set[str] = set()
+        for at_s, kind in weather.arrivals:
+            self._plan(at_s, partial(self._begin, kind))
+
+    def start(self) -> str:
+        """Begin one more worker, of the next kind; its name."""
+        return self._begin(self._kinds[self._started % len(self._kinds)])
+
+    def send(self, worker: str, lease: Lease, payload: bytes) -> None:
+        """Give a loan to a worker."""
+
+        def arrive(there: _Worker) -> None:
+            there.work.append((lease, payload))
+            self._work(there)
+
+        self._tell(worker, arrive)
+
+    def revoke(self, worker: str, lease: Lease) -> None:
+        """Tell a worker that a loan is not needed."""
+
+        def arrive(there: _Worker) -> None:
+            if any(held == lease for held, _ in there.work):
+                there.revoked.add(lease)
+
+        self._tell(worker, arrive)
+
+    def dismiss(self, worker: str, why: str, *, kill: bool) -> None:
+        """End a worker."""
+        there = self._workers.get(worker)
+        if there is None:
+            return
+        if kill:
+            self._leave(there, f"killed: {why}")
+            return
+
+        def arrive(there: _Worker) -> None:
+            there.leaving = True
+            self._work(there)
+
+        self._tell(worker, arrive)
+
+    def poll(self, timeout_s: float) -> list[Report]:
+        """What happened since; lets up to ``timeout_s`` pass until there is something."""
+        clock = self._clock
+        limit_s = clock.now_s + max(0.0, timeout_s)
+        while not self._woken:
+            at_s = self._plans[0][0] if self._plans else math.inf
+            report_s = self._inbox[0][0] if self._inbox else math.inf
+            if min(at_s, report_s) > limit_s or min(at_s, report_s) == math.inf:
+                clock.now_s = limit_s if limit_s < math.inf else clock.now_s
+                return []
+            clock.now_s = max(clock.now_s, min(at_s, report_s))
+            if report_s <= at_s:
+                break
+            heappop(self._plans)[2]()
+        self._woken = False
+        found = []
+        while self._inbox and self._inbox[0][0] <= clock.now_s:
+            found.append(heappop(self._inbox)[2])
+        return found
+
+    def wake(self) -> None:
+        """Let the next :meth:`poll` return at once."""
+        self._woken = True
+
+    def close(self) -> None:
+        """End all workers."""
+        for worker in list(self._workers.values()):
+            self._leave(worker, "closed")
+        self._plans.clear()
+
+    def capacity_units(self) -> float:
+        """Units that all workers together could have done until now: while they were ready, at their speed then."""
+        for worker in self._workers.values():
+            self._count_capacity(worker)
+        return self._capacity_units
+
+    def _plan(self, at_s: float, what: Callable[[], object]) -> None:
+        if at_s < math.inf:
+            self._count += 1
+            heappush(self._plans, (at_s, self._count, what))
+
+    def _delay(self) -> float:
+        delay_s = self._weather.delay_s
+        return self._dice.after(1 / delay_s) if delay_s > 0 else 0.0
+
+    def _tell(self, worker: str, arrive: Callable[[_Worker], None]) -> None:
+        """A message to a worker; it comes in order, and is lost if the worker is gone by then."""
+        there = self._workers.get(worker)
+        if there is None:
+            return
+        there.left_s = max(there.left_s, self._clock.now_s + self._delay())
+        if there.left_s <= self._clock.now_s:
+            arrive(there)
+            return
+
+        def come() -> None:
+            if worker in self._workers:
+                arrive(there)
+
+        self._plan(there.left_s, come)
+
+    def _say(self, worker: _Worker, report: Report) -> None:
+        """A report of a worker, or of its end; it comes in order."""
+        worker.said_s = max(worker.said_s, self._clock.now_s + self._delay())
+        self._count += 1
+        heappush(self._inbox, (worker.said_s, self._count, report))
+
+    def _begin(self, kind: Kind) -> str:
+        now = self._clock.now_s
+        worker = _Worker(f"w{self._started}", kind, now)
+        self._started += 1
+        self._workers[worker.name] = worker
+        self._plan(now + kind.load_s, lambda: self._hello(worker))
+        return worker.name
+
+    def _hello(self, worker: _Worker) -> None:
+        if worker.name not in self._workers:
+            return
+        kind, now, weather, after = worker.kind, self._clock.now_s, self._weather, self._dice.after
+        worker.ready, worker.since_s = True, now
+        self._say(worker, Hello(worker.name, {"pace_s": kind.pace_s if kind.tells_pace else None}, kind.slots))
+        self._plan(now + after(weather.crashes_per_s), lambda: self._crash(worker, "crashed"))
+        self._plan(now + after(weather.leaves_per_s), lambda: self._say_leaving(worker))
+        self._plan(now + after(weather.freezes_per_s), lambda: self._freeze(worker))
+        self._plan(now + after(weather.slowdowns_per_s), lambda: self._slow_down(worker))
+        self._work(worker)
+
+    def _work(self, worker: _Worker) -> None:
+        """Begin with the next item, if there is one and nothing prevents it."""
+        if not worker.ready or worker.busy or worker.frozen:
+            return
+        while worker.work and worker.work[0][0] in worker.revoked:
+            lease, _ = worker.work.popleft()
+            worker.revoked.discard(lease)
+            self._say(worker, Skip(worker.name, lease))
+        if not worker.work:
+            if worker.leaving:
+                self._leave(worker, "dismissed")
+            return
+        kind = worker.kind
+        service_s = kind.pace_s * self._units(worker.work[0][1]) * worker.slow
+        if kind.jitter:
+            service_s *= 1 + kind.jitter * (2 * self._dice.uniform() - 1)
+        worker.busy, worker.until_s = True, self._clock.now_s + service_s
+        self._plan_finish(worker)
+
+    def _plan_finish(self, worker: _Worker) -> None:
+        worker.turn += 1
+        turn = worker.turn
+        self._plan(worker.until_s, lambda: self._finish(worker, turn))
+
+    def _finish(self, worker: _Worker, turn: int) -> None:
+        if worker.turn != turn or worker.frozen or worker.name not in self._workers:
+            return
+        lease, payload = worker.work[0]
+        fate = self._weather.poison.get((lease.consumer, lease.number))
+        if fate == "crash":
+            self._crash(worker, "crashed of its item")
+            return
+        if fate == "hang":
+            self._stand_still(worker)
+            return
+        worker.work.popleft()
+        worker.revoked.discard(lease)
+        worker.busy = False
+        if fate == "fail" or self._dice.chance(self._weather.failure_share):
+            self.harmed.add(worker.name)
+            self._say(worker, Failure(worker.name, lease, "failed"))
+        else:
+            self._say(worker, Answer(worker.name, lease, payload))
+            if self._dice.chance(self._weather.duplicate_share):
+                self._say(worker, Answer(worker.name, lease, payload))
+        self._work(worker)
+
+    def _freeze(self, worker: _Worker) -> None:
+        if worker.name not in self._workers or worker.frozen:
+            return
+        self._stand_still(worker)
+        worker.until_s -= self._clock.now_s
+        if not self._dice.chance(self._weather.forever_share):
+            self._plan(self._clock.now_s + self._dice.after(1 / self._weather.freeze_s), lambda: self._thaw(worker))
+
+    def _stand_still(self, worker: _Worker) -> None:
+        self._count_capacity(worker)
+        self.harmed.add(worker.name)
+        worker.frozen = True
+
+    def _thaw(self, worker: _Worker) -> None:
+        if worker.name not in self._workers:
+            return
+        now = self._clock.now_s
+        worker.frozen, worker.since_s = False, now
+        worker.until_s += now
+        if worker.busy:
+            self._plan_finish(worker)
+        self._work(worker)
+        self._plan(now + self._dice.after(self._weather.freezes_per_s), lambda: self._freeze(worker))
+
+    def _slow_down(self, worker: _Worker) -> None:
+        if worker.name in self._workers:
+            self._count_capacity(worker)
+            self.harmed.add(worker.name)
+            worker.slow = self._weather.slow_factor
+            self._plan(self._clock.now_s + self._dice.after(1 / self._weather.slow_s), lambda: self._speed_up(worker))
+
+    def _speed_up(self, worker: _Worker) -> None:
+        if worker.name in self._workers:
+            self._count_capacity(worker)
+            worker.slow = 1.0
+            again_s = self._clock.now_s + self._dice.after(self._weather.slowdowns_per_s)
+            self._plan(again_s, lambda: self._slow_down(worker))
+
+    def _say_leaving(self, worker: _Worker) -> None:
+        if worker.name in self._workers and not worker.frozen:
+            self._say(worker, Leaving(worker.name, "wants to go"))
+
+    def _crash(self, worker: _Worker, why: str) -> None:
+        self.harmed.add(worker.name)
+        self._leave(worker, why)
+
+    def _leave(self, worker: _Worker, why: str) -> None:
+        if self._workers.pop(worker.name, None) is not None:
+            self._count_capacity(worker)
+            self._say(worker, Left(worker.name, why))
+
+    def _count_capacity(self, worker: _Worker) -> None:
+        """Count what a worker could have done since its state changed last."""
+        now = self._clock.now_s
+        if worker.ready and not worker.frozen:
+            self._capacity_units += (now - worker.since_s) / (worker.kind.pace_s * worker.slow)
+        worker.since_s = now
