@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -129,6 +130,14 @@ class Listener:
     # The thread.
 
     def _listen(self) -> None:
+        try:
+            self._listen_till_over()
+        except Exception as error:
+            # A worker that hears nothing any more must not stay.
+            traceback.print_exc()
+            _exit(1, f"worker ends: {type(error).__name__}: {error}")
+
+    def _listen_till_over(self) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._woken, selectors.EVENT_READ)
             selector.register(self._channel.socket, selectors.EVENT_READ)
@@ -155,7 +164,7 @@ class Listener:
         for frame in self._channel.receive():
             try:
                 self._understand(frame)
-            except (ProtocolError, OSError) as error:
+            except ProtocolError as error:
                 _exit(1, f"worker ends: the run sent {error}")
         if self._channel.ended and not self.farewell:
             _exit(1, f"worker ends: the run {self._channel.ended}")

@@ -85,15 +85,15 @@ def test_revoked_loan_is_skipped(begin: Begin) -> None:
     """A loan that is revoked before it began is skipped; one that began is answered; neither comes back twice."""
     stage = begin()
     (worker,) = stage.ready()
-    for number in range(3):
-        stage.backend.send(worker.worker, loan(number), b"wait 0.3")
+    for number in range(4):
+        stage.backend.send(worker.worker, loan(number), b"wait 0.2")
     stage.backend.poll(0.1)
     stage.backend.revoke(worker.worker, loan(0))
     stage.backend.revoke(worker.worker, loan(2))
     stage.backend.revoke(worker.worker, loan(77))
-    heard = stage.until(lambda reports: len(reports) == 3)
+    heard = stage.until(lambda reports: len(reports) == 4)
     assert of(Skip, heard) == [Skip(worker.worker, loan(2))]
-    assert [each.lease for each in of(Answer, heard)] == [loan(0), loan(1)]
+    assert [each.lease for each in of(Answer, heard)] == [loan(0), loan(1), loan(3)]
     assert stage.backend.poll(0.1) == []
 
 

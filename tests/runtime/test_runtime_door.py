@@ -295,6 +295,7 @@ STRANGER = """
 import os, socket, sys
 os.setgid(65534); os.setuid(65534)
 guest = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+guest.settimeout(5)
 guest.connect(sys.argv[1])
 try:
     sys.exit(len(guest.recv(100)))
