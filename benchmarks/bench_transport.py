@@ -1,0 +1,157 @@
+"""What it costs to carry answers from a worker to the run: CPU time of both sides, without the teacher's compute.
+
+An answer is 256 x 1000 logits in fp16 (512,000 bytes), made once; two loans are on their way at any time. The rival is
+a process with a pipe of :mod:`multiprocessing` and the same array pickled, written with care: protocol 5, whole
+messages, no feeder thread. Both sides' clocks count all of the process: system calls, threads, page faults.
+
+Also a program: ``python -m benchmarks.bench_transport ADDRESS NAME`` is the worker.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import struct
+import sys
+import time
+from collections import deque
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from stillhouse.runtime.backend import Answer, Report
+from stillhouse.runtime.local import LocalBackend
+from stillhouse.runtime.serving import Served, serve
+from stillhouse.runtime.work import Lease
+
+SHAPE = (256, 1000)
+IN_FLIGHT = 2
+KEYS = bytes(256 * 8)
+CPU = (
+    "256x1000 fp16 answers a second of CPU time, both sides summed, without dispatcher and teacher (0.3 ms an answer: "
+    "3333): local backend / multiprocessing pipe with pickle 5"
+)
+
+
+def answers() -> np.ndarray:
+    """What a worker answers, again and again."""
+    return (np.arange(np.prod(SHAPE)) % 2048).astype(np.float16).reshape(SHAPE)
+
+
+def work(address: str, name: str) -> int:
+    """Our worker: answers at once; asked for nothing, it tells its CPU seconds."""
+    ready = answers()
+    return serve(
+        address,
+        lambda _: Served({}, IN_FLIGHT, lambda keys: ready.data if keys else struct.pack("d", time.process_time())),
+        name=name,
+    )
+
+
+def work_in_pipe(pipe: Connection) -> None:
+    """The rival's worker."""
+    ready = answers()
+    while True:
+        number, keys = pickle.loads(pipe.recv_bytes())
+        answer = ready if keys else time.process_time()
+        pipe.send_bytes(pickle.dumps((number, answer), protocol=5))
+
+
+class Ours:
+    """The local backend with one worker."""
+
+    def __init__(self) -> None:
+        self._backend = LocalBackend({}, [sys.executable, "-m", "benchmarks.bench_transport"], print)
+        self._worker = self._backend.start()
+        self._backend.poll(60)
+        self._heard: deque[Report] = deque()
+        self._number = 0
+
+    def send(self, keys: bytes) -> None:
+        """Ask for one more."""
+        self._number += 1
+        self._backend.send(self._worker, Lease("student", self._number, 1), keys)
+
+    def take(self) -> bytes | bytearray | memoryview:
+        """The next answer."""
+        while not self._heard:
+            self._heard += self._backend.poll(10)
+        report = self._heard.popleft()
+        assert isinstance(report, Answer)
+        return report.payload
+
+    def array(self) -> np.ndarray:
+        """The next answer as the consumer wants it."""
+        return np.frombuffer(self.take(), np.float16).reshape(SHAPE)
+
+    def worker_s(self) -> float:
+        """CPU seconds of the worker."""
+        self.send(b"")
+        return float(struct.unpack("d", self.take())[0])
+
+    def close(self) -> None:
+        """End the worker."""
+        self._backend.close()
+
+
+class Rival:
+    """A process with a pipe."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=work_in_pipe, args=(other,), daemon=True)
+        self._process.start()
+        self._number = 0
+
+    def send(self, keys: bytes) -> None:
+        """Ask for one more."""
+        self._number += 1
+        self._pipe.send_bytes(pickle.dumps((self._number, keys), protocol=5))
+
+    def array(self) -> np.ndarray:
+        """The next answer."""
+        return pickle.loads(self._pipe.recv_bytes())[1]
+
+    def worker_s(self) -> float:
+        """CPU seconds of the worker."""
+        self.send(b"")
+        return float(self.array())
+
+    def close(self) -> None:
+        """End the worker."""
+        self._process.kill()
+        self._process.join()
+
+
+def rate(side: Ours | Rival, count: int) -> float:
+    """Answers a second of CPU time."""
+    begun = side.worker_s() + time.process_time()
+    for _ in range(IN_FLIGHT):
+        side.send(KEYS)
+    for number in range(count):
+        array = side.array()
+        if number + IN_FLIGHT < count:
+            side.send(KEYS)
+    assert array.shape == SHAPE
+    return count / (side.worker_s() + time.process_time() - begun)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        sys.exit(work(*sys.argv[1:]))
+    # Not above: the harness imports torch, the worker does not need it.
+    from benchmarks.harness import compare, quick, tell
+
+    short = quick()
+    count = 500 if short else 2000
+    ours, rival = Ours(), Rival()
+    ours.send(KEYS), rival.send(KEYS)
+    assert np.array_equal(ours.array(), rival.array())
+    rate(ours, 200), rate(rival, 200)
+    measured = compare(
+        "transport_cpu", CPU, "answers/CPU s", lambda: rate(ours, count), lambda: rate(rival, count), 5 if short else 15
+    )
+    ours.close()
+    rival.close()
+    tell("transport", [measured], write=not short)
