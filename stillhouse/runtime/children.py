@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -49,10 +48,8 @@ class Child:
             self.exit_fd = os.pidfd_open(self.pid)
 
     def exited(self) -> bool:
-        """Whether it ended."""
-        if self.exit_fd is None:
-            return self._process.poll() is not None
-        return bool(select.select([self.exit_fd], [], [], 0)[0])
+        """Whether it ended; for where there is no ``exit_fd``."""
+        return self._process.poll() is not None
 
     def kill(self) -> None:
         """End it, and all that it started, at once; a frozen one too."""

@@ -21,6 +21,9 @@ from stillhouse.runtime.children import die_with_parent
 from stillhouse.runtime.frames import PROTOCOL, Bytes
 from stillhouse.runtime.listener import Listener, Loan
 
+# Some libraries' messages hold whole arrays.
+_WORDS_MAX = 10_000
+
 
 class Served(NamedTuple):
     """What a worker made of its job: loaded, warm, ready to answer.
@@ -85,18 +88,18 @@ def serve(address: str, prepare: Callable[[Mapping[str, Any]], Served], *, name:
 def _work_off(listener: Listener, served: Served, loan: Loan) -> None:
     try:
         answer = memoryview(served.answer(loan.payload))
+        listener.answer(loan, answer.cast("B") if answer.nbytes else memoryview(b""))
     except MemoryError:
         raise
     except Exception as error:
         if not isinstance(error, StillhouseError):
             traceback.print_exc()
         listener.fail(loan, _in_words(error))
-    else:
-        listener.answer(loan, answer.cast("B") if answer.nbytes else memoryview(b""))
 
 
 def _in_words(error: BaseException) -> str:
-    return str(error) if isinstance(error, StillhouseError) else f"{type(error).__name__}: {error}"
+    words = str(error) if isinstance(error, StillhouseError) else f"{type(error).__name__}: {error}"
+    return words[:_WORDS_MAX]
 
 
 def _connected(address: str) -> socket.socket:

@@ -58,7 +58,8 @@ def act(payload: bytes) -> bytes:
     verb, _, rest = payload.decode().partition(" ")
     if verb == "size":
         nbytes, fill = map(int, rest.split())
-        return bytes([fill]) * nbytes
+        # Zeros take no memory until they are read.
+        return bytes([fill]) * nbytes if fill else bytes(nbytes)
     if verb == "fail":
         raise RuntimeError(rest)
     return rest.strip().encode()

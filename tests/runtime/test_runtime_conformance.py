@@ -81,6 +81,17 @@ def test_failure_is_told_and_work_goes_on(begin: Begin) -> None:
     assert answer == Answer(worker.worker, loan(1), b"warm")
 
 
+def test_a_long_story_is_told_in_short(begin: Begin) -> None:
+    """An error whose message is megabytes long is told all the same, and the worker goes on."""
+    stage = begin()
+    (worker,) = stage.ready()
+    stage.backend.send(worker.worker, loan(0), b"fail " + b"x" * 3_000_000)
+    stage.backend.send(worker.worker, loan(1), b"echo on")
+    failure, answer = stage.until(lambda reports: len(reports) == 2)
+    assert isinstance(failure, Failure) and failure.why.startswith("RuntimeError: xxx") and len(failure.why) < 100_000
+    assert answer == Answer(worker.worker, loan(1), b"on")
+
+
 def test_revoked_loan_is_skipped(begin: Begin) -> None:
     """A loan that is revoked before it began is skipped; one that began is answered; neither comes back twice."""
     stage = begin()

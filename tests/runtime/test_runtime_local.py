@@ -16,7 +16,7 @@ import pytest
 from stillhouse.foundation.errors import FleetError
 from stillhouse.runtime import local as local_module
 from stillhouse.runtime import ring
-from stillhouse.runtime.backend import Answer, Hello
+from stillhouse.runtime.backend import Answer, Failure, Hello
 from stillhouse.runtime.local import LocalBackend
 from stillhouse.runtime.work import Lease
 
@@ -98,6 +98,17 @@ def test_longer_than_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
         (worker,) = stage.ready()
         for nbytes in (4096, 4097, 4096, 1_000_000, 1):
             assert answers(stage, worker.worker, 2, f"size {nbytes} 3".encode()) == [b"\3" * nbytes] * 2
+
+
+def test_longer_than_any_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that can't be sent at all is a failure, not the end of its worker."""
+    monkeypatch.delattr(os, "memfd_create")
+    with local(Role()) as stage:
+        (worker,) = stage.ready()
+        stage.backend.send(worker.worker, loan(0), b"size 1073741825 0")
+        (failure,) = stage.until(bool)
+        assert isinstance(failure, Failure) and "longer than any reader takes" in failure.why
+        assert answers(stage, worker.worker, 1, b"echo on") == [b"on"]
 
 
 def test_the_ring_can_not_shrink() -> None:
