@@ -71,6 +71,12 @@ def test_low_water_grows_by_the_deficit(demand: float, more: int) -> None:
     assert isinstance(decision, Grow) and decision.count == more
 
 
+def test_a_student_that_waited_lately_and_does_not_now_is_no_reason_to_grow() -> None:
+    """Shares of recent time lag behind: after a growth that was enough they still tell of the time before."""
+    late = ConsumerView("student", 20.0, 10, 100, waiting=False, starved_share=0.3)
+    assert isinstance(until(30, view([worker("a"), worker("b")], late))[0], Stay)
+
+
 def test_low_water_counts_those_that_load() -> None:
     """What the loading workers will give is not started twice; those of a kind are taken to be alike."""
     loading = [worker("b", None, "loading"), worker("c", None, "loading")]
@@ -109,6 +115,13 @@ def test_the_dead_are_replaced_as_far_as_needed() -> None:
     assert isinstance(decide(view([worker(n) for n in "abc"] + [suspect], student(28.0, 90)), memory), Stay)
 
 
+def test_replacements_under_way_count() -> None:
+    """What the loading ones will give is not missing, even where one worker fewer than before is there."""
+    coming = [worker(n, None, "loading") for n in "cd"]
+    seen = view([worker("a"), worker("b"), *coming], student(38.0, 90))
+    assert isinstance(decide(seen, Memory(wanted=5, changed_s=900.0)), Stay)
+
+
 def test_a_change_is_followed_by_a_pause() -> None:
     """No growth within a worker's start time, or 5 s, of the last change; afterwards yes."""
     seen = view([worker("a")], student(30.0, starved=0.5), start_s=20.0)
@@ -141,6 +154,15 @@ def test_high_water_releases_the_slowest_surplus_worker() -> None:
 def test_no_release_where_it_might_be_missed(seen: FleetView) -> None:
     """Without margin, high water, measures, room above the minimum or a consumer, and while one waits, all stay."""
     assert isinstance(until(60, seen)[0], Stay)
+
+
+def test_who_waited_meanwhile_starts_the_count_anew() -> None:
+    """High water is sustained only if nobody waited in between, however short."""
+    workers = [worker("a"), worker("b")]
+    full, waits = view(workers, student(5.0, 80)), view(workers, student(5.0, 80, starved=0.01))
+    _, memory = until(8, full)
+    _, memory = POLICY.decide(waits, memory, 1009.0)
+    assert isinstance(POLICY.decide(full, memory, 1011.0)[0], Stay)
 
 
 def test_what_costs_long_to_start_is_kept_longer() -> None:
@@ -208,8 +230,9 @@ class TestGrowthIsJudged:
 
     def test_below_the_ceiling_the_dead_are_replaced(self) -> None:
         """The ceiling is a number of workers: with fewer, growing up to it is as good as ever."""
-        memory = Memory(wanted=4, ceiling=Ceiling(2, 20.0))
-        assert decide(view([worker("a")], student(90.0, starved=0.5)), memory).count == 1  # type: ignore[union-attr]
+        for wanted in (1, 4):
+            memory = Memory(wanted=wanted, ceiling=Ceiling(2, 20.0))
+            assert decide(view([worker("a")], student(90.0, starved=0.5)), memory).count == 1  # type: ignore[union-attr]
 
 
 class TestInline:
