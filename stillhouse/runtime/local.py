@@ -24,8 +24,8 @@ from stillhouse.runtime.backend import Left, Report
 from stillhouse.runtime.channel import Channel
 from stillhouse.runtime.children import Child
 from stillhouse.runtime.door import Door
-from stillhouse.runtime.frames import PROTOCOL, ProtocolError, text_in
-from stillhouse.runtime.member import Member
+from stillhouse.runtime.frames import ProtocolError
+from stillhouse.runtime.member import Member, name_in
 from stillhouse.runtime.work import Lease
 
 # A child says hello before it loads anything, so that this is generous; a polite worker that is idle ends in less.
@@ -220,22 +220,13 @@ class LocalBackend:
                 self._reports += member.hear(2**20)
             self._left(member)
 
-    # Steps.
-
     def _new_name(self, kind: str) -> str:
         self._named += 1
         return f"{kind}-{self._named}"
 
     def _member_for(self, hello: dict[str, Any]) -> Member:
         """Who says hello: the child that was started with its name, or somebody new."""
-        if hello["do"] != "hello":
-            raise ProtocolError(f"'{hello['do']}' before 'hello'")
-        if hello.get("protocol") != PROTOCOL:
-            raise ProtocolError(
-                f"it speaks protocol {hello.get('protocol')} (stillhouse {hello.get('stillhouse')}), "
-                f"this run {PROTOCOL}: install the same stillhouse on both sides"
-            )
-        name = text_in(hello, "name")
+        name = name_in(hello)
         if not name:
             member = Member(self._new_name("joined"), None)
             self._members[member.name] = member

@@ -20,6 +20,7 @@ from stillhouse.runtime.channel import Channel
 from stillhouse.runtime.children import Child
 from stillhouse.runtime.frames import (
     BODY_BYTES_MAX,
+    PROTOCOL,
     SLOTS_MAX,
     Frame,
     ProtocolError,
@@ -30,6 +31,22 @@ from stillhouse.runtime.frames import (
 )
 from stillhouse.runtime.ring import OwnedRing, make_ring
 from stillhouse.runtime.work import Lease
+
+
+def name_in(hello: dict[str, Any]) -> str:
+    """What somebody who says hello calls itself; "" for one that joins by hand.
+
+    Raises:
+        ProtocolError: this is no hello, or one of another protocol.
+    """
+    if hello["do"] != "hello":
+        raise ProtocolError(f"'{hello['do']}' before 'hello'")
+    if hello.get("protocol") != PROTOCOL:
+        raise ProtocolError(
+            f"it speaks protocol {hello.get('protocol')} (stillhouse {hello.get('stillhouse')}), "
+            f"this run {PROTOCOL}: install the same stillhouse on both sides"
+        )
+    return text_in(hello, "name")
 
 
 class Member:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -302,6 +303,80 @@ def test_loans_of_any_length(begin: Begin) -> None:
     stage.backend.send(worker.worker, loan(1), b"")
     heard = stage.until(lambda reports: len(reports) == 2)
     assert [bytes(each.payload) for each in of(Answer, heard)] == [text, b""]
+
+
+class Ledger:
+    """What each worker holds, as the contract has it; says where a backend breaks it."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.started: set[str] = set()
+        self.ready: dict[str, Hello] = {}
+        self.held: dict[str, set[Lease]] = {}
+        self.dismissed: set[str] = set()
+
+    def note(self, report: Report) -> None:
+        """One more report."""
+        name = report.worker
+        assert name in self.started, f"{report} of one that left, or never was"
+        match report:
+            case Hello():
+                assert name not in self.ready and name not in self.dismissed
+                self.ready[name], self.held[name] = report, set()
+            case Answer() | Failure() | Skip():
+                self.held[name].remove(report.lease)
+            case Leaving():
+                assert name in self.ready
+            case Left():
+                self.started.remove(name)
+                self.ready.pop(name, None)
+
+    def usable(self) -> list[str]:
+        """Workers that were not dismissed, in a fixed order."""
+        return sorted(set(self.ready) - self.dismissed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_to_workers(begin: Begin, seed: int) -> None:
+    """Killed, dismissed, asked to go and replaced at random: no loan twice, none lost, no ghosts."""
+    stage, chance, ledger = begin(slots=3), random.Random(seed), Ledger(3)
+    for number in range(150):
+        if len(ledger.started) < 4:
+            ledger.started.add(stage.backend.start())
+        for name in ledger.usable():
+            while len(ledger.held[name]) < 3:
+                lease = Lease("student", number, len(ledger.held[name]) + 3 * chance.randrange(10**6))
+                stage.backend.send(name, lease, chance.choice([b"echo x", b"wait 0.01", b"fail x", b"size 90000 1"]))
+                ledger.held[name].add(lease)
+                if chance.random() < 0.2:
+                    stage.backend.revoke(name, lease)
+        if chance.random() < 0.1 and (names := ledger.usable()):
+            name = chance.choice(names)
+            match chance.randrange(3):
+                case 0:
+                    stage.kill(ledger.ready[name])
+                case 1:
+                    stage.ask_to_leave(ledger.ready[name])
+                case 2:
+                    stage.backend.dismiss(name, "by chance", kill=True)
+                    ledger.dismissed.add(name)
+        for report in stage.backend.poll(0.01):
+            ledger.note(report)
+    # Those that live give back all they hold; the others have left.
+    for report in stage.until(lambda heard: settled(ledger, heard)):
+        ledger.note(report)
+    assert not any(ledger.held[name] for name in ledger.ready)
+
+
+def settled(ledger: Ledger, heard: list[Report]) -> bool:
+    """Whether, with these reports, every worker left or holds nothing."""
+    left = {each.worker for each in of(Left, heard)}
+    back = {(each.worker, each.lease) for each in heard if isinstance(each, Answer | Failure | Skip)}
+    ready = set(ledger.ready) | {each.worker for each in of(Hello, heard)}
+    waits = {(name, lease) for name in ledger.ready for lease in ledger.held[name]}
+    return ledger.started - left <= ready - ledger.dismissed and all(
+        name in left or (name, lease) in back for name, lease in waits
+    )
 
 
 def test_close_ends_all(begin: Begin) -> None:
