@@ -22,11 +22,15 @@ LOOK: Final = 16
 
 
 class Backlog:
-    """Items that wait for a worker."""
+    """Items that wait for a worker.
+
+    Attributes:
+        again, solo: items that were lent before, by age; those that travel alone apart. Void entries among them.
+    """
 
     def __init__(self) -> None:
-        self._again: list[tuple[int, OpenItem]] = []
-        self._solo: list[tuple[int, OpenItem]] = []
+        self.again: list[tuple[int, OpenItem]] = []
+        self.solo: list[tuple[int, OpenItem]] = []
         self._needy: LazyHeap[Consumer] = LazyHeap(count())
 
     def add_fresh(self, opened: OpenItem) -> None:
@@ -40,7 +44,7 @@ class Backlog:
         """Add an item that was lent before; its former entry may still be there."""
         if not opened.queued:
             opened.queued = True
-            heappush(self._solo if opened.solo else self._again, (opened.age, opened))
+            heappush(self.solo if opened.solo else self.again, (opened.age, opened))
 
     def rank(self, consumer: Consumer) -> None:
         """Set a consumer's place by its need, which has changed. Without pending items it has none."""
@@ -67,19 +71,15 @@ class Backlog:
 
     def pop_again(self, suits: Callable[[OpenItem], bool]) -> OpenItem | None:
         """The oldest item that was lent before, is not solo and suits."""
-        return self._pop(self._again, suits) if self._again else None
+        return self._pop(self.again, suits)
 
     def pop_solo(self, suits: Callable[[OpenItem], bool]) -> OpenItem | None:
         """The oldest solo item that suits."""
-        return self._pop(self._solo, suits) if self._solo else None
-
-    def solos(self) -> int:
-        """How many solo items wait, or a little more."""
-        return len(self._solo)
+        return self._pop(self.solo, suits)
 
     def waiting(self) -> list[OpenItem]:
         """All items that wait, in no order."""
-        again = [opened for _, opened in self._again + self._solo if opened.state == PENDING]
+        again = [opened for _, opened in self.again + self.solo if opened.state == PENDING]
         return again + [opened for consumer in self._needy.owners() for opened in consumer.fresh]
 
     def _pop(self, heap: list[tuple[int, OpenItem]], suits: Callable[[OpenItem], bool]) -> OpenItem | None:
@@ -91,8 +91,8 @@ class Backlog:
             if opened.state != PENDING:
                 opened.queued = False
                 continue
-            if opened.solo and heap is self._again:
-                heappush(self._solo, entry)
+            if opened.solo and heap is self.again:
+                heappush(self.solo, entry)
             elif suits(opened):
                 found, opened.queued = opened, False
                 break

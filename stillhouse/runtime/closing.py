@@ -47,7 +47,7 @@ def deliver(state: State, consumer: Consumer) -> None:
         number = consumer.delivered
         consumer.delivered += 1
         if opened.state == FAILED:
-            state.out.append(GiveUp(consumer.name, number, tuple(opened.story)))
+            state.out.append(GiveUp(consumer.name, number, opened.story))
         else:
             state.out.append(Deliver(consumer.name, number))
     if consumer.delivered > begun:
@@ -59,7 +59,7 @@ def blame(state: State, loan: Loan, why: str) -> None:
     if loan.open.state <= LEASED and not loan.blamed:
         loan.blamed = True
         lease = loan.lease
-        loan.open.story.append(Attempt(loan.worker.name, lease.generation, state.now, why))
+        loan.open.story += (Attempt(loan.worker.name, lease.generation, state.now, why),)
 
 
 def reconsider(state: State, opened: OpenItem) -> None:

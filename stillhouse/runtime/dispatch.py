@@ -120,7 +120,7 @@ class Dispatcher:
             consumer = state.consumers[item.consumer] = Consumer(item.consumer)
         assert item.number == consumer.submitted, f"{item} out of order: {consumer.submitted} is next"
         assert item.nbytes <= self.room(item.consumer), f"{item} is beyond the window"
-        assert item.size > 0 and item.nbytes >= 0, f"{item} makes no sense"
+        assert item.size > 0 and item.nbytes > 0, f"{item} makes no sense"
         opened = OpenItem(item, consumer, state.totals.submitted)
         state.totals.submitted += 1
         consumer.items[item.number] = opened

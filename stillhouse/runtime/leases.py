@@ -56,7 +56,7 @@ class OpenItem:
         self.item, self.consumer, self.age = item, consumer, age
         self.state, self.generation, self.queued = PENDING, 0, False
         self.loans: list[Loan] = []
-        self.story: list[Attempt] = []
+        self.story: tuple[Attempt, ...] = ()
         self.ticket = -1
 
     @property

@@ -52,7 +52,7 @@ def place(state: State, opened: OpenItem) -> None:
 
 def feed(state: State, worker: Worker) -> None:
     """Give a worker all that it may hold and is there."""
-    if worker.clearing and not (worker.held and state.backlog.solos()):
+    if worker.clearing and not (worker.held and state.backlog.solo):
         worker.clearing = False
         state.clearing -= 1
     while worker.may_take():
@@ -114,12 +114,11 @@ def begin(state: State, worker: Worker) -> None:
     """A worker begins with the first loan that it holds, now."""
     worker.begun_s = state.now
     worker.late_s = math.inf
-    if worker.pace_s is not None:
-        for loan in worker.held.values():
-            settings = state.settings
-            service_s = worker.pace_s * loan.open.item.size
-            worker.late_s = state.now + (1 + settings.hedge_factor) * service_s + settings.round_trip_s
-            break
+    first = worker.first()
+    if first is not None and worker.pace_s is not None:
+        settings = state.settings
+        service_s = worker.pace_s * first.open.item.size
+        worker.late_s = state.now + (1 + settings.hedge_factor) * service_s + settings.round_trip_s
 
 
 def note_head(state: State, consumer: Consumer) -> None:
@@ -166,23 +165,23 @@ def hedge(state: State) -> None:
 
 
 def _next_for(state: State, worker: Worker) -> OpenItem | None:
+    """What a worker with room gets; None where nothing waits, or it is to be emptied for a solo item first."""
     backlog = state.backlog
+    if not (backlog.solo or backlog.again):
+        return backlog.pop_fresh()
 
     def fits(opened: OpenItem) -> bool:
         return suits(state, opened, worker)
 
-    if backlog.solos():
-        if not worker.held:
-            opened = backlog.pop_solo(fits)
-            if opened is not None:
-                return opened
-        elif state.clearing < backlog.solos():
-            opened = backlog.pop_solo(fits)
-            if opened is not None:
-                backlog.add_again(opened)
-                worker.clearing = True
-                state.clearing += 1
-                return None
+    if not worker.held or state.clearing < len(backlog.solo):
+        opened = backlog.pop_solo(fits)
+        if opened is not None and worker.held:
+            backlog.add_again(opened)
+            worker.clearing = True
+            state.clearing += 1
+            return None
+        if opened is not None:
+            return opened
     return backlog.pop_again(fits) or backlog.pop_fresh()
 
 

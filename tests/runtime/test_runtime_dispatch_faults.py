@@ -1,0 +1,299 @@
+"""What the dispatcher does when workers are slow, hung, dead, late, and when items are poison."""
+
+from __future__ import annotations
+
+import pytest
+
+from stillhouse.runtime import work as w
+
+from .by_hand import ByHand, sent
+
+
+def test_what_a_dead_worker_held_is_lent_again_first() -> None:
+    """The oldest first, before anything that was never lent, in new generations."""
+    play = ByHand()
+    play.join("a")
+    play.ask(items=4)
+    play.gone("a")
+    play.join("b", slots=1)
+    assert play.told(w.Send)[0].lease == w.Lease("s", 0, 2)
+    order = []
+    for number, generation in ((0, 2), (1, 2), (2, 1)):
+        play.answer("b", number, generation)
+        order += play.sent()
+    assert order == [("b", 1), ("b", 2), ("b", 3)]
+
+
+def test_only_what_a_dead_worker_worked_on_is_blamed() -> None:
+    """Of what it held the oldest open item tells of it, the others don't."""
+    play = ByHand(tries_max=1)
+    play.join("a")
+    play.ask(items=3)
+    play.answer("a", 0)
+    play.gone("a")
+    assert play.told(w.GiveUp) == [w.GiveUp("s", 1, (w.Attempt("a", 1, 0.0, "it died"),))]
+    play.join("b")
+    assert play.sent() == [("b", 2)]
+    play.answer("b", 2, 2)
+    assert play.told(w.Deliver) == [w.Deliver("s", 2)]
+
+
+def test_a_silent_worker_becomes_suspect_and_is_stopped() -> None:
+    """Its lease ends by its own pace: what it holds is lent again, it gets nothing; beyond patience it is killed."""
+    play = ByHand(lease_factor=4.0)
+    play.join("a", 1.0)
+    play.ask(items=3)
+    while not play.told(w.Suspect):
+        play.wake()
+    assert play.now == 4.0
+    play.join("b", slots=1)
+    assert play.sent() == [("b", 0)]
+    play.answer("b", 0, 2)
+    assert play.told(w.Revoke) == [w.Revoke("a", w.Lease("s", 0, 1))]
+    assert play.sent() == [("b", 1)]
+    while not play.told(w.Dismiss):
+        play.wake()
+    assert play.now == 14.0
+    assert play.told(w.Dismiss) == [w.Dismiss("a", "silent for 14.0 s", kill=True)]
+    play.gone("a")
+    assert play.dispatcher.status(play.now).totals.lost == 1
+
+
+def test_a_late_answer_to_an_open_item_is_taken() -> None:
+    """An older generation is as good as any; the worker is trusted again and goes on with what nobody else took."""
+    play = ByHand()
+    play.join("a", 1.0)
+    play.ask(items=2)
+    play.tick(4.0)
+    assert play.told(w.Suspect)
+    play.now = 5.0
+    assert play.answer("a", 0) == [w.Keep("a", w.Lease("s", 0, 1)), w.Deliver("s", 0), w.Trust("a")]
+    play.answer("a", 1)
+    assert w.Keep("a", w.Lease("s", 1, 1)) in play.out, "its second item stayed with it"
+    assert play.dispatcher.status(play.now).totals.reissued == 0
+
+
+def test_a_late_answer_to_a_closed_item_is_dropped() -> None:
+    """The first answer wins; the other worker hears that its work is not needed."""
+    play = ByHand()
+    play.join("a", 1.0)
+    play.ask()
+    play.tick(4.0)
+    play.join("b", 1.0)
+    assert play.told(w.Send) == [w.Send("b", w.Lease("s", 0, 2), 8.0)]
+    play.answer("a", 0)
+    assert play.out[:3] == [w.Keep("a", w.Lease("s", 0, 1)), w.Revoke("b", w.Lease("s", 0, 2)), w.Deliver("s", 0)]
+    assert play.answer("b", 0, 2) == [w.Drop("b", w.Lease("s", 0, 2))]
+
+
+def test_the_same_answer_twice_counts_once() -> None:
+    """A duplicate is dropped, and teaches nothing about the worker's pace."""
+    play = ByHand()
+    play.join("a", 1.0)
+    play.ask(items=2)
+    play.now = 1.0
+    play.answer("a", 0)
+    assert play.answer("a", 0) == [w.Drop("a", w.Lease("s", 0, 1))]
+    assert play.dispatcher.status(1.0).workers[0].pace_s == 1.0
+
+
+def test_a_trusted_worker_skips_what_another_has_taken() -> None:
+    """When it wakes, it need not do what others work on; it gets new work instead."""
+    play = ByHand()
+    play.join("a", 1.0)
+    play.ask(items=2)
+    play.tick(4.0)
+    play.join("b", 1.0)
+    play.now = 4.5
+    play.answer("a", 0)
+    assert w.Revoke("a", w.Lease("s", 1, 1)) in play.out
+
+
+def test_a_slow_workers_oldest_item_is_hedged() -> None:
+    """An idle worker that should be done with it in half the time gets it too; the loser is called back."""
+    play = ByHand()
+    play.join("slow", 4.0)
+    play.ask(items=2)
+    play.join("fast", 1.0)
+    assert play.sent() == [("fast", 0)]
+    assert play.told(w.Send)[0].lease.generation == 2
+    play.now = 1.0
+    play.answer("fast", 0, 2)
+    assert w.Revoke("slow", w.Lease("s", 0, 1)) in play.out
+    assert ("fast", 1) in play.sent(), "then the next one is the oldest"
+    play.skip("slow", 0)
+    assert play.dispatcher.status(1.0).totals.hedged == 2
+
+
+def test_a_late_loan_is_hedged_before_its_lease_ends() -> None:
+    """A worker that takes much longer than it should is not waited for while another idles."""
+    play = ByHand(lease_min_s=60.0)
+    play.join("a", 1.0)
+    play.ask()
+    play.join("b", 1.0)
+    assert play.out == [], "just as fast: no reason"
+    while not play.sent():
+        play.wake()
+    assert play.sent() == [("b", 0)]
+    assert play.now < 10
+
+
+def test_at_most_two_loans_and_no_hedge_while_items_wait() -> None:
+    """A third idle worker gets no third loan; a worker with pending items to do hedges nothing."""
+    play = ByHand()
+    play.join("slow", 10.0, slots=1)
+    play.ask(items=1)
+    play.join("fast", 1.0)
+    play.join("third", 0.1)
+    assert play.out == []
+    play = ByHand()
+    play.join("slow", 10.0, slots=1)
+    play.ask(items=3)
+    play.join("fast", 1.0)
+    assert play.sent() == [("fast", 1), ("fast", 2)]
+
+
+def test_failures_are_told_in_the_items_place() -> None:
+    """An item that fails everywhere is given up with its story: who, which loan, when, why; then comes the next one."""
+    play = ByHand(tries_max=3)
+    play.join("a", slots=1)
+    play.join("b", slots=1)
+    play.ask(items=2)
+    holder, generation = "a", 1
+    for at_s in (1.0, 2.0, 3.0):
+        play.now = at_s
+        if play.told(w.Send) and at_s > 1:
+            (send,) = [each for each in play.told(w.Send) if each.lease.number == 0]
+            holder, generation = send.worker, send.lease.generation
+        play.fail(holder, 0, generation)
+        if at_s == 1.0:
+            play.answer("b", 1)
+    (end,) = play.told(w.GiveUp)
+    assert (end.consumer, end.number) == ("s", 0)
+    assert [(each.generation, each.at_s, each.why) for each in end.story] == [
+        (1, 1.0, "it failed"), (2, 2.0, "it failed"), (3, 3.0, "it failed")
+    ]  # fmt: skip
+    assert {each.worker for each in end.story} == {"a", "b"}
+    assert play.told(w.Deliver) == [w.Deliver("s", 1)]
+    play.take(0)
+    play.take(1)
+
+
+def test_an_item_is_not_given_up_on_one_workers_word() -> None:
+    """In a fleet that has had more than one, two must have gone wrong with it; a lone worker's word is enough."""
+    play = ByHand(tries_max=2)
+    play.join("a", slots=1)
+    play.ask()
+    play.fail("a", 0)
+    play.fail("a", 0, 2)
+    assert play.told(w.GiveUp)
+    play = ByHand(tries_max=2)
+    play.join("gone", slots=1)
+    play.gone("gone")
+    play.join("a", slots=1)
+    play.ask()
+    for generation in (1, 2, 3):
+        play.fail("a", 0, generation)
+        assert play.sent() == [("a", 0)]
+    play.fail("a", 0, 4)
+    assert play.told(w.GiveUp), "twice the tries end it in any case"
+
+
+def test_a_worker_that_failed_an_item_is_spared_it() -> None:
+    """Another one tries, though it is slower."""
+    play = ByHand()
+    play.join("fast", 1.0)
+    play.join("slow", 2.0)
+    play.ask()
+    assert play.sent() == [("fast", 0)]
+    play.fail("fast", 0)
+    assert play.sent() == [("slow", 0)]
+
+
+def test_an_item_blamed_twice_travels_alone() -> None:
+    """Nothing joins it where it is: no innocent item is blamed for it."""
+    play = ByHand()
+    play.ask()
+    for worker in "ab":
+        play.join(worker)
+        play.gone(worker)
+    play.ask(items=3)
+    play.join("c")
+    assert play.sent() == [("c", 0)]
+    play.ask()
+    assert play.sent() == []
+    play.answer("c", 0, 3)
+    assert play.sent() == [("c", 1), ("c", 2)]
+
+
+def test_a_worker_is_emptied_for_a_solo_item() -> None:
+    """With work in plenty a solo item would wait for ever: one worker gets nothing until it is empty, then that
+    item.
+    """
+    play = ByHand(tries_max=9)
+    play.join("a", slots=1)
+    play.ask()
+    play.gone("a")
+    play.join("b", slots=1)
+    play.gone("b")
+    play.ask(items=9)
+    play.join("c", slots=2)
+    assert play.sent() == [("c", 0)], "it is alone there"
+    play.join("d", slots=2)
+    assert play.sent() == [("d", 1), ("d", 2)]
+    play.gone("c")
+    play.answer("d", 1)
+    assert play.sent() == [], "being emptied"
+    play.answer("d", 2)
+    assert play.sent() == [("d", 0)]
+    play.answer("d", 0, 4)
+    assert play.sent() == [("d", 3), ("d", 4)]
+
+
+def test_a_frozen_fleet_goes_on_when_it_thaws() -> None:
+    """All workers silent: nothing is lost, and nothing is lent twice where nobody else could do it."""
+    play = ByHand()
+    play.join("a", 1.0, slots=2)
+    play.ask(items=4)
+    play.tick(4.0)
+    play.tick(9.0)
+    taken = []
+    for number in range(4):
+        play.now += 1.0
+        play.answer("a", number)
+        taken += [each.number for each in play.told(w.Deliver)]
+    assert taken == [0, 1, 2, 3]
+
+
+def test_slower_is_learned_from_one_answer() -> None:
+    """A worker that became ten times slower is suspect once, then its leases are long enough."""
+    play = ByHand(lease_min_s=0.1)
+    play.join("a", 1.0, slots=1)
+    play.ask(items=3)
+    play.tick(4.0)
+    assert play.told(w.Suspect)
+    play.now = 10.0
+    play.answer("a", 0)
+    play.tick(19.9)
+    assert not play.told(w.Suspect)
+    pace_s = play.dispatcher.status(play.now).workers[0].pace_s
+    assert pace_s == pytest.approx(2.75), "one surprise counts eight times at most"
+
+
+def test_many_workers_die_and_nothing_is_lost() -> None:
+    """All but one of ten workers die in the middle: the last does everything, in order."""
+    play = ByHand()
+    for number in range(10):
+        play.join(f"w{number}", slots=2)
+    play.ask(items=20)
+    for number in range(9):
+        play.gone(f"w{number}")
+    delivered: list[int] = []
+    for _ in range(40):
+        held = list(play.dispatcher._state.workers["w9"].held)
+        if not held:
+            break
+        play.answer("w9", held[0].number, held[0].generation)
+        delivered += [each.number for each in play.told(w.Deliver)]
+    assert delivered == list(range(20))
+    assert sent(play.out) == []
