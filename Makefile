@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test fast lint bench clean
+.PHONY: demo test fast lint bench simulate clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -25,6 +25,10 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run_all
+
+# Histories of elastic fleets on a virtual clock, invariants looked at after every event: about a quarter of an hour.
+simulate: $(READY)
+	$(BIN)/python -m stillhouse.runtime.simulate 20000
 
 clean:
 	rm -rf $(VENV) runs labels build dist *.egg-info

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 
+from stillhouse.foundation.errors import StillhouseError
 from stillhouse.runtime.backend import Answer, Failure, Hello, Leaving, Left, Report, Skip
-from stillhouse.runtime.weather import Dice, Kind, VirtualClock, Weather
+from stillhouse.runtime.weather import Dice, Kind, Vanish, VirtualClock, Weather
 from stillhouse.runtime.work import Lease
 
 
@@ -28,7 +29,8 @@ class _Worker:
         self.name, self.kind, self.since_s = name, kind, now
         self.work: deque[tuple[Lease, bytes]] = deque()
         self.revoked: set[Lease] = set()
-        self.ready = self.busy = self.frozen = self.leaving = False
+        self.ready = self.busy = self.frozen = False
+        self.leaving = ""
         self.slow, self.turn = 1.0, 0
         self.until_s = self.left_s = self.said_s = 0.0
 
@@ -42,18 +44,29 @@ class Simulated:
         weather: what befalls them.
         seed: of all that is random.
         units: units of work in a payload.
+        answer: what a worker makes of a payload; an error is a failure, :class:`Vanish` its end.
 
+    Attributes:
+        harmed: workers that crashed, froze, were slow or failed, whatever the reason.
     """
 
     def __init__(
-        self, clock: VirtualClock, kinds: Sequence[Kind], weather: Weather, seed: int, units: Callable[[bytes], int]
+        self,
+        clock: VirtualClock,
+        kinds: Sequence[Kind],
+        weather: Weather,
+        seed: int,
+        units: Callable[[bytes], float],
+        answer: Callable[[bytes], bytes] = bytes,
     ) -> None:
-        self._clock, self._kinds, self._weather, self._units = clock, kinds, weather, units
+        self._clock, self._kinds, self._weather = clock, kinds, weather
+        self._units, self._answer = units, answer
         self._dice = Dice(seed, "simulated")
         self._workers: dict[str, _Worker] = {}
         self._plans: list[tuple[float, int, Callable[[], object]]] = []
         self._inbox: list[tuple[float, int, Report]] = []
-        self._count, self._started, self._woken = 0, 0, False
+        self._count, self._started = 0, 0
+        self._woken = self._closed = False
         self._capacity_units = 0.0
         self.harmed: set[str] = set()
         for at_s, kind in weather.arrivals:
@@ -61,6 +74,8 @@ class Simulated:
 
     def start(self) -> str:
         """Begin one more worker, of the next kind; its name."""
+        if self._closed:
+            raise StillhouseError("a backend that is closed starts no worker")
         return self._begin(self._kinds[self._started % len(self._kinds)])
 
     def send(self, worker: str, lease: Lease, payload: bytes) -> None:
@@ -87,12 +102,15 @@ class Simulated:
         if there is None:
             return
         if kill:
-            self._leave(there, f"killed: {why}")
+            self._leave(there, why)
             return
 
         def arrive(there: _Worker) -> None:
-            there.leaving = True
-            self._work(there)
+            there.leaving = there.leaving or why
+            if there.ready:
+                self._work(there)
+            else:
+                self._leave(there, why)
 
         self._tell(worker, arrive)
 
@@ -122,9 +140,22 @@ class Simulated:
 
     def close(self) -> None:
         """End all workers."""
-        for worker in list(self._workers.values()):
-            self._leave(worker, "closed")
+        for worker in self._workers.values():
+            self._count_capacity(worker)
+        self._closed = True
+        self._workers.clear()
         self._plans.clear()
+        self._inbox.clear()
+
+    def crash(self, worker: str) -> None:
+        """A worker ends without a word, now."""
+        if worker in self._workers:
+            self._crash(self._workers[worker], "crashed")
+
+    def ask_to_leave(self, worker: str) -> None:
+        """Somebody wants a worker's place: it says that it is leaving, unless it is frozen."""
+        if worker in self._workers and not self._workers[worker].frozen:
+            self._say(self._workers[worker], Leaving(worker, "asked to leave"))
 
     def capacity_units(self) -> float:
         """Units that all workers together could have done until now: while they were ready, at their speed then."""
@@ -175,17 +206,21 @@ class Simulated:
         if worker.name not in self._workers:
             return
         kind, now, weather, after = worker.kind, self._clock.now_s, self._weather, self._dice.after
+        if kind.last_words is not None:
+            self._leave(worker, kind.last_words)
+            return
         worker.ready, worker.since_s = True, now
-        self._say(worker, Hello(worker.name, {"pace_s": kind.pace_s if kind.tells_pace else None}, kind.slots))
-        self._plan(now + after(weather.crashes_per_s), lambda: self._crash(worker, "crashed"))
-        self._plan(now + after(weather.leaves_per_s), lambda: self._say_leaving(worker))
+        facts = {"pace_s": kind.pace_s if kind.tells_pace else None, **kind.facts}
+        self._say(worker, Hello(worker.name, facts, kind.slots))
+        self._plan(now + after(weather.crashes_per_s), lambda: self.crash(worker.name))
+        self._plan(now + after(weather.leaves_per_s), lambda: self.ask_to_leave(worker.name))
         self._plan(now + after(weather.freezes_per_s), lambda: self._freeze(worker))
         self._plan(now + after(weather.slowdowns_per_s), lambda: self._slow_down(worker))
         self._work(worker)
 
     def _work(self, worker: _Worker) -> None:
         """Begin with the next item, if there is one and nothing prevents it."""
-        if not worker.ready or worker.busy or worker.frozen:
+        if not worker.ready or worker.busy or worker.frozen or worker.name not in self._workers:
             return
         while worker.work and worker.work[0][0] in worker.revoked:
             lease, _ = worker.work.popleft()
@@ -193,7 +228,7 @@ class Simulated:
             self._say(worker, Skip(worker.name, lease))
         if not worker.work:
             if worker.leaving:
-                self._leave(worker, "dismissed")
+                self._leave(worker, worker.leaving)
             return
         kind = worker.kind
         service_s = kind.pace_s * self._units(worker.work[0][1]) * worker.slow
@@ -222,13 +257,25 @@ class Simulated:
         worker.revoked.discard(lease)
         worker.busy = False
         if fate == "fail" or self._dice.chance(self._weather.failure_share):
-            self.harmed.add(worker.name)
-            self._say(worker, Failure(worker.name, lease, "failed"))
+            self._fail(worker, lease, "the weather")
         else:
-            self._say(worker, Answer(worker.name, lease, payload))
-            if self._dice.chance(self._weather.duplicate_share):
-                self._say(worker, Answer(worker.name, lease, payload))
+            self._answer_one(worker, lease, payload)
         self._work(worker)
+
+    def _answer_one(self, worker: _Worker, lease: Lease, payload: bytes) -> None:
+        try:
+            answer = self._answer(payload)
+        except Vanish as end:
+            self._crash(worker, f"vanished {end}")
+        except Exception as error:
+            self._fail(worker, lease, f"{type(error).__name__}: {error}"[:1000])
+        else:
+            for _ in range(1 + self._dice.chance(self._weather.duplicate_share)):
+                self._say(worker, Answer(worker.name, lease, answer))
+
+    def _fail(self, worker: _Worker, lease: Lease, why: str) -> None:
+        self.harmed.add(worker.name)
+        self._say(worker, Failure(worker.name, lease, why))
 
     def _freeze(self, worker: _Worker) -> None:
         if worker.name not in self._workers or worker.frozen:
@@ -267,10 +314,6 @@ class Simulated:
             worker.slow = 1.0
             again_s = self._clock.now_s + self._dice.after(self._weather.slowdowns_per_s)
             self._plan(again_s, lambda: self._slow_down(worker))
-
-    def _say_leaving(self, worker: _Worker) -> None:
-        if worker.name in self._workers and not worker.frozen:
-            self._say(worker, Leaving(worker.name, "wants to go"))
 
     def _crash(self, worker: _Worker, why: str) -> None:
         self.harmed.add(worker.name)

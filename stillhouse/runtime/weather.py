@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from stillhouse.foundation.seeding import subseed, words
+
+
+class Vanish(Exception):
+    """Raised by what a simulated worker does: it ends in the middle of it."""
 
 
 class VirtualClock:
@@ -60,6 +64,8 @@ class Kind:
         load_s: from its start to its hello.
         slots: the most items it holds.
         tells_pace: whether its hello says ``pace_s``.
+        facts: what else its hello says.
+        last_words: it ends while it loads, with these; None: it loads well.
     """
 
     pace_s: float
@@ -67,6 +73,8 @@ class Kind:
     slots: int = 64
     jitter: float = 0.0
     tells_pace: bool = True
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    last_words: str | None = None
 
 
 @dataclass(frozen=True)

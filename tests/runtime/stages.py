@@ -15,8 +15,10 @@ import pytest
 
 from stillhouse.runtime.backend import Backend, Hello, Left, Report
 from stillhouse.runtime.local import LocalBackend
+from stillhouse.runtime.simulated import Simulated
+from stillhouse.runtime.weather import Kind, Vanish, VirtualClock, Weather
 
-from .acting import Role
+from .acting import EXCUSE, FACTS, LAST_WORDS, Role, act, seconds_of
 
 ACTOR = Path(__file__).with_name("acting.py")
 COMMAND = (sys.executable, str(ACTOR))
@@ -87,7 +89,31 @@ def local_inline(role: Role) -> Iterator[Stage]:
             yield stage
 
 
+@contextmanager
+def simulated(role: Role) -> Iterator[Stage]:
+    """Workers on a virtual clock."""
+    last_words = {"refuses": EXCUSE, "crashes": EXCUSE, "dies": LAST_WORDS}.get(role.loading)
+    load_s = 60.0 if role.loading == "long" else 0.01
+    kind = Kind(pace_s=1.0, load_s=load_s, slots=role.slots, facts=FACTS, last_words=last_words)
+    clock = VirtualClock()
+
+    def answer(payload: bytes) -> bytes:
+        if payload == b"vanish":
+            raise Vanish
+        return act(payload)
+
+    backend = Simulated(clock, [kind], Weather(), 0, seconds_of, answer)
+    yield Stage(
+        backend,
+        lambda hello: backend.crash(hello.worker),
+        lambda hello: backend.ask_to_leave(hello.worker),
+        clock,
+    )
+    backend.close()
+
+
 STAGES: dict[str, Callable[[Role], AbstractContextManager[Stage]]] = {
     "local": local,
     "local_inline": local_inline,
+    "simulated": simulated,
 }
