@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from stillhouse.cli import check, evaluate, export, report, resume, run, schema, store, teach
+from stillhouse.cli import check, evaluate, export, join, report, resume, run, schema, store, teach
 from stillhouse.foundation.errors import Interrupted, StillhouseError
 
 
@@ -30,6 +30,7 @@ for verb in (
     run.run,
     resume.resume,
     teach.teach,
+    join.join,
     check.check,
     schema.schema,
     evaluate.evaluate,

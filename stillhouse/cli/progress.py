@@ -29,6 +29,15 @@ def shown(folder: Path) -> Iterator[Callable[[e.Event], None]]:
     print_result(read_json(folder / "result.json"), folder, PatientConsole())
 
 
+_FLEET = {
+    "refused": "was turned away",
+    "leaving": "leaves",
+    "left": "is gone",
+    "suspect": "is silent",
+    "trusted": "is back",
+}
+
+
 @contextlib.contextmanager
 def listening_to(folder: Path, go_on: str) -> Iterator[Callable[[e.Event], None]]:
     """Show the events of a run; where it is interrupted, say the command that goes on."""
@@ -171,12 +180,32 @@ def _say_if_remarkable(event: e.Event, console: Console) -> None:
     elif isinstance(event, e.SourceMeasured):
         read, asked = (f"{1e6 * each:,.1f} us a view" for each in (event.reading_s, event.asking_s))
         console.print(f"label store: reading {read}, asking {asked}: {event.source}", highlight=False, soft_wrap=True)
+    elif isinstance(event, e.FleetChanged):
+        console.print(fleet_line(event), highlight=False, soft_wrap=True)
     elif isinstance(event, e.Warned):
         console.print(f"warning: {event.message}", style="yellow", highlight=False, soft_wrap=True)
     elif isinstance(event, e.CheckpointRefused):
         console.print(
             f"{event.phase}: {event.reason}; using the one before", style="yellow", highlight=False, soft_wrap=True
         )
+
+
+def fleet_line(event: e.FleetChanged) -> str:
+    """What happened to the fleet, as a line."""
+    facts = event.facts
+    if event.kind == "joined":
+        where = f"process {facts.get('pid')} on {facts.get('host')}, {facts.get('device')}"
+        pace = f", {1 / facts['pace_s']:,.0f} views/s" if facts.get("pace_s") else ""
+        return f"teacher {event.worker} joined: {where}{pace}, data {facts.get('reads')}"
+    words = {
+        "refused": "was turned away",
+        "leaving": "leaves",
+        "left": "is gone",
+        "suspect": "is silent",
+        "trusted": "is back",
+    }
+    told = f": {event.text}" if event.text else ""
+    return f"teacher {event.worker} {words[event.kind]}{told}" if event.kind in words else f"teachers{told}"
 
 
 def engine_line(event: e.EngineTried) -> str:

@@ -6,15 +6,19 @@ from pathlib import Path
 
 import click
 
+from stillhouse.cli.workers import Workers, as_overrides, workers_option
+
 
 @click.command(
     epilog="""\b
 Examples:
   stillhouse resume runs/digits
+  stillhouse resume runs/digits --workers 3    with another number of teachers than before
 """
 )
 @click.argument("folder", type=click.Path(path_type=Path))
-def resume(folder: Path) -> None:
+@workers_option
+def resume(folder: Path, workers: Workers | None) -> None:
     """Go on with the run in FOLDER, in the middle of an epoch if need be.
 
     However often a run is stopped or killed, it ends in the same student, to the last bit, as a run that never was
@@ -34,4 +38,4 @@ def resume(folder: Path) -> None:
     with shown(folder) as listener:
         from stillhouse.runner.run import resume as go_on
 
-        go_on(folder, [listener])
+        go_on(folder, [listener], fleet=as_overrides(workers))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from stillhouse.cli.workers import Workers, as_overrides, workers_option
+
 
 @click.command(
     epilog="""\b
@@ -13,6 +15,8 @@ Examples:
   stillhouse run recipes/digits.yaml
   stillhouse run recipes/digits.yaml --out runs/demo
   stillhouse run my.yaml --set student.train.epochs=50 --set seed=1
+  stillhouse run my.yaml --workers 2       the teacher answers in two processes of its own
+  stillhouse run my.yaml --workers 1-4     in as many as the student needs
 """
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
@@ -20,14 +24,15 @@ Examples:
     "--out", type=click.Path(path_type=Path), help="Folder of the run. Default: runs/NAME, numbered if taken."
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value of the recipe.")
-def run(recipe: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
+@workers_option
+def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], workers: Workers | None) -> None:
     """Train, distil, compare, export: all that RECIPE says.
 
     Ctrl-C writes a checkpoint; 'stillhouse resume' goes on from there, or from wherever a crash left the run.
     """
     from stillhouse.recipe.load import load
 
-    loaded = load(recipe, overrides)
+    loaded = load(recipe, (*overrides, *as_overrides(workers)))
     from stillhouse.cli.progress import shown
     from stillhouse.foundation.allocator import keep_freed_memory
     from stillhouse.runner.rundir import RunDir, free_folder

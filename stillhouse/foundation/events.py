@@ -165,6 +165,23 @@ class SourceMeasured:
 
 
 @dataclass(frozen=True)
+class FleetChanged:
+    """Something happened to the workers that answer for the teacher.
+
+    ``kind``: ``joined``, ``refused``, ``leaving``, ``left``, ``suspect`` (it let its time pass), ``trusted`` (it
+    answered after all), ``scaled``. ``worker``: its name, "" where it is about all. ``facts``: what it told of itself:
+    ``host``, ``pid``, ``device``, ``threads``, ``reads`` (how it sees the data), ``pace_s`` (seconds a view).
+    ``ago_s``: how long before this line it happened.
+    """
+
+    kind: str
+    worker: str
+    text: str
+    facts: Mapping[str, Any]
+    ago_s: float
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something a person should look at; the run goes on."""
 
@@ -184,6 +201,7 @@ Event = (
     | EngineTried
     | StoreOpened
     | SourceMeasured
+    | FleetChanged
     | Warned
 )
 

@@ -66,6 +66,9 @@ class RowSource(Protocol):
     def waits(self) -> dict[str, float]:
         """As in :class:`KnowledgeSource`."""
 
+    def counts(self) -> dict[str, int]:
+        """As in :class:`KnowledgeSource`, of whoever answers."""
+
 
 @dataclass(frozen=True)
 class Answerer:
@@ -156,6 +159,31 @@ class AskedRows:
         """The teacher's time."""
         waited, self._teacher_s = self._teacher_s, 0.0
         return {"teacher": waited}
+
+    def counts(self) -> dict[str, int]:
+        """Nothing but answers happens here."""
+        return {}
+
+
+class UnstoredSource:
+    """Hands on what a row source answers, and keeps nothing."""
+
+    def __init__(self, ask: Ask, codec: Codec, behind: RowSource) -> None:
+        self.ask = ask
+        self._codec, self._behind = codec, behind
+
+    def teach(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Knowledge]]:
+        """Decode rows as they come."""
+        for batch, rows in self._behind.rows(batches):
+            yield batch, self._codec.decode(rows, batch.sample_ids, batch.views)
+
+    def waits(self) -> dict[str, float]:
+        """Of whoever answers."""
+        return self._behind.waits()
+
+    def counts(self) -> dict[str, int]:
+        """Of whoever answers."""
+        return self._behind.counts()
 
 
 class NoKnowledge:

@@ -81,9 +81,9 @@ class StoredSource:
         return {"store": waited, **self._behind.waits()}
 
     def counts(self) -> dict[str, int]:
-        """Views read (``hits``) and asked (``misses``), bytes written, rows that were damaged."""
+        """Views read (``hits``) and asked (``misses``), bytes written, damaged rows; and of whoever answers."""
         counts, self._counts = self._counts, {"hits": 0, "misses": 0}
-        return counts | self._writer.news()
+        return counts | self._writer.news() | self._behind.counts()
 
 
 class Reading:

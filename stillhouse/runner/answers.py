@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from stillhouse.foundation.errors import ModelError, RecipeError
 from stillhouse.foundation.files import sha256_file
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.encode import Codec, Encoding
+from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.network import Network
 from stillhouse.models.onnx import check_onnx_installed
 from stillhouse.models.taps import shapes
@@ -65,7 +67,12 @@ def identity_of(materials: Materials, teacher: Network, ask: Ask, variant: int =
     Args:
         variant: tells teachers apart of which all that can be named is equal, and the answers are not.
     """
-    recipe, model = materials.recipe, materials.recipe.teacher.model
+    return identity(materials.recipe, materials.data.views_identity, teacher, ask, variant)
+
+
+def identity(recipe: Recipe, views: Mapping[str, Any], teacher: Network, ask: Ask, variant: int) -> Identity:
+    """As :func:`identity_of`, where the data are not at hand: ``views`` says what they are."""
+    model = recipe.teacher.model
     return Identity(
         teacher={
             "arch": Path(model.arch).name if ".py:" in model.arch else model.arch,
@@ -80,7 +87,7 @@ def identity_of(materials: Materials, teacher: Network, ask: Ask, variant: int =
         },
         question={"logits": ask.logits, "features": list(ask.features)}
         | {"encoding": encoding_of(recipe.knowledge).describe()},
-        views=materials.data.views_identity,
+        views=views,
         engine=recipe.teacher.engine.model_dump(mode="json"),
     )
 
@@ -125,13 +132,18 @@ def disagreement(
             told = codec.round_trip(engine.answer(stream.make(ids[some], views[some])))
         finally:
             engine.close()
-        errors = [relative_error(value, kept.features[name]) for name, value in told.features.items()]
-        if told.logits is None or kept.logits is None:
-            return Disagreement(max(errors), max(errors))
-        centred = [each - each.mean(dim=1, keepdim=True) for each in (told.logits, kept.logits)]
-        kl = divergence(told.logits, kept.logits)
-        return Disagreement(max([kl, *errors]), max([relative_error(*centred), *errors]))
+        return distance(told, kept)
     return None
+
+
+def distance(told: Knowledge, kept: Knowledge) -> Disagreement:
+    """How far two answers to the same question about the same views are apart; ``told`` is the truth."""
+    errors = [relative_error(value, kept.features[name]) for name, value in told.features.items()]
+    if told.logits is None or kept.logits is None:
+        return Disagreement(max(errors), max(errors))
+    centred = [each - each.mean(dim=1, keepdim=True) for each in (told.logits, kept.logits)]
+    kl = divergence(told.logits, kept.logits)
+    return Disagreement(max([kl, *errors]), max([relative_error(*centred), *errors]))
 
 
 def runs_here(engine: TeacherEngineSection, device: torch.device) -> bool:

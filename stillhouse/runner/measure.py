@@ -17,6 +17,7 @@ from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
 from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.runner.environment import versions
+from stillhouse.runner.fleet import FLEET_COUNTS
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.verdict import accuracy_interval, judge
@@ -32,9 +33,15 @@ def measure(
     students: Sequence[Network],
     controls: Sequence[Network],
     store: dict[str, Any] | None,
+    fleet: dict[str, int] | None,
     exported: dict[str, Any],
 ) -> dict[str, Any]:
-    """The whole result as plain values; ``store``: what is known of the label store besides hits and misses."""
+    """The whole result as plain values.
+
+    Args:
+        store: what is known of the label store besides hits and misses; None where there is none.
+        fleet: numbers of the fleet that no event tells; None where there is none.
+    """
     right = {name: [_correct(materials, each) for each in arm] for name, arm in _arms(teacher, students, controls)}
     verdict = judge(right["student"], right["control"])
     events = read_events(folder.events)
@@ -50,6 +57,7 @@ def measure(
         "engines": _engines(recipe),
         "throughput": throughput(events, "student", materials.device.type == "cpu"),
         "store": None if store is None else store | store_use(events, store),
+        "fleet": None if fleet is None else fleet_use(events, fleet),
         "energy": _energy(events),
         "wall_s": round(_wall_s(events, time.time()), 3),
         "phase_s": {phase: round(sum(_seconds(events, phase).values()), 3) for phase in _phases(events)},
@@ -107,6 +115,12 @@ def store_use(events: Sequence[dict[str, Any]], untold: dict[str, Any]) -> dict[
     told = [event.get("counts", {}) for event in events if event["event"] == "Progress"]
     names = ("hits", "misses", "bytes_written", "rows_damaged")
     return {name: sum(counts.get(name, 0) for counts in [*told, untold]) for name in names}
+
+
+def fleet_use(events: Sequence[dict[str, Any]], untold: dict[str, int]) -> dict[str, int]:
+    """What happened to the workers, over all processes of the run."""
+    told = [event.get("counts", {}) for event in events if event["event"] == "Progress"]
+    return {name: sum(counts.get(name, 0) for counts in [*told, untold]) for name in FLEET_COUNTS}
 
 
 def _seconds(events: Sequence[dict[str, Any]], phase: str) -> dict[str, float]:

@@ -56,13 +56,18 @@ def run(recipe: Recipe, out: Path, listeners: Sequence[Listener] = (), live: Liv
         return _go(folder, recipe, listeners, live)
 
 
-def resume(path: Path, listeners: Sequence[Listener] = (), live: Live | None = None) -> dict[str, Any]:
+def resume(
+    path: Path, listeners: Sequence[Listener] = (), live: Live | None = None, fleet: Sequence[str] = ()
+) -> dict[str, Any]:
     """Go on with a run that was stopped, however it was stopped; a finished one just returns its result.
+
+    Args:
+        fleet: ``fleet.key=value`` each, in place of what the recipe says: results don't depend on it.
 
     Raises:
         RunDirError: no run there, in use, or its recipe or inputs were changed.
     """
-    folder, recipe = open_run(path)
+    folder, recipe = open_run(path, fleet)
     with folder.held():
         return _go(folder, recipe, listeners, live)
 
@@ -124,11 +129,11 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
         materials = settle_student_step(materials, folder, teacher, teaching, log.emit, signals)
         trainer = Trainer(materials, folder, log.emit, signals)
         students = [trainer.student(number, teacher, teaching) for number in range(max(recipe.control.seeds, 1))]
-        store = teaching.summary() if teaching is not None else None
+        store, fleet = (teaching.summary(), teaching.fleet_counts()) if teaching is not None else (None, None)
     controls = [trainer.control(number) for number in range(recipe.control.seeds)]
     signals.check("before the test")
     exported = _export(folder, materials, students[0], log.emit)
-    return measure(materials, folder, teacher, students, controls, store, exported)
+    return measure(materials, folder, teacher, students, controls, store, fleet, exported)
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ def _teacher(materials: Materials, folder: RunDir, emit: Listener, signals: Sign
     if not ask:
         return _Lesson(materials, teacher, None)
     materials = settle_answers(materials, folder, teacher, ask, emit, signals)
-    return _Lesson(materials, teacher, Teaching(materials, teacher, ask, emit, all_kept=all_kept))
+    return _Lesson(materials, teacher, Teaching(materials, teacher, ask, emit, folder.path, all_kept=all_kept))
 
 
 def _prepare(
@@ -171,7 +176,8 @@ def _prepare(
         folder.check_unchanged(recipe, inputs)
     log.emit(RunStarted(process_id=os.getpid(), resumed=resumed, only_teach=only_teach))
     rehearse_networks(Networks(recipe, interface_of(found, recipe), _ANY, live), found, log.emit, all_kept=all_kept)
-    data = open_data(found, recipe.data, folder.path, _teller(log.emit, signals))
+    shared = recipe.fleet.workers_range[1] > 0
+    data = open_data(found, recipe.data, folder.path, _teller(log.emit, signals), shared=shared)
     folder.settle(recipe, {**inputs, "samples": data.digest}, versions())
     changed = folder.other_versions({**versions(), "device": recipe.compute.device})
     for message in [*changed, *_lost(folder, recipe, data, log.emit)]:

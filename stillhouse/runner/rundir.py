@@ -12,7 +12,7 @@ result.json        the answer, for machines;  report.html  for people
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +184,8 @@ class RunDir:
             yield
 
 
-def open_run(path: Path) -> tuple[RunDir, Recipe]:
-    """An existing run directory and its recipe.
+def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Recipe]:
+    """An existing run directory and its recipe, with some values replaced (``a.b=c``).
 
     Raises:
         RunDirError: there is no run.
@@ -193,7 +193,7 @@ def open_run(path: Path) -> tuple[RunDir, Recipe]:
     folder = RunDir(path)
     if not folder.has_run():
         raise RunDirError(f"{path} holds no run (no recipe.yaml): start one with 'stillhouse run RECIPE --out {path}'")
-    return folder, load(folder.recipe)
+    return folder, load(folder.recipe, overrides)
 
 
 def that_matters(recipe: Recipe) -> dict[str, Any]:

@@ -21,16 +21,26 @@ from stillhouse.foundation.errors import DataError, ModelError, StorageError
 from stillhouse.foundation.events import Event, SourceMeasured, StoreOpened, Warned
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.knowledge.source import Answerer, AskedRows, InlineSource, KnowledgeSource
+from stillhouse.knowledge.source import (
+    Answerer,
+    AskedRows,
+    EncodedRows,
+    InlineSource,
+    KnowledgeSource,
+    RowSource,
+    UnstoredSource,
+)
 from stillhouse.knowledge.stored import Reading, StoredSource
 from stillhouse.knowledge.writer import Writer
 from stillhouse.models.network import Network
 from stillhouse.runner.answers import codec_of, disagreement, identity_of, runs_here, views_asked
+from stillhouse.runner.fleet import RunFleet
 from stillhouse.runner.materials import Materials
 from stillhouse.store.label_store import LabelStore, open_store
 from stillhouse.store.shelf import nearest
 from stillhouse.teachers.engine import Teacher
 from stillhouse.teachers.fidelity import is_steady
+from stillhouse.teachers.fleet import FleetRows
 
 _OTHERWISE = 0.05
 """Relative squared error: no engine strays as far."""
@@ -52,6 +62,7 @@ class Teaching:
     Args:
         ask: the question; it asks for something.
         emit: takes events.
+        folder: of the run, where workers find its door.
         all_kept: whether every answer must find room.
 
     Attributes:
@@ -64,7 +75,14 @@ class Teaching:
     """
 
     def __init__(
-        self, materials: Materials, teacher: Network, ask: Ask, emit: Callable[[Event], None], *, all_kept: bool = False
+        self,
+        materials: Materials,
+        teacher: Network,
+        ask: Ask,
+        emit: Callable[[Event], None],
+        folder: Path,
+        *,
+        all_kept: bool = False,
     ) -> None:
         self.ask = ask
         self._materials, self._network, self._emit, self._all_kept = materials, teacher, emit, all_kept
@@ -87,14 +105,13 @@ class Teaching:
         self._writer = None if self.store is None else Writer(self.store, self._refused)
         measures = materials.recipe.knowledge.source == "auto" and left
         self._reads = Reading(self._measured) if measures else None
+        self._fleet = self._fleet_of(folder) if left and materials.recipe.fleet.workers_range[1] else None
 
     def source(self) -> KnowledgeSource:
         """A source for one student."""
-        teacher = Answerer(self._answer, self.batch_size)
         if self.store is None or self._writer is None:
-            return InlineSource(teacher, self.ask, self.codec)
-        rows = AskedRows(teacher, self.codec)
-        return StoredSource(self.ask, self.codec, self.store, rows, self._writer, self._reads)
+            return UnstoredSource(self.ask, self.codec, self._rows())
+        return StoredSource(self.ask, self.codec, self.store, self._rows(), self._writer, self._reads)
 
     def aside(self) -> KnowledgeSource:
         """A source for a trial, which leaves no trace in the store where it can be helped."""
@@ -136,7 +153,7 @@ class Teaching:
             StorageError: the disk refused.
         """
         assert self.store is not None and self._writer is not None
-        rows = AskedRows(Answerer(self._answer, self.batch_size), self.codec)
+        rows = self._rows()
         made = ahead(self.unanswered(), self._materials.recipe.data.ahead_max_mb * 2**20)
         with contextlib.closing(made):
             for batch, fresh in rows.rows(made):
@@ -154,7 +171,9 @@ class Teaching:
         return self._writer.news()
 
     def close(self) -> None:
-        """Write what is left, let the teacher go."""
+        """Write what is left, let the teachers go."""
+        if self._fleet is not None:
+            self._fleet.close()
         if self._writer is not None:
             self._writer.close()
         if self.store is not None:
@@ -173,6 +192,31 @@ class Teaching:
             "bytes_on_disk": self.store.bytes_on_disk(),
             "rows_without_room": self.store.refused_rows,
         }
+
+    def fleet_counts(self) -> dict[str, int] | None:
+        """Numbers of the fleet that were not told yet; None where there is no fleet."""
+        return None if self._fleet is None else self._fleet.counts()
+
+    def _rows(self) -> RowSource:
+        """Whoever answers what is not stored: workers, or the teacher in this process."""
+        if self._fleet is not None:
+            return FleetRows(self._fleet.fleet())
+        return AskedRows(Answerer(self._answer, self.batch_size), self.codec)
+
+    def _fleet_of(self, folder: Path) -> RunFleet:
+        store, materials = self.store, self._materials
+        identity = store.manifest.identity if store is not None else identity_of(materials, self._network, self.ask)
+
+        def answer(batch: Batch) -> EncodedRows:
+            return self.codec.encode(self._answer(batch))
+
+        def known(batch: Batch) -> EncodedRows | None:
+            if store is None:
+                return None
+            rows, found = store.read(batch.sample_ids, batch.views)
+            return rows if found.all() else None
+
+        return RunFleet(materials, self._network, self.ask, self.codec, identity, folder, answer, known, self._emit)
 
     def _answer(self, batch: Batch) -> Knowledge:
         if self._engine is None:

@@ -38,7 +38,7 @@ def pack(sample_ids: NDArray[np.int64], views: NDArray[np.int64], inputs: torch.
     return b"".join(parts)
 
 
-def unpack(message: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], torch.Tensor | None]:
+def unpack(message: bytes | bytearray) -> tuple[NDArray[np.int64], NDArray[np.int64], torch.Tensor | None]:
     """Sample ids, views and, where they came along, inputs.
 
     Raises:

@@ -1,0 +1,197 @@
+"""The workers of a run: started when a view is asked that nobody has answered yet, gone when the run is over.
+
+Here meet what the runtime leaves open: what workers are told, who is let in, and what becomes of a student when no
+teacher is left.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from stillhouse.data.batch import Batch
+from stillhouse.data.shared import memory_of, told
+from stillhouse.foundation.errors import FleetError
+from stillhouse.foundation.events import Event, FleetChanged, Warned
+from stillhouse.foundation.files import sha256, write_atomic, write_json
+from stillhouse.knowledge.ask import Ask
+from stillhouse.knowledge.encode import Codec
+from stillhouse.knowledge.source import EncodedRows
+from stillhouse.models.network import Network
+from stillhouse.models.weights import weights_bytes
+from stillhouse.runner.gate import Gate
+from stillhouse.runner.job import job_of, probe_of
+from stillhouse.runner.joining import DOOR
+from stillhouse.runner.materials import Materials
+from stillhouse.runtime.asker import Asker
+from stillhouse.runtime.driver import FAILED_STARTS_MAX, Driver
+from stillhouse.runtime.local import LocalBackend
+from stillhouse.runtime.scaling import Policy
+from stillhouse.runtime.settings import Settings
+from stillhouse.store.manifest import Identity
+from stillhouse.teachers.fleet import Fleet
+
+_TOTALS = {
+    "workers_lost": "lost",
+    "workers_suspected": "suspected",
+    "questions_reissued": "reissued",
+    "questions_hedged": "hedged",
+    "answers_dropped": "dropped",
+}
+FLEET_COUNTS = ("workers_joined", *_TOTALS)
+"""Numbers in events and in ``result.json``: workers that joined, went without leave, let their time pass; questions
+asked again, asked of a second worker; answers that came too late to be needed."""
+
+_WEIGHTS = "fleet.safetensors"
+
+
+class RunFleet:
+    """Workers that answer a run's one question.
+
+    Args:
+        folder: of the run; says where workers can join while there is a fleet.
+        answer: this process's own teacher, a batch -> encoded rows.
+        known: encoded rows about a batch if a store holds them all.
+        emit: takes events; called from the student's thread.
+    """
+
+    def __init__(
+        self,
+        materials: Materials,
+        teacher: Network,
+        ask: Ask,
+        codec: Codec,
+        identity: Identity,
+        folder: Path,
+        answer: Callable[[Batch], EncodedRows],
+        known: Callable[[Batch], EncodedRows | None],
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._materials, self._teacher, self._ask, self._codec = materials, teacher, ask, codec
+        self._identity, self._folder, self._known, self._emit = identity, folder, known, emit
+        self._own = answer
+        self._own_view_s: float | None = None
+        self._names = itertools.count(1)
+        self._driver: Driver | None = None
+        self._weights: tuple[np.ndarray[tuple[int], np.dtype[np.uint8]], int | None] | None = None
+        self._warnings: deque[str] = deque()
+        self._alone_since_s: float | None = None
+        self._joined = 0
+        self._counted: dict[str, int] = {}
+
+    def fleet(self) -> Fleet:
+        """What a student's source needs."""
+        recipe = self._materials.recipe
+        return Fleet(
+            asker=self._asker,
+            answer=self._answer,
+            helps=self._helps,
+            counts=self.counts,
+            group=int(recipe.teacher.engine.batch_size),
+            row_bytes=self._codec.row.itemsize,
+            line_bytes=recipe.fleet.window_mb * 10**6,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """What happened since the last call, in numbers: see :data:`FLEET_COUNTS`. Tells the rest as events."""
+        self._tell()
+        status = self._driver.status if self._driver is not None else None
+        if status is None:
+            return {}
+        now = {name: int(getattr(status.totals, field)) for name, field in _TOTALS.items()}
+        now["workers_joined"] = self._joined
+        counts = {name: now[name] - self._counted.get(name, 0) for name in now}
+        self._counted = now
+        return counts
+
+    def _tell(self) -> None:
+        """Emit what happened since the last time."""
+        while self._warnings:
+            self._emit(Warned(self._warnings.popleft()))
+        if self._driver is None:
+            return
+        now_s = time.monotonic()
+        for notice in self._driver.notices():
+            self._joined += notice.kind == "joined"
+            facts = {key: value for key, value in notice.facts.items() if key != "probe"}
+            self._emit(FleetChanged(notice.kind, notice.worker, notice.text, facts, now_s - notice.at_s))
+
+    def close(self) -> None:
+        """End all workers."""
+        if self._driver is None:
+            return
+        self._driver.close()
+        self._tell()
+        for name in (DOOR, _WEIGHTS):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def _asker(self) -> Asker:
+        if self._driver is None:
+            self._driver = self._started()
+        return self._driver.asker(f"student-{next(self._names)}")
+
+    def _started(self) -> Driver:
+        materials, section = self._materials, self._materials.recipe.fleet
+        content = weights_bytes(self._teacher)
+        rows, descriptor = memory_of((len(content),), np.dtype(np.uint8))
+        place = told(rows, descriptor)
+        if place is None:
+            write_atomic(self._folder / _WEIGHTS, content)
+        else:
+            rows[:] = np.frombuffer(content, np.uint8)
+            self._weights = rows, descriptor
+        where = {"path": str(self._folder / _WEIGHTS) if place is None else place["path"], "digest": sha256(content)}
+        job = job_of(materials, self._ask, self._identity, where)
+        command = [sys.executable, "-m", "stillhouse.runner.worker"]
+        backend = LocalBackend(job.as_json(), command, self._warnings.append)
+        probe = probe_of(materials)
+        gate = Gate(
+            self._teacher,
+            self._ask,
+            self._codec,
+            materials.device,
+            probe,
+            self._known(probe),
+            self._warnings.append,
+        )
+        least, most = section.workers_range
+        policy = Policy(least, most, section.low, section.high)
+        settings = Settings(window_bytes=section.window_mb * 10**6)
+        driver = Driver(backend, settings, policy, gate, lambda: self._own_view_s)
+        write_json(self._folder / DOOR, {"address": backend.address})
+        driver.start()
+        return driver
+
+    def _answer(self, batch: Batch) -> EncodedRows:
+        begun = time.perf_counter()
+        rows = self._own(batch)
+        self._own_view_s = (time.perf_counter() - begun) / max(len(batch), 1)
+        return rows
+
+    def _helps(self, waited_s: float) -> bool:
+        """Whether the waiting student answers itself.
+
+        Raises:
+            FleetError: no teacher is left, and the recipe says to stop then.
+        """
+        self._tell()
+        assert self._driver is not None
+        if self._driver.workers_left:
+            self._alone_since_s = None
+            return self._driver.inline
+        section, now_s = self._materials.recipe.fleet, time.monotonic()
+        if self._alone_since_s is None:
+            self._alone_since_s = now_s
+        hopeless = len(self._driver.failed_starts) >= FAILED_STARTS_MAX
+        if not hopeless and now_s - self._alone_since_s < section.patience_s:
+            return self._driver.inline
+        if section.without_teachers == "stop":
+            last = f"; the last one: {self._driver.failed_starts[-1]}" if self._driver.failed_starts else ""
+            raise FleetError(f"no teacher was left for {now_s - self._alone_since_s:.0f} s{last}")
+        return True

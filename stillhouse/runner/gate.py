@@ -1,0 +1,80 @@
+"""Who may answer for a run's teacher: a worker shows its answers about a few views, and they are looked at.
+
+Weights, engine, data and code that can be named were compared by the worker itself (``runner.worker``); this sees the
+rest, such as a module's code that changed while its weights did not.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from stillhouse.data.batch import Batch
+from stillhouse.knowledge.ask import Ask
+from stillhouse.knowledge.encode import Codec
+from stillhouse.knowledge.source import EncodedRows
+from stillhouse.models.network import Network
+from stillhouse.recipe.engines import TeacherEngineSection
+from stillhouse.runner.answers import distance
+from stillhouse.teachers.engine import Teacher
+
+OTHERWISE = 0.05
+"""Relative squared error: no engine strays as far."""
+
+
+class Gate:
+    """Looks at workers that want in.
+
+    Args:
+        probe: views that every worker answers first.
+        known: earlier answers about them, where there are any: encoded rows.
+        warn: told when a worker's answers differ in their last bits from earlier ones.
+    """
+
+    def __init__(
+        self,
+        teacher: Network,
+        ask: Ask,
+        codec: Codec,
+        device: torch.device,
+        probe: Batch,
+        known: EncodedRows | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._codec, self._probe, self._known, self._warn = codec, probe, known, warn
+        engine = Teacher(teacher, ask, device, TeacherEngineSection(batch_size=len(probe)))
+        try:
+            self._truth = codec.round_trip(engine.answer(probe).to(torch.device("cpu")))
+        finally:
+            engine.close()
+
+    def __call__(self, facts: Mapping[str, Any]) -> str | None:
+        """Why a worker is turned away, or None."""
+        size = self._codec.row.itemsize
+        try:
+            shown = np.frombuffer(base64.b64decode(facts.get("probe", ""), validate=True), np.uint8)
+            rows = shown.reshape(len(self._probe), size)
+        except (ValueError, TypeError, binascii.Error):
+            return (
+                f"it shows no answers of {len(self._probe)} x {size} bytes: install the same stillhouse on both sides"
+            )
+        answers = self._codec.decode(rows, self._probe.sample_ids, self._probe.views)
+        away = distance(self._truth, answers).relative
+        if not away <= OTHERWISE:
+            return (
+                f"it has the teacher's weights and answers otherwise (relative squared error {away:.2g}): its code or "
+                "its libraries differ from the run's"
+            )
+        if self._known is None:
+            self._known = rows
+        elif not np.array_equal(rows, self._known):
+            self._warn(
+                f"a worker on {facts.get('host')} ({facts.get('device')}) answers with other last bits than were seen "
+                "before: results will depend on who answered what, by as little"
+            )
+        return None

@@ -1,0 +1,216 @@
+"""A teacher in a process of its own: loads what the run's job says, proves that it is the same teacher, and answers.
+
+It sees the data the cheapest way that gives the same pixels: the run's decoded samples, mapped; else the data that the
+recipe names, decoded on demand; else pixels that come along with each question.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+
+from stillhouse.data.batch import Batch
+from stillhouse.data.decode import Form
+from stillhouse.data.encoded import EncodedTable
+from stillhouse.data.open import survey
+from stillhouse.data.order import Order
+from stillhouse.data.shared import mapped
+from stillhouse.data.stream import Stream
+from stillhouse.data.table import Samples, Table
+from stillhouse.foundation.errors import ModelError, StillhouseError, UserError
+from stillhouse.foundation.files import sha256
+from stillhouse.knowledge.encode import Codec
+from stillhouse.models.build import build
+from stillhouse.models.network import Network
+from stillhouse.models.placement import resolve_device
+from stillhouse.models.taps import shapes
+from stillhouse.models.weights import load_into
+from stillhouse.recipe.architectures import Normalisation
+from stillhouse.recipe.load import parse
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.answers import encoding_of, identity, runs_here
+from stillhouse.runner.job import Job
+from stillhouse.runtime.serving import Served, serve
+from stillhouse.store.manifest import Identity
+from stillhouse.teachers.engine import Teacher
+from stillhouse.teachers.messages import unpack
+
+_ANY = Normalisation(mean=(0.0,), std=(1.0,))
+_PACE_GROUPS = 3
+_SLOTS = 8
+
+
+def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Served:
+    """Load the teacher of a job and try it.
+
+    Args:
+        told: a :class:`Job` as JSON.
+        overrides: ``a.b=c`` of the recipe, where this machine has things elsewhere.
+
+    Raises:
+        UserError: what is here is not what the run wants; says what differs.
+    """
+    job = Job.from_json(told)
+    recipe = parse(job.recipe, overrides, "the run's recipe")
+    device = resolve_device(recipe.fleet.device)
+    if recipe.fleet.threads != "auto":
+        torch.set_num_threads(recipe.fleet.threads)
+    network = _network(recipe, job)
+    _check_same(recipe, network, job)
+    codec = Codec(job.ask, encoding_of(recipe.knowledge), job.classes, shapes(network, job.features, job.interface))
+    engine = Teacher(network.to(device), job.ask, device, recipe.teacher.engine)
+    sight = _sight(recipe, job)
+
+    def answered(batch: Batch) -> NDArray[np.uint8]:
+        return codec.encode(engine.answer(batch))
+
+    def answer(message: bytes) -> memoryview:
+        ids, views, inputs = unpack(message)
+        batch = sight.make(ids, views) if inputs is None else _given(ids, views, inputs)
+        return answered(batch).reshape(-1).data
+
+    facts = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "threads": torch.get_num_threads(),
+        "reads": sight.reads,
+        "probe": base64.b64encode(answered(_given(*_asked(job))).tobytes()).decode(),
+        "pace_s": _pace(job, answered, int(recipe.teacher.engine.batch_size)),
+    }
+    return Served(facts, _SLOTS, answer)
+
+
+def _network(recipe: Recipe, job: Job) -> Network:
+    """The teacher with the run's weights; nothing that the recipe says of weights is looked for."""
+    model = recipe.teacher.model
+    options = {key: value for key, value in model.options.items() if key not in ("pretrained", "checkpoint_path")}
+    bare = model.model_copy(update={"weights": None, "options": options})
+    network = build(bare, job.interface, _ANY, 0, "teacher")
+    place = job.weights
+    try:
+        content = Path(place["path"]).read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"the teacher's weights can't be read from here ({place['path']}): {error.strerror}"
+        ) from error
+    if sha256(content) != place["digest"]:
+        raise ModelError(f"{place['path']} does not hold the weights of the run's teacher")
+    load_into(network, safetensors.torch.load(content), "the run's teacher")
+    return network
+
+
+def _check_same(recipe: Recipe, network: Network, job: Job) -> None:
+    """Refuse to answer for a teacher, question or engine other than the run's."""
+    wanted = Identity(**job.identity)
+    here = identity(recipe, job.identity["views"], network, job.ask, job.identity["teacher"]["variant"])
+    if changed := here.differences(wanted):
+        raise UserError("this is another teacher than the run's: " + "; ".join(changed))
+    if not runs_here(recipe.teacher.engine, resolve_device(recipe.fleet.device)):
+        engine = recipe.teacher.engine
+        raise ModelError(f"the run's engine, {engine.precision} by {engine.runtime}, can't be had on this machine")
+
+
+class _Sight(NamedTuple):
+    """How this process comes by pixels: ``reads`` says it to a person."""
+
+    reads: str
+    make: Callable[[NDArray[np.int64], NDArray[np.int64]], Batch]
+
+
+def _sight(recipe: Recipe, job: Job) -> _Sight:
+    """The cheapest way that gives the probe's very pixels."""
+    ids, views, inputs = _asked(job)
+    for reads, open_table in (("mapped", _mapped), ("own", _own)):
+        try:
+            table = open_table(recipe, job)
+            if table is None:
+                continue
+            stream = _stream(recipe, job, table)
+            if torch.equal(stream.make(ids, views).inputs, inputs):
+                return _Sight(reads, stream.make)
+        except StillhouseError:
+            continue
+    return _Sight("sent", _blind)
+
+
+def _blind(sample_ids: NDArray[np.int64], views: NDArray[np.int64]) -> Batch:
+    raise StillhouseError("this teacher can't see the data, and no pixels came along")
+
+
+def _mapped(recipe: Recipe, job: Job) -> Samples | None:
+    rows = mapped(job.samples)
+    return None if rows is None else Table(rows, Form(job.form, job.image), np.empty(0, np.int64), ())
+
+
+def _own(recipe: Recipe, job: Job) -> Samples | None:
+    found = survey(recipe.data, recipe.seed)
+    if found.digest != job.source_digest:
+        return None
+    return EncodedTable(found.train, found.form, recipe.data.size_px is not None, torch.get_num_threads())
+
+
+def _stream(recipe: Recipe, job: Job, table: Samples) -> Stream:
+    return Stream(
+        table,
+        np.zeros(job.count, np.int64),
+        Order(job.train_ids, 0, None),
+        batch_size=1,
+        seed=recipe.seed,
+        augment=recipe.data.augment,
+        crop_px=recipe.data.crop_px,
+    )
+
+
+def _asked(job: Job) -> tuple[NDArray[np.int64], NDArray[np.int64], torch.Tensor]:
+    ids, views, inputs = unpack(job.question)
+    assert inputs is not None
+    return ids, views, inputs
+
+
+def _given(ids: NDArray[np.int64], views: NDArray[np.int64], inputs: torch.Tensor) -> Batch:
+    return Batch(ids, views, inputs, torch.zeros(len(ids), dtype=torch.int64))
+
+
+def _pace(job: Job, answered: Callable[[Batch], object], group: int) -> float:
+    """Seconds a view in a full group: the best of a few, the first of which compiled."""
+    ids, views, inputs = _asked(job)
+    rows = np.arange(group) % len(ids)
+    batch = _given(ids[rows], views[rows], inputs[torch.from_numpy(rows)])
+    taken = []
+    for _ in range(_PACE_GROUPS):
+        begun = time.perf_counter()
+        answered(batch)
+        taken.append(time.perf_counter() - begun)
+    return min(taken) / group
+
+
+def work(address: str, name: str | None, overrides: tuple[str, ...] = ()) -> int:
+    """Join the run that listens at an address, and answer until it is over.
+
+    Args:
+        name: what the run started this process with; None: a person did.
+        overrides: as in :func:`prepare`.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        StillhouseError: no run is there, or the teacher can't be loaded.
+    """
+    return serve(address, partial(prepare, overrides=overrides), name=name)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(work(sys.argv[1], sys.argv[2]))
+    except StillhouseError as error:
+        sys.exit(f"error: {error}")

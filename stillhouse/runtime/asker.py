@@ -1,0 +1,200 @@
+"""A student's end of the fleet: it asks ahead within its window, and takes answers in the order it asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from stillhouse.runtime import work as w
+
+Payload = bytes | bytearray | memoryview
+Facts = Mapping[str, Any]
+
+
+class Question(NamedTuple):
+    """What a student asks.
+
+    Attributes:
+        size: units of work, e.g. views.
+        nbytes: memory that it takes until its answer is taken.
+        pack: a worker's facts -> what is sent to it.
+    """
+
+    size: int
+    nbytes: int
+    pack: Callable[[Facts], bytes]
+
+
+class Outcome(NamedTuple):
+    """The answer to a student's next question or, where ``payload`` is None, the story of why there is none."""
+
+    number: int
+    payload: Payload | None
+    story: tuple[w.Attempt, ...] = ()
+
+
+class Loan(NamedTuple):
+    """A question that a waiting student is to answer itself: call :meth:`Asker.settle` with the answer."""
+
+    number: int
+    lease: w.Lease
+    worker: str
+
+
+class Posted(NamedTuple):
+    """Something for the driver: an event, and what goes with it."""
+
+    event: w.Event
+    question: Question | None = None
+    payload: Payload | None = None
+
+
+class Record(NamedTuple):
+    """What a student did so far.
+
+    Attributes:
+        units: taken.
+        waited_s: seconds without the answer it needed next, also those in which it answered itself.
+        waiting: whether it waits now.
+    """
+
+    units: int
+    waited_s: float
+    waiting: bool
+
+
+class Asker:
+    """Numbers a student's questions and keeps its window.
+
+    Args:
+        name: unique in the fleet.
+        window_bytes: the most memory of questions that are open, unless it is one alone.
+        post: hands something to the driver, from any thread.
+    """
+
+    def __init__(
+        self, name: str, window_bytes: int, post: Callable[[Posted], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.name = name
+        self._window_bytes, self._post, self._clock = window_bytes, post, clock
+        self._came = threading.Condition()
+        self._delivered: deque[Outcome] = deque()
+        self._loan: Loan | None = None
+        self._open: deque[Question] = deque()
+        self._open_bytes = self._asked = self._units = self._helped = 0
+        self._waited_s = 0.0
+        self._waits_since_s: float | None = None
+        self._helper: str | None = None
+        self._failure: BaseException | None = None
+
+    @property
+    def open(self) -> int:
+        """Questions asked and not yet taken."""
+        return len(self._open)
+
+    def fits(self, nbytes: int) -> bool:
+        """Whether a question of that size may be asked now."""
+        return not self._open or self._open_bytes + nbytes <= self._window_bytes
+
+    def ask(self, question: Question) -> int:
+        """Ask; the question's number: 0, 1, 2, ..."""
+        assert self.fits(question.nbytes), "a student asks within its window"
+        number, self._asked = self._asked, self._asked + 1
+        self._open.append(question)
+        self._open_bytes += question.nbytes
+        self._post(Posted(w.Submitted(w.Item(self.name, number, question.size, question.nbytes)), question))
+        return number
+
+    def take(self, timeout_s: float, helps: bool = False) -> Outcome | Loan | None:
+        """The next answer; None if none came in time.
+
+        Args:
+            helps: whether the student may be lent a question, to answer it itself.
+
+        Raises:
+            BaseException: whatever ended the driver.
+        """
+        with self._came:
+            if not self._ready() and helps and self._helper is None:
+                self._helped += 1
+                self._helper = f"{self.name}#{self._helped}"
+                self._post(Posted(w.Joined(self._helper, None, 1)))
+            if not self._delivered and timeout_s > 0 and self._waits_since_s is None:
+                self._waits_since_s = self._clock()
+            self._came.wait_for(self._ready, timeout_s)
+            if self._failure is not None:
+                raise self._failure
+            if self._delivered:
+                return self._taken(self._delivered.popleft())
+            loan, self._loan = self._loan, None
+            return loan
+
+    def _taken(self, outcome: Outcome) -> Outcome:
+        question = self._open.popleft()
+        self._open_bytes -= question.nbytes
+        self._units += question.size
+        if self._waits_since_s is not None:
+            self._waited_s += self._clock() - self._waits_since_s
+            self._waits_since_s = None
+        self._post(Posted(w.Taken(self.name, outcome.number)))
+        self._stop_helping()
+        return outcome
+
+    def record(self) -> Record:
+        """What the student did so far; from any thread."""
+        with self._came:
+            since_s = self._waits_since_s
+            waits_s = 0.0 if since_s is None else self._clock() - since_s
+            return Record(self._units, self._waited_s + waits_s, since_s is not None)
+
+    def settle(self, loan: Loan, payload: Payload | None, why: str = "") -> None:
+        """Answer a loan, or say why not."""
+        if payload is None:
+            self._post(Posted(w.Failed(loan.worker, loan.lease, why)))
+        else:
+            self._post(Posted(w.Answered(loan.worker, loan.lease), payload=payload))
+
+    def close(self) -> None:
+        """Ask no more; what is open is dropped."""
+        self._stop_helping()
+        self._post(Posted(w.Closed(self.name)))
+
+    def _ready(self) -> bool:
+        return bool(self._delivered) or self._loan is not None or self._failure is not None
+
+    def _stop_helping(self) -> None:
+        """Give back what was lent and not begun, and take nothing more."""
+        if self._helper is None:
+            return
+        loan, self._loan = self._loan, None
+        self._post(Posted(w.Draining(self._helper, "the student goes on")))
+        if loan is not None:
+            self._post(Posted(w.Skipped(loan.worker, loan.lease)))
+        self._post(Posted(w.Gone(self._helper, "the student goes on")))
+        self._helper = None
+
+    # What the driver calls, from its thread.
+
+    def deliver(self, outcome: Outcome) -> None:
+        """The next outcome in order."""
+        with self._came:
+            self._delivered.append(outcome)
+            self._came.notify()
+
+    def lend(self, worker: str, lease: w.Lease) -> bool:
+        """Lend a question to the student; false: it does not help any more."""
+        with self._came:
+            if worker != self._helper:
+                return False
+            self._loan = Loan(lease.number, lease, worker)
+            self._came.notify()
+            return True
+
+    def fail(self, error: BaseException) -> None:
+        """End the student's waiting."""
+        with self._came:
+            self._failure = error
+            self._came.notify()

@@ -1,0 +1,277 @@
+"""Carries out what the dispatcher and the scaling policy decide, between students that ask and workers that answer.
+
+One thread turns: it takes what students posted, hears the backend, hands both to the dispatcher as events, and does
+what comes back. The clock is passed in and :meth:`Driver.turn` may be called by hand, so that a simulation runs this
+very code. Nothing here knows what is asked or answered.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from stillhouse.runtime import work as w
+from stillhouse.runtime.asker import Asker, Facts, Outcome, Payload, Posted, Question
+from stillhouse.runtime.backend import Answer, Backend, Failure, Hello, Leaving, Left, Report, Skip
+from stillhouse.runtime.dispatch import Dispatcher
+from stillhouse.runtime.gauge import Gauge
+from stillhouse.runtime.scaling import Grow, Policy, RunInline, Shrink, StopInline
+from stillhouse.runtime.scaling_memory import Memory
+from stillhouse.runtime.settings import Settings
+from stillhouse.runtime.status import Status
+
+LOOK_S = 0.5
+_TURN_S = 1.0
+FAILED_STARTS_MAX = 3
+
+
+class Notice(NamedTuple):
+    """Something that happened to the fleet.
+
+    Attributes:
+        kind: ``starting``, ``joined``, ``refused``, ``leaving``, ``left``, ``suspect``, ``trusted``, ``scaled``.
+        worker: its name; "" where it is about the fleet.
+        text: for a person.
+        facts: what a worker that joined told of itself.
+        at_s: when, on the driver's clock.
+    """
+
+    kind: str
+    worker: str
+    text: str
+    facts: Facts
+    at_s: float
+
+
+class Driver:
+    """Joins students, dispatcher, scaling policy and backend.
+
+    Attributes:
+        status: the dispatcher's, as of the last look, twice a second; None before the first question.
+        inline: whether a student that waits shall answer itself.
+        failed_starts: why workers that were started never got ready, since one did.
+
+    Args:
+        gate: a worker's facts -> why it is turned away, or None.
+        policy: how many workers there shall be.
+        inline_pace_s: seconds a unit of a student that answers itself; None: not known, or it can't.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: Settings,
+        policy: Policy,
+        gate: Callable[[Facts], str | None],
+        inline_pace_s: Callable[[], float | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._backend, self._settings, self._policy, self._gate = backend, settings, policy, gate
+        self._inline_pace_s, self._clock = inline_pace_s, clock
+        self._dispatcher = Dispatcher(settings)
+        self._gauge = Gauge()
+        self._memory = Memory()
+        self._posted: deque[Posted] = deque()
+        self._notices: deque[Notice] = deque()
+        self._askers: dict[str, Asker] = {}
+        self._questions: dict[tuple[str, int], Question] = {}
+        self._kept: dict[tuple[str, int], Payload] = {}
+        self._facts: dict[str, Facts] = {}
+        self._starting: dict[str, float] = {}
+        self._helpers: dict[str, Asker] = {}
+        self._asked = False
+        self._window_units = 0
+        self._look_at_s = float("-inf")
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.failed_starts: list[str] = []
+        self.inline = False
+        self.status: Status | None = None
+
+    # For students and whoever watches, from any thread.
+
+    def asker(self, name: str) -> Asker:
+        """A student's way to ask; each name once."""
+        asker = Asker(name, self._settings.window_bytes, self._post)
+        assert name not in self._askers
+        self._askers[name] = asker
+        return asker
+
+    def notices(self) -> list[Notice]:
+        """What happened since the last call."""
+        found = []
+        while self._notices:
+            found.append(self._notices.popleft())
+        return found
+
+    @property
+    def workers_left(self) -> int:
+        """Workers that are ready, or may become so."""
+        return len(self._facts) + (len(self._starting) if len(self.failed_starts) < FAILED_STARTS_MAX else 0)
+
+    def start(self) -> None:
+        """Turn in a thread of its own from now on."""
+        self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End all workers, and the thread. Idempotent."""
+        self._closing.set()
+        self._backend.wake()
+        if self._thread is not None:
+            self._thread.join()
+        else:
+            self._backend.close()
+
+    def _post(self, posted: Posted) -> None:
+        self._posted.append(posted)
+        self._backend.wake()
+
+    def _run(self) -> None:
+        try:
+            while not self._closing.is_set():
+                self.turn(_TURN_S)
+        except BaseException as error:  # students must not wait for ever for a thread that is gone
+            for asker in list(self._askers.values()):
+                asker.fail(error)
+        finally:
+            self._backend.close()
+            self.status = self._dispatcher.status(self._clock())
+
+    # The thread's own.
+
+    def turn(self, timeout_s: float) -> None:
+        """Do all there is to do, waiting for something to do for so long at most."""
+        while self._posted:
+            self._accept(self._posted.popleft())
+        due_s = self._dispatcher.wake_at()
+        until_s = min(self._look_at_s if self._asked else float("inf"), float("inf") if due_s is None else due_s)
+        for report in self._backend.poll(min(max(until_s - self._clock(), 0.0), timeout_s)):
+            self._hear(report)
+        now_s = self._clock()
+        due_s = self._dispatcher.wake_at()
+        if due_s is not None and due_s <= now_s:
+            self._handle(w.Tick())
+        if self._asked and now_s >= self._look_at_s:
+            self._look_at_s = now_s + LOOK_S
+            self._scale(now_s)
+
+    def _accept(self, posted: Posted) -> None:
+        match posted.event:
+            case w.Submitted(item):
+                assert posted.question is not None
+                self._questions[item.consumer, item.number] = posted.question
+                self._asked = True
+                self._window_units = max(self._settings.window_bytes * item.size // item.nbytes, item.size)
+            case w.Joined(worker):
+                self._helpers[worker] = self._askers[worker.rpartition("#")[0]]
+            case w.Gone(worker):
+                self._helpers.pop(worker, None)
+            case w.Closed(consumer):
+                for kept in (self._questions, self._kept):
+                    for key in [key for key in kept if key[0] == consumer]:
+                        del kept[key]
+                self._askers.pop(consumer, None)
+        self._handle(posted.event, posted.payload)
+
+    def _hear(self, report: Report) -> None:
+        match report:
+            case Hello(worker, facts, slots):
+                self._let_in(worker, facts, slots)
+            case Answer(worker, lease, payload):
+                self._handle(w.Answered(worker, lease), payload)
+            case Failure(worker, lease, why):
+                self._handle(w.Failed(worker, lease, why))
+            case Skip(worker, lease):
+                self._handle(w.Skipped(worker, lease))
+            case Leaving(worker, why):
+                self._note("leaving", worker, why)
+                self._handle(w.Draining(worker, why))
+            case Left(worker, why):
+                self._note("left", worker, why)
+                if self._starting.pop(worker, None) is not None:
+                    self.failed_starts.append(why)
+                if self._facts.pop(worker, None) is not None:
+                    self._handle(w.Gone(worker, why))
+
+    def _let_in(self, worker: str, facts: Facts, slots: int) -> None:
+        refusal = self._gate(facts)
+        if refusal is not None:
+            self._note("refused", worker, refusal, facts)
+            self._backend.dismiss(worker, refusal, kill=False)
+            return
+        begun_s = self._starting.pop(worker, None)
+        if begun_s is not None:
+            self._gauge.started(self._clock() - begun_s)
+        self.failed_starts.clear()
+        self._facts[worker] = facts
+        self._note("joined", worker, "", facts)
+        self._handle(w.Joined(worker, facts.get("pace_s"), slots))
+
+    def _handle(self, event: w.Event, payload: Payload | None = None) -> None:
+        for command in self._dispatcher.handle(event, self._clock()):
+            self._do(command, payload)
+
+    def _do(self, command: w.Command, payload: Payload | None) -> None:
+        match command:
+            case w.Send(worker, lease, _):
+                self._send(worker, lease)
+            case w.Revoke(worker, lease):
+                if worker not in self._helpers:
+                    self._backend.revoke(worker, lease)
+            case w.Keep(_, lease):
+                assert payload is not None
+                self._kept[lease.consumer, lease.number] = payload
+            case w.Drop():
+                pass
+            case w.Deliver(consumer, number):
+                del self._questions[consumer, number]
+                self._askers[consumer].deliver(Outcome(number, self._kept.pop((consumer, number))))
+            case w.GiveUp(consumer, number, story):
+                del self._questions[consumer, number]
+                self._askers[consumer].deliver(Outcome(number, None, story))
+            case w.Suspect(worker, why):
+                self._note("suspect", worker, why)
+            case w.Trust(worker):
+                self._note("trusted", worker, "it answered after all")
+            case w.Dismiss(worker, why, kill):
+                if worker not in self._helpers:
+                    self._backend.dismiss(worker, why, kill=kill)
+
+    def _send(self, worker: str, lease: w.Lease) -> None:
+        helper = self._helpers.get(worker)
+        if helper is None:
+            question = self._questions[lease.consumer, lease.number]
+            self._backend.send(worker, lease, question.pack(self._facts[worker]))
+        elif lease.consumer != helper.name or not helper.lend(worker, lease):
+            self._handle(w.Draining(worker, "it is not its own question, or the student goes on"))
+            self._handle(w.Skipped(worker, lease))
+
+    def _scale(self, now_s: float) -> None:
+        self.status = status = self._dispatcher.status(now_s)
+        askers, pace_s = list(self._askers.values()), self._inline_pace_s()
+        view = self._gauge.view(status, list(self._starting), self._facts, askers, pace_s, self._window_units)
+        decision, self._memory = self._policy.decide(view, self._memory, now_s)
+        match decision:
+            case Grow(count, why):
+                names = [self._backend.start() for _ in range(count)]
+                self._starting |= dict.fromkeys(names, now_s)
+                self._note("scaled", "", f"{count} more started: {why}")
+            case Shrink(worker, why):
+                self._note("scaled", worker, f"let go: {why}")
+                if worker in self._facts:
+                    self._handle(w.Draining(worker, why))
+                else:
+                    self._starting.pop(worker)
+                    self._backend.dismiss(worker, why, kill=True)
+            case RunInline(why) | StopInline(why):
+                self.inline = isinstance(decision, RunInline)
+                self._note(
+                    "scaled", "", f"waiting students {'answer' if self.inline else 'leave it to the fleet'}: {why}"
+                )
+
+    def _note(self, kind: str, worker: str, text: str, facts: Facts | None = None) -> None:
+        self._notices.append(Notice(kind, worker, text, facts or {}, self._clock()))

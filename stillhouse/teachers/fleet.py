@@ -1,0 +1,248 @@
+"""A fleet of teachers as the source behind a store: keys go out ahead of the student, rows come back in order.
+
+Questions are groups of the engine's size, filled with views of consecutive batches: a half-filled group costs a teacher
+as much as a full one. While the head of the line is not answered the student waits, or answers a question itself where
+that is faster. Pixels of batches in line are held up to a bound; of answers, the asker keeps its window.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stillhouse.data.batch import Batch
+from stillhouse.foundation.errors import FleetError
+from stillhouse.knowledge.source import EncodedRows
+from stillhouse.runtime.asker import Asker, Facts, Loan, Outcome, Question
+from stillhouse.teachers.messages import pack
+
+_LINE_MAX = 64
+_PULLS_MAX = 2
+_LOOK_S = 0.25
+_NAMED_MAX = 5
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What a student's conversation with the fleet needs.
+
+    Attributes:
+        asker: makes a student's way to the fleet; called when there is something to ask, closed at the end.
+        answer: this process's own teacher, for questions that it answers itself: a batch -> rows.
+        helps: whether a waiting student is to answer itself now; looked at while it waits, with the seconds of this
+            wait so far; raises to end the wait.
+        counts: what happened to the fleet since the last call, in numbers.
+        group: views of a full question.
+        row_bytes: of the answer about a view.
+        line_bytes: of pixels in line, at least two batches.
+    """
+
+    asker: Callable[[], Asker]
+    answer: Callable[[Batch], EncodedRows]
+    helps: Callable[[float], bool]
+    counts: Callable[[], dict[str, int]]
+    group: int
+    row_bytes: int
+    line_bytes: int
+
+
+class FleetRows:
+    """Rows from a fleet, for one student."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._waited_s = 0.0
+        self._views_s: deque[float] = deque(maxlen=9)
+
+    @property
+    def view_s(self) -> float | None:
+        """Median over the last few batches that were asked about: seconds of waiting for each view."""
+        return statistics.median(self._views_s) if self._views_s else None
+
+    def waits(self) -> dict[str, float]:
+        """Seconds that the student waited for the answer it needed next, or made it itself."""
+        waited, self._waited_s = self._waited_s, 0.0
+        return {"teacher": waited}
+
+    def counts(self) -> dict[str, int]:
+        """What happened to the fleet, in numbers."""
+        return self._fleet.counts()
+
+    def rows(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, EncodedRows]]:
+        """Ask ahead; yield every batch with its rows, in order."""
+        line = _Line(self._fleet)
+        try:
+            yield from self._served(line, iter(batches))
+        finally:
+            line.close()
+
+    def _served(self, line: _Line, batches: Iterator[Batch]) -> Iterator[tuple[Batch, EncodedRows]]:
+        pulls, more = 0, True
+        while True:
+            while line.hear(0.0):
+                pass
+            if line.head_is_answered() and (pulls or not more or not line.has_room()):
+                pulls = 0
+                yield line.pop()
+            elif more and line.has_room() and (pulls < _PULLS_MAX or not line.head_is_answered()):
+                batch = next(batches, None)
+                more, pulls = batch is not None, pulls + 1
+                if batch is not None:
+                    line.add(batch)
+            elif line.is_empty():
+                return
+            else:
+                self._wait(line)
+
+    def _wait(self, line: _Line) -> None:
+        """Until the head of the line has come nearer."""
+        begun = time.perf_counter()
+        line.flush()
+        while not line.hear(_LOOK_S, self._fleet.helps(time.perf_counter() - begun)):
+            pass
+        spent = time.perf_counter() - begun
+        self._waited_s += spent
+        self._views_s.append(spent / self._fleet.group)
+
+
+@dataclass
+class _Waiting:
+    """A batch in line: of its views ``asked`` are in questions, ``told`` are answered."""
+
+    batch: Batch
+    asked: int = 0
+    told: int = 0
+    pieces: list[EncodedRows] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question under way: its views, and how many of them are whose."""
+
+    batch: Batch
+    owners: tuple[tuple[_Waiting, int], ...]
+
+
+class _Line:
+    """Batches in the student's order, and the questions about them that are under way."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._asker: Asker | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._under_way: dict[int, _Asked] = {}
+        self._held_bytes = self._gathered = 0
+
+    def is_empty(self) -> bool:
+        """Whether no batch is left."""
+        return not self._waiting
+
+    def has_room(self) -> bool:
+        """Whether one more batch may come into line."""
+        if len(self._waiting) < 2:
+            return True
+        return (
+            self._fits(self._fleet.group)
+            and len(self._waiting) < _LINE_MAX
+            and self._held_bytes < self._fleet.line_bytes
+        )
+
+    def head_is_answered(self) -> bool:
+        """Whether the first batch can go."""
+        return bool(self._waiting) and self._waiting[0].told == len(self._waiting[0].batch)
+
+    def add(self, batch: Batch) -> None:
+        """A batch more, asked about in full groups."""
+        self._waiting.append(_Waiting(batch))
+        self._held_bytes += batch.nbytes
+        self._gathered += len(batch)
+        while self._gathered >= self._fleet.group and self._ask(self._fleet.group):
+            pass
+
+    def flush(self) -> None:
+        """Ask what is gathered, though it fills no group, if the head of the line waits for nothing else."""
+        while self._gathered and self._waiting[0].asked < len(self._waiting[0].batch):
+            if not self._ask(min(self._gathered, self._fleet.group)):
+                return
+
+    def pop(self) -> tuple[Batch, EncodedRows]:
+        """The first batch with its rows."""
+        done = self._waiting.popleft()
+        self._held_bytes -= done.batch.nbytes
+        empty = np.empty((0, self._fleet.row_bytes), np.uint8)
+        return done.batch, done.pieces[0] if len(done.pieces) == 1 else np.concatenate([empty, *done.pieces])
+
+    def hear(self, timeout_s: float, helps: bool = False) -> bool:
+        """Take the next answer, or make one; false if there was none in time.
+
+        Raises:
+            FleetError: a question failed for good, with its story.
+        """
+        if self._asker is None:
+            return False
+        found = self._asker.take(timeout_s, helps)
+        if isinstance(found, Loan):
+            rows = self._fleet.answer(self._under_way[found.number].batch)
+            self._asker.settle(found, rows.reshape(-1).data)
+        if not isinstance(found, Outcome):
+            return False
+        asked = self._under_way.pop(found.number)
+        if found.payload is None:
+            raise FleetError(_story(asked, found))
+        rows = np.frombuffer(found.payload, np.uint8).reshape(len(asked.batch), self._fleet.row_bytes)
+        start = 0
+        for owner, count in asked.owners:
+            owner.pieces.append(rows[start : start + count])
+            owner.told += count
+            start += count
+        return True
+
+    def close(self) -> None:
+        """Ask no more."""
+        if self._asker is not None:
+            self._asker.close()
+
+    def _fits(self, count: int) -> bool:
+        return self._asker is None or self._asker.fits(count * self._fleet.row_bytes)
+
+    def _ask(self, count: int) -> bool:
+        """Ask about the next ``count`` views; false if the window is full."""
+        if not self._fits(count):
+            return False
+        parts, owners, left = [], [], count
+        for each in self._waiting:
+            stop = min(each.asked + left, len(each.batch))
+            if stop > each.asked:
+                parts.append(each.batch.part(each.asked, stop))
+                owners.append((each, stop - each.asked))
+                left -= stop - each.asked
+                each.asked = stop
+            if not left:
+                break
+        batch = parts[0] if len(parts) == 1 else Batch.join(parts)
+        if self._asker is None:
+            self._asker = self._fleet.asker()
+        number = self._asker.ask(Question(count, count * self._fleet.row_bytes, _packer(batch)))
+        self._under_way[number] = _Asked(batch, tuple(owners))
+        self._gathered -= count
+        return True
+
+
+def _packer(batch: Batch) -> Callable[[Facts], bytes]:
+    def packed(facts: Facts) -> bytes:
+        return pack(batch.sample_ids, batch.views, batch.inputs if facts.get("reads") == "sent" else None)
+
+    return packed
+
+
+def _story(asked: _Asked, outcome: Outcome) -> str:
+    keys = zip(asked.batch.sample_ids[:_NAMED_MAX].tolist(), asked.batch.views.tolist(), strict=False)
+    named = ", ".join(f"sample {sample_id}, view {view}" for sample_id, view in keys)
+    more = f" and {len(asked.batch) - _NAMED_MAX} more" if len(asked.batch) > _NAMED_MAX else ""
+    tries = "\n".join(f"  {each.worker}: {each.why}" for each in outcome.story)
+    return f"no teacher could answer about {named}{more}; it was tried {len(outcome.story)} times:\n{tries}"
