@@ -248,13 +248,14 @@ class Dispatcher:
             due.append(worker)
         for worker in due:
             first = worker.first()
-            if worker.state is SUSPECT:
+            if worker.state is not ACTIVE:
                 self._dismiss(worker, f"silent for {state.now - worker.begun_s:.1f} s", kill=True)
             elif first is not None and state.now >= worker.begun_s + first.allowance_s:
                 self._suspect(worker, first)
+                state.alarms.put(worker)
             else:
                 note_late(state, worker)
-            state.alarms.put(worker)
+                state.alarms.put(worker)
 
     def _come_back(self, worker: Worker, loan: Loan) -> None:
         """A worker reports on a loan, and begins with the next one that it holds."""
@@ -314,8 +315,12 @@ class Dispatcher:
                 revoke(state, loan)
 
     def _dismiss(self, worker: Worker, why: str, *, kill: bool) -> None:
+        """Let a worker go. One that hung just then would not hear it: it is killed when patience ends."""
+        state = self._state
         worker.state = DISMISSED
-        self._state.out.append(work.Dismiss(worker.name, why, kill))
+        worker.patience_s = math.inf if kill else state.now + state.settings.suspect_patience_s
+        state.alarms.put(worker)
+        state.out.append(work.Dismiss(worker.name, why, kill))
 
     def _leave_usable(self, worker: Worker) -> None:
         """A worker gets no more work, for now or for good."""

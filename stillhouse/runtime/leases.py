@@ -106,7 +106,7 @@ class Worker:
         units: of work in them.
         begun_s: when it could begin with the first of them: sent to an idle worker, or its last report.
         late_s: when to ask whether the first of them is better lent to another as well.
-        patience_s: when a suspect worker is stopped.
+        patience_s: when a suspect worker is stopped, and one that was let go and does not go.
         alone: it holds a solo item, and gets nothing beside it.
         clearing: it gets nothing until it is empty, and then a solo item.
         credits: the most it may hold; falls only as loans come back.
@@ -177,10 +177,10 @@ class Worker:
 
     def due_s(self) -> float:
         """When to look at it next: it is late, its lease ends, or patience with it does."""
-        if self.state is SUSPECT:
+        if self.state is not ACTIVE:
             return self.patience_s
         first = self.first()
-        if first is None or self.state is DISMISSED:
+        if first is None:
             return math.inf
         return min(self.late_s, self.begun_s + first.allowance_s)
 

@@ -20,7 +20,8 @@ class Settings:
             pass, and a hung worker costs little more than the work that it held.
         lease_min_s: no lease is shorter; what hiccups in a healthy process (page faults, a compile) stays below it.
         first_lease_s: a lease of a worker whose pace nobody knows.
-        suspect_patience_s: so long after its lease ended a silent worker is stopped.
+        suspect_patience_s: so long after its lease ended a silent worker is stopped, and one that was let go, and is
+            still there, killed.
         hedge_factor: an item is lent a second time where it should be done in this fraction of the time that it
             still needs; a loan is late when it took so many times what it should.
         round_trip_s: from a worker's answer to its next item, the driver's own delays included; hidden by credits.

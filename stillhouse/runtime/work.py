@@ -185,7 +185,7 @@ class Trust(NamedTuple):
 
 
 class Dismiss(NamedTuple):
-    """Stop a worker; ``Gone`` will follow. ``kill``: at once, since it stayed silent too long; else it drained."""
+    """Stop a worker; ``Gone`` will follow. ``kill``: at once, since it was silent too long; else it drained."""
 
     worker: str
     why: str

@@ -59,6 +59,16 @@ def test_a_silent_worker_becomes_suspect_and_is_stopped() -> None:
     assert play.dispatcher.status(play.now).totals.lost == 1
 
 
+def test_a_worker_that_is_let_go_and_stays_is_killed() -> None:
+    """It may hang before it hears that it may go: its place is free again when patience ends."""
+    play = ByHand()
+    play.join("a")
+    assert play.handle(w.Draining("a", "told to")) == [w.Dismiss("a", "told to", kill=False)]
+    assert [(each.worker, each.kill) for each in play.wake() if isinstance(each, w.Dismiss)] == [("a", True)]
+    assert play.now == 10.0
+    assert play.dispatcher.wake_at() is None, "and then its end is the backend's"
+
+
 def test_a_late_answer_to_an_open_item_is_taken() -> None:
     """An older generation is as good as any; the worker is trusted again and goes on with what nobody else took."""
     play = ByHand()

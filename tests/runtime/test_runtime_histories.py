@@ -8,8 +8,11 @@ import pytest
 
 from stillhouse.runtime.simulate import history
 
-SEEDS_THAT_FAILED: list[int] = []
-"""Found on the way; they stay for ever. (The histories drawn from a seed change when the drawing does.)"""
+SEEDS_THAT_FAILED = [2216]
+"""Found on the way; they stay for ever, though what is drawn from a seed changes with the drawing.
+
+2216: workers that were let go hung before they heard it, and were waited for ever since.
+"""
 
 
 @pytest.mark.parametrize("first", range(0, 200, 20))
