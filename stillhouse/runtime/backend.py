@@ -87,8 +87,13 @@ class Backend(Protocol):
     def revoke(self, worker: str, lease: Lease) -> None:
         """Tell that a loan is not needed: the worker skips it if it has not begun it, else answers as ever."""
 
-    def dismiss(self, worker: str, why: str, *, kill: bool) -> None:
-        """End a worker: politely (it is idle, or still loading), or at once. ``Left`` follows."""
+    def dismiss(self, worker: str, why: str, *, kill: bool, refused: bool = False) -> None:
+        """End a worker: politely (it is idle, or still loading), or at once. ``Left`` follows.
+
+        Args:
+            why: for the person who started it.
+            refused: it was not let in: its process ends with exit code 2, the user's mistake, and not 0.
+        """
 
     def poll(self, timeout_s: float) -> list[Report]:
         """What happened since; waits up to ``timeout_s`` for a first report, or until :meth:`wake`."""

@@ -201,7 +201,7 @@ class Driver:
         refusal = self._gate(facts)
         if refusal is not None:
             self._note("refused", worker, refusal, facts)
-            self._backend.dismiss(worker, refusal, kill=False)
+            self._backend.dismiss(worker, refusal, kill=False, refused=True)
             return
         begun_s = self._starting.pop(worker, None)
         if begun_s is not None:

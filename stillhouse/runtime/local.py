@@ -99,8 +99,8 @@ class LocalBackend:
             member.revoke(lease)
             self._watch(member)
 
-    def dismiss(self, worker: str, why: str, *, kill: bool) -> None:
-        """End a worker. Sent away before it was lent anything, it exits with code 2, else with 0.
+    def dismiss(self, worker: str, why: str, *, kill: bool, refused: bool = False) -> None:
+        """End a worker.
 
         A polite dismissal that is not followed within ``GRACE_S`` becomes a kill. Of a worker that joined from
         elsewhere only the connection can be killed; it ends when it hears of that.
@@ -112,7 +112,7 @@ class LocalBackend:
         if kill or member.channel is None:
             self._kill(member)
         elif member.limit_s > time.monotonic() + GRACE_S:
-            member.send_away(why, 0 if member.let_in else 2)
+            member.send_away(why, 2 if refused else 0)
             member.limit_s = time.monotonic() + GRACE_S
             self._watch(member)
 

@@ -71,7 +71,6 @@ class Member:
         self._ring: OwnedRing | None = None
         self._loans: dict[Lease, int | None] = {}
         self._slots = 0
-        self._worked = self._leaving = False
         self._last_words = ""
 
     def connect(self, channel: Channel, hello: dict[str, Any], job: bytes) -> None:
@@ -88,7 +87,6 @@ class Member:
         assert len(self._loans) < self._slots, f"{self.name} is lent more than its {self._slots} slots"
         slot = self._ring.take() if self._ring else None
         self._loans[lease] = slot
-        self._worked = True
         self.channel.send({"do": "loan", "lease": lease, "slot": slot}, payload)
 
     def revoke(self, lease: Lease) -> None:
@@ -105,11 +103,6 @@ class Member:
     def awaited(self) -> bool:
         """Whether it was started here and has not said hello."""
         return self.child is not None and not self._hello and not self.why
-
-    @property
-    def let_in(self) -> bool:
-        """Whether it was ever lent anything, or said itself that it goes: sent away now, it did nothing wrong."""
-        return self._worked or self._leaving
 
     @property
     def origin(self) -> str:
@@ -143,7 +136,6 @@ class Member:
             case "ready" if not self.ready:
                 return self._warm(header)
             case "leaving" if self.ready:
-                self._leaving = True
                 return Leaving(self.name, text_in(header, "why"))
             case "bye":
                 self._last_words = text_in(header, "why")

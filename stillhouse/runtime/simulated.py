@@ -96,7 +96,7 @@ class Simulated:
 
         self._tell(worker, arrive)
 
-    def dismiss(self, worker: str, why: str, *, kill: bool) -> None:
+    def dismiss(self, worker: str, why: str, *, kill: bool, refused: bool = False) -> None:
         """End a worker."""
         there = self._workers.get(worker)
         if there is None:

@@ -151,7 +151,7 @@ def test_turned_away(house: House, by_hand: Callable[..., subprocess.Popen[str]]
     worker = by_hand(house.backend.address)
     hello = house.first()
     assert isinstance(hello, Hello)
-    house.backend.dismiss(hello.worker, "its teacher is another one", kill=False)
+    house.backend.dismiss(hello.worker, "its teacher is another one", kill=False, refused=True)
     assert house.first() == Left(hello.worker, "its teacher is another one")
     code, words = said_at_the_end(worker)
     assert code == 2 and "its teacher is another one" in words
