@@ -142,8 +142,18 @@ class Codec:
                 parts[f"feature:{name}"] = features.half() if half else features
         return self._pack(parts, len(knowledge.sample_ids))
 
-    def decode(self, rows: NDArray[np.uint8], sample_ids: NDArray[np.int64], views: NDArray[np.int64]) -> Knowledge:
-        """The answer in rows [B, row.itemsize]: dense fp32 tensors on the CPU that share no memory with the rows."""
+    def decode(
+        self,
+        rows: NDArray[np.uint8],
+        sample_ids: NDArray[np.int64],
+        views: NDArray[np.int64],
+        known: NDArray[np.bool_] | None = None,
+    ) -> Knowledge:
+        """The answer in rows [B, row.itemsize]: dense fp32 tensors on the CPU that share no memory with the rows.
+
+        Args:
+            known: [B], false where a row, of zeros, stands for no answer; None: all are answers.
+        """
         parts = self._unpack(rows)
         logits = None
         if self._ask.logits:
@@ -155,7 +165,7 @@ class Codec:
             if self._encoding.features == "int8":
                 part = decode_int8(part, parts[f"scale:{name}"])
             features[name] = torch.from_numpy(part).float()
-        return Knowledge(sample_ids, views, logits, features)
+        return Knowledge(sample_ids, views, logits, features, None if known is None else torch.from_numpy(known))
 
     def round_trip(self, knowledge: Knowledge) -> Knowledge:
         """What any reader will see of an answer."""

@@ -21,12 +21,14 @@ class Knowledge:
         sample_ids, views: [B] keys.
         logits: [B, K], or None where not asked.
         features: activations by module name, [B, ...] each.
+        known: [B] bool, false in rows about which nobody could be asked: whatever they hold means nothing. None: all.
     """
 
     sample_ids: NDArray[np.int64]
     views: NDArray[np.int64]
     logits: torch.Tensor | None = None
     features: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    known: torch.Tensor | None = None
 
     def check_aligned(self, batch: Batch) -> None:
         """Refuse knowledge about other views than the batch's: training on it would be training on noise.
@@ -49,7 +51,7 @@ class Knowledge:
 
     @staticmethod
     def join(pieces: Sequence[Knowledge]) -> Knowledge:
-        """Answers to the same question, one after the other."""
+        """Answers to the same question, one after the other; all known."""
         logits = [each.logits for each in pieces if each.logits is not None]
         return Knowledge(
             np.concatenate([each.sample_ids for each in pieces]),
@@ -62,7 +64,15 @@ class Knowledge:
         """The knowledge with its tensors on a device."""
         logits = None if self.logits is None else self.logits.to(device, non_blocking=True)
         features = {name: tensor.to(device, non_blocking=True) for name, tensor in self.features.items()}
-        return Knowledge(self.sample_ids, self.views, logits, features)
+        known = None if self.known is None else self.known.to(device, non_blocking=True)
+        return Knowledge(self.sample_ids, self.views, logits, features, known)
+
+    def select(self, rows: torch.Tensor) -> Knowledge:
+        """The rows of these numbers, all of them known."""
+        chosen = rows.cpu().numpy()
+        logits = None if self.logits is None else self.logits[rows]
+        features = {name: tensor[rows] for name, tensor in self.features.items()}
+        return Knowledge(self.sample_ids[chosen], self.views[chosen], logits, features)
 
     def part(self, start: int, stop: int) -> Knowledge:
         """Rows start..stop-1."""
@@ -72,4 +82,5 @@ class Knowledge:
             self.views[rows],
             None if self.logits is None else self.logits[rows],
             {name: tensor[rows] for name, tensor in self.features.items()},
+            None if self.known is None else self.known[rows],
         )

@@ -60,8 +60,11 @@ class RowSource(Protocol):
     def view_s(self) -> float | None:
         """Seconds that asking about a view took; None before."""
 
-    def rows(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, EncodedRows]]:
-        """Yield every batch with its rows [B, row bytes], in order. Some batches are empty; they pass at once."""
+    def rows(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, EncodedRows | None]]:
+        """Yield every batch with its rows [B, row bytes], in order; None: nobody is there to be asked about it.
+
+        Some batches are empty; they pass at once.
+        """
 
     def waits(self) -> dict[str, float]:
         """As in :class:`KnowledgeSource`."""
@@ -171,19 +174,25 @@ class UnstoredSource:
     def __init__(self, ask: Ask, codec: Codec, behind: RowSource) -> None:
         self.ask = ask
         self._codec, self._behind = codec, behind
+        self._unanswered = 0
 
     def teach(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Knowledge]]:
         """Decode rows as they come."""
         for batch, rows in self._behind.rows(batches):
-            yield batch, self._codec.decode(rows, batch.sample_ids, batch.views)
+            known = None
+            if rows is None:
+                self._unanswered += len(batch)
+                rows, known = np.zeros((len(batch), self._codec.row.itemsize), np.uint8), np.zeros(len(batch), np.bool_)
+            yield batch, self._codec.decode(rows, batch.sample_ids, batch.views, known)
 
     def waits(self) -> dict[str, float]:
         """Of whoever answers."""
         return self._behind.waits()
 
     def counts(self) -> dict[str, int]:
-        """Of whoever answers."""
-        return self._behind.counts()
+        """Views about which nobody was there to be asked (``unanswered``), and what whoever answers counts."""
+        unanswered, self._unanswered = self._unanswered, 0
+        return self._behind.counts() | ({"unanswered": unanswered} if unanswered else {})
 
 
 class NoKnowledge:

@@ -56,14 +56,16 @@ class StoredSource:
 
         for part, fresh in self._behind.rows(missing()):
             batch, rows, found, read_s = looked_up.popleft()
-            if len(part):
+            if len(part) and fresh is not None:
                 rows[~found] = fresh
                 if self._reads is None or self._reads.pays:
                     self._writer.put(part.sample_ids, part.views, fresh)
-            self._counts["misses"] += len(part)
+            known = found if len(part) and fresh is None else None
+            missed = "misses" if known is None else "unanswered"
+            self._counts[missed] = self._counts.get(missed, 0) + len(part)
             self._counts["hits"] += len(batch) - len(part)
             begun = time.perf_counter()
-            knowledge = self._codec.decode(rows, batch.sample_ids, batch.views)
+            knowledge = self._codec.decode(rows, batch.sample_ids, batch.views, known)
             decode_s = time.perf_counter() - begun
             self._store_s += decode_s
             if self._reads is not None and not len(part):
@@ -81,7 +83,7 @@ class StoredSource:
         return {"store": waited, **self._behind.waits()}
 
     def counts(self) -> dict[str, int]:
-        """Views read (``hits``) and asked (``misses``), bytes written, damaged rows; and of whoever answers."""
+        """Views read (``hits``), asked (``misses``), without anybody to ask (``unanswered``), and what others count."""
         counts, self._counts = self._counts, {"hits": 0, "misses": 0}
         return counts | self._writer.news() | self._behind.counts()
 

@@ -58,9 +58,9 @@ class FleetSection(Section):
     patience_s: NonNegativeFloat = Field(30.0, description="seconds that a student waits when no worker is left")
     without_teachers: Literal["inline", "stored_only", "hard_labels", "stop"] = Field(
         "inline",
-        description="after that; inline: the teacher answers in the student's process; stored_only: what the store "
-        "holds is learnt, the rest from hard labels; hard_labels: all from hard labels; stop: the run ends and can be "
-        "resumed. Only inline and stop leave the student what it would have been",
+        description="after that; inline: the teacher answers in the student's process; hard_labels: views "
+        "that the store does not hold are learnt from their labels; stored_only: they are left out; stop: the run ends "
+        "and can be resumed. Only inline and stop leave the student what it would have been",
     )
 
     @property

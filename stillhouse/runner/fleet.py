@@ -35,7 +35,7 @@ from stillhouse.runtime.local import LocalBackend
 from stillhouse.runtime.scaling import Policy
 from stillhouse.runtime.settings import Settings
 from stillhouse.store.manifest import Identity
-from stillhouse.teachers.fleet import Fleet
+from stillhouse.teachers.fleet import Fleet, NoTeacher
 
 _TOTALS = {
     "workers_lost": "lost",
@@ -44,10 +44,15 @@ _TOTALS = {
     "questions_hedged": "hedged",
     "answers_dropped": "dropped",
 }
-FLEET_COUNTS = ("workers_joined", *_TOTALS)
+FLEET_COUNTS = ("workers_joined", *_TOTALS, "unanswered")
 """Numbers in events and in ``result.json``: workers that joined, went without leave, let their time pass; questions
-asked again, asked of a second worker; answers that came too late to be needed."""
+asked again, asked of a second worker; answers that came too late; views about which no teacher was left to be asked."""
 
+_INSTEAD = {
+    "inline": "it answers in the student's process",
+    "hard_labels": "views that nobody answered are learnt from their labels, until one is back",
+    "stored_only": "views that nobody answered are left out, until one is back",
+}
 _WEIGHTS = "fleet.safetensors"
 
 
@@ -82,6 +87,7 @@ class RunFleet:
         self._weights: tuple[np.ndarray[tuple[int], np.dtype[np.uint8]], int | None] | None = None
         self._warnings: deque[str] = deque()
         self._alone_since_s: float | None = None
+        self._degraded = False
         self._joined = 0
         self._counted: dict[str, int] = {}
 
@@ -92,6 +98,7 @@ class RunFleet:
             asker=self._asker,
             answer=self._answer,
             helps=self._helps,
+            teachers=self._teachers,
             counts=self.counts,
             group=int(recipe.teacher.engine.batch_size),
             row_bytes=self._codec.row.itemsize,
@@ -174,16 +181,21 @@ class RunFleet:
         self._own_view_s = (time.perf_counter() - begun) / max(len(batch), 1)
         return rows
 
-    def _helps(self, waited_s: float) -> bool:
+    def _teachers(self) -> bool:
+        """Whether a worker is ready."""
+        return self._driver is not None and self._driver.workers_ready > 0
+
+    def _helps(self) -> bool:
         """Whether the waiting student answers itself.
 
         Raises:
             FleetError: no teacher is left, and the recipe says to stop then.
+            NoTeacher: the same, and it says to go on without.
         """
         self._tell()
         assert self._driver is not None
         if self._driver.workers_left:
-            self._alone_since_s = None
+            self._alone_since_s, self._degraded = None, False
             return self._driver.inline
         section, now_s = self._materials.recipe.fleet, time.monotonic()
         if self._alone_since_s is None:
@@ -193,5 +205,13 @@ class RunFleet:
             return self._driver.inline
         if section.without_teachers == "stop":
             last = f"; the last one: {self._driver.failed_starts[-1]}" if self._driver.failed_starts else ""
-            raise FleetError(f"no teacher was left for {now_s - self._alone_since_s:.0f} s{last}")
-        return True
+            raise FleetError(
+                f"no teacher was left for {now_s - self._alone_since_s:.0f} s{last}; go on with 'stillhouse resume "
+                f"{self._folder}' when there is one, or say what else to do with fleet.without_teachers"
+            )
+        if not self._degraded:
+            self._degraded = True
+            self._emit(Warned(f"no teacher is left: {_INSTEAD[section.without_teachers]}"))
+        if section.without_teachers == "inline":
+            return True
+        raise NoTeacher

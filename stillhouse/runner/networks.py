@@ -107,6 +107,7 @@ def objective_of(networks: Networks, student: Network, teacher: Network, number:
             recipe.student.train.label_smoothing,
             shapes(student, [term.student for term in terms], networks.interface),
             shapes(teacher, [term.teacher for term in terms], networks.interface),
+            leaves_out_unknown=recipe.fleet.without_teachers == "stored_only",
         )
 
 

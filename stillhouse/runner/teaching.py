@@ -17,7 +17,7 @@ import numpy as np
 
 from stillhouse.data.ahead import ahead
 from stillhouse.data.batch import Batch
-from stillhouse.foundation.errors import DataError, ModelError, StorageError
+from stillhouse.foundation.errors import DataError, FleetError, ModelError, StorageError
 from stillhouse.foundation.events import Event, SourceMeasured, StoreOpened, Warned
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
@@ -157,6 +157,10 @@ class Teaching:
         made = ahead(self.unanswered(), self._materials.recipe.data.ahead_max_mb * 2**20)
         with contextlib.closing(made):
             for batch, fresh in rows.rows(made):
+                if fresh is None:
+                    raise FleetError(
+                        "no teacher is left who could answer: go on with 'stillhouse teach' when there is one"
+                    )
                 self._writer.put(batch.sample_ids, batch.views, fresh)
                 yield len(batch)
                 if self._refusal is not None:

@@ -112,6 +112,11 @@ class Driver:
         """Workers that are ready, or may become so."""
         return len(self._facts) + (len(self._starting) if len(self.failed_starts) < FAILED_STARTS_MAX else 0)
 
+    @property
+    def workers_ready(self) -> int:
+        """Workers that were let in and are not gone."""
+        return len(self._facts)
+
     def start(self) -> None:
         """Turn in a thread of its own from now on."""
         self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)

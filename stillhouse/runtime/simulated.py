@@ -23,7 +23,7 @@ class _Worker:
     """One simulated worker. ``work`` is what it holds, the first being worked on; ``turn`` makes old plans void."""
 
     __slots__ = ("busy", "frozen", "kind", "leaving", "left_s", "name", "ready", "revoked", "said_s", "since_s", "slow",
-                 "turn", "until_s", "work")  # fmt: skip
+                 "turn", "until_s", "work", "worked_s")  # fmt: skip
 
     def __init__(self, name: str, kind: Kind, now: float) -> None:
         self.name, self.kind, self.since_s = name, kind, now
@@ -32,7 +32,7 @@ class _Worker:
         self.ready = self.busy = self.frozen = False
         self.leaving = ""
         self.slow, self.turn = 1.0, 0
-        self.until_s = self.left_s = self.said_s = 0.0
+        self.until_s = self.left_s = self.said_s = self.worked_s = 0.0
 
 
 class Simulated:
@@ -163,6 +163,10 @@ class Simulated:
             self._count_capacity(worker)
         return self._capacity_units
 
+    def worked_s(self) -> dict[str, float]:
+        """Seconds of work that each living worker has begun."""
+        return {worker.name: worker.worked_s for worker in self._workers.values()}
+
     def _plan(self, at_s: float, what: Callable[[], object]) -> None:
         if at_s < math.inf:
             self._count += 1
@@ -235,6 +239,7 @@ class Simulated:
         if kind.jitter:
             service_s *= 1 + kind.jitter * (2 * self._dice.uniform() - 1)
         worker.busy, worker.until_s = True, self._clock.now_s + service_s
+        worker.worked_s += service_s
         self._plan_finish(worker)
 
     def _plan_finish(self, worker: _Worker) -> None:

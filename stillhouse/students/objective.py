@@ -31,6 +31,8 @@ class Objective(nn.Module):
         label_smoothing: of the cross-entropy.
         student_shapes, teacher_shapes: shape [C, H, W] or [D] of one sample's activation, by module name, for
             the feature terms.
+        leaves_out_unknown: whether views without an answer teach nothing; else they teach their labels, at the weight
+            of cross-entropy and KD together.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class Objective(nn.Module):
         label_smoothing: float = 0.0,
         student_shapes: Mapping[str, Sequence[int]] | None = None,
         teacher_shapes: Mapping[str, Sequence[int]] | None = None,
+        leaves_out_unknown: bool = False,
     ) -> None:
         super().__init__()
+        self._leaves_out_unknown = leaves_out_unknown
         self._section = section
         self._label_smoothing = label_smoothing
         self._adapters = nn.ModuleList(
@@ -78,6 +82,8 @@ class Objective(nn.Module):
             targets_B: class numbers.
             partners_B, shares_B: of the same rows of the batch; None where views are not mixed.
         """
+        if knowledge.known is not None:
+            return self._partly_known(logits_BK, features, knowledge, targets_B, partners_B, shares_B)
         parts: dict[str, Tensor] = {}
         total = torch.zeros((), device=logits_BK.device)
         if self._section.cross_entropy > 0:
@@ -94,6 +100,39 @@ class Objective(nn.Module):
             parts[name] = losses.feature_mse(adapter(student.float()), teacher)
             total = total + term.weight * parts[name]
         return total, {name: part.detach() for name, part in parts.items()}
+
+    def _partly_known(
+        self,
+        logits_BK: Tensor,
+        features: Mapping[str, Tensor],
+        knowledge: Knowledge,
+        targets_B: Tensor,
+        partners_B: Tensor | None,
+        shares_B: Tensor | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean over all rows: the known ones as ever, the others by their labels or not at all."""
+        known_B = knowledge.known
+        assert known_B is not None
+        rows_N, others_M = known_B.nonzero()[:, 0], (~known_B).nonzero()[:, 0]
+
+        def of(rows: Tensor, values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[rows]
+
+        share = len(rows_N) / max(len(known_B), 1)
+        total, parts = logits_BK.sum() * 0.0, dict[str, Tensor]()
+        if len(rows_N):
+            told = {name: value[rows_N] for name, value in features.items()}
+            mixed = of(rows_N, partners_B), of(rows_N, shares_B)
+            answers = knowledge.select(rows_N)
+            found, parts = self.forward(logits_BK[rows_N], told, answers, targets_B[rows_N], *mixed)
+            total = total + share * found
+        weight = self._section.cross_entropy + (self._section.kd.weight if self._section.kd is not None else 0.0)
+        if len(others_M) and not self._leaves_out_unknown:
+            mixed = of(others_M, partners_B), of(others_M, shares_B)
+            loss = losses.cross_entropy(logits_BK[others_M], targets_B[others_M], self._label_smoothing, *mixed)
+            parts = {"labels_alone": loss.detach(), **parts}
+            total = total + (1 - share) * weight * loss
+        return total, parts
 
 
 def _adapter(term: FeatureTerm, student: Sequence[int], teacher: Sequence[int]) -> nn.Module:

@@ -27,6 +27,10 @@ _LOOK_S = 0.25
 _NAMED_MAX = 5
 
 
+class NoTeacher(Exception):
+    """Nobody is left who could answer: the student goes on without."""
+
+
 @dataclass(frozen=True)
 class Fleet:
     """What a student's conversation with the fleet needs.
@@ -34,8 +38,9 @@ class Fleet:
     Attributes:
         asker: makes a student's way to the fleet; called when there is something to ask, closed at the end.
         answer: this process's own teacher, for questions that it answers itself: a batch -> rows.
-        helps: whether a waiting student is to answer itself now; looked at while it waits, with the seconds of this
-            wait so far; raises to end the wait.
+        helps: whether a waiting student is to answer itself now; looked at while it waits; raises
+            :class:`NoTeacher` to let it go on without answers, anything else to end it.
+        teachers: whether somebody may answer again, after NoTeacher.
         counts: what happened to the fleet since the last call, in numbers.
         group: views of a full question.
         row_bytes: of the answer about a view.
@@ -44,7 +49,8 @@ class Fleet:
 
     asker: Callable[[], Asker]
     answer: Callable[[Batch], EncodedRows]
-    helps: Callable[[float], bool]
+    helps: Callable[[], bool]
+    teachers: Callable[[], bool]
     counts: Callable[[], dict[str, int]]
     group: int
     row_bytes: int
@@ -73,13 +79,24 @@ class FleetRows:
         """What happened to the fleet, in numbers."""
         return self._fleet.counts()
 
-    def rows(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, EncodedRows]]:
-        """Ask ahead; yield every batch with its rows, in order."""
-        line = _Line(self._fleet)
-        try:
-            yield from self._served(line, iter(batches))
-        finally:
-            line.close()
+    def rows(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, EncodedRows | None]]:
+        """Ask ahead; yield every batch with its rows, in order; without, while no teacher is left."""
+        left = iter(batches)
+        while True:
+            line = _Line(self._fleet)
+            try:
+                yield from self._served(line, left)
+                return
+            except NoTeacher:
+                line.close()
+                for batch in line.batches():
+                    yield batch, None
+            finally:
+                line.close()
+            while not self._fleet.teachers():
+                if (alone := next(left, None)) is None:
+                    return
+                yield alone, None
 
     def _served(self, line: _Line, batches: Iterator[Batch]) -> Iterator[tuple[Batch, EncodedRows]]:
         pulls, more = 0, True
@@ -103,10 +120,12 @@ class FleetRows:
         """Until the head of the line has come nearer."""
         begun = time.perf_counter()
         line.flush()
-        while not line.hear(_LOOK_S, self._fleet.helps(time.perf_counter() - begun)):
-            pass
-        spent = time.perf_counter() - begun
-        self._waited_s += spent
+        try:
+            while not line.hear(_LOOK_S, self._fleet.helps()):
+                pass
+        finally:
+            spent = time.perf_counter() - begun
+            self._waited_s += spent
         self._views_s.append(spent / self._fleet.group)
 
 
@@ -202,10 +221,15 @@ class _Line:
             start += count
         return True
 
+    def batches(self) -> list[Batch]:
+        """All that are still in line."""
+        return [each.batch for each in self._waiting]
+
     def close(self) -> None:
-        """Ask no more."""
+        """Ask no more. Idempotent."""
         if self._asker is not None:
             self._asker.close()
+            self._asker = None
 
     def _fits(self, count: int) -> bool:
         return self._asker is None or self._asker.fits(count * self._fleet.row_bytes)

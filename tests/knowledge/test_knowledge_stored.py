@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from stillhouse.foundation.errors import StorageError
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.encode import Codec, Encoding
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.knowledge.source import Answerer, AskedRows, InlineSource
+from stillhouse.knowledge.source import Answerer, AskedRows, InlineSource, UnstoredSource
 from stillhouse.knowledge.stored import Reading, StoredSource
 from stillhouse.knowledge.writer import Writer
 from stillhouse.store.label_store import LabelStore, open_store
@@ -248,3 +248,41 @@ class TestReading:
         list(desk.source.teach(batches([3, 3])))
         desk.close()
         assert sum(desk.asked) == 6 and desk.writer.bytes_written == 0
+
+
+class Nobody:
+    """Behind the store stands nobody."""
+
+    view_s = None
+
+    def rows(self, asked: Iterable[Batch]) -> Iterator[tuple[Batch, None]]:
+        for batch in asked:
+            yield batch, None
+
+    def waits(self) -> dict[str, float]:
+        return {}
+
+    def counts(self) -> dict[str, int]:
+        return {}
+
+
+def test_what_nobody_answers_is_not_taken_for_an_answer(root: Path) -> None:
+    """With nobody to ask, stored views are known and the others are not; nothing is written, and it is counted."""
+    desk = Desk(root / str(next(NUMBERS)), Encoding(), 4)
+    (stored,) = batches([5])
+    list(desk.source.teach([stored]))
+    desk.writer.drain()
+    lonely = StoredSource(ASK, desk.codec, desk.store, Nobody(), desk.writer, None)  # type: ignore[arg-type]
+    desk.writer.news()
+    (more,) = batches([7])
+    told = dict(zip(("known", "partly"), lonely.teach([stored, more]), strict=True))
+    assert told["known"][1].known is None
+    mask = told["partly"][1].known
+    there = desk.store.read(more.sample_ids, more.views)[1]
+    assert mask is not None and mask.tolist() == there.tolist() and not there.all()
+    counts = lonely.counts()
+    assert (counts["misses"], counts["unanswered"], counts["bytes_written"]) == (0, int((~there).sum()), 0)
+    unstored = UnstoredSource(ASK, desk.codec, Nobody())  # type: ignore[arg-type]
+    ((_, knowledge),) = unstored.teach([more])
+    assert knowledge.known is not None and not knowledge.known.any() and unstored.counts() == {"unanswered": len(more)}
+    desk.close()

@@ -117,3 +117,44 @@ def test_features_of_a_bf16_student_fit_their_adapter() -> None:
     objective = pair((2, 4, 4), (5, 4, 4))
     total, _ = objective(normal(4, 3), {"s": normal(4, 2, 4, 4).bfloat16()}, known(t=normal(4, 5, 4, 4)), TARGETS)
     assert total.dtype == torch.float32
+
+
+WEIGHTS = {"cross_entropy": 0.3, "kd": {"weight": 0.6, "temperature": 3.0}}
+
+
+def partly(rows: list[bool]) -> tuple[torch.Tensor, Knowledge]:
+    """Logits to differentiate, and answers of which only some are known; the others are nonsense."""
+    answers = normal(4, 3, seed=1)
+    mask = torch.tensor(rows)
+    answers[~mask] = 1e6
+    ids = TARGETS.numpy()
+    return normal(4, 3).requires_grad_(), Knowledge(ids, ids, answers, {}, mask)
+
+
+def test_all_known_is_as_ever() -> None:
+    """A mask that is all true changes nothing."""
+    logits, knowledge = partly([True] * 4)
+    objective = Objective(section(**WEIGHTS))
+    whole, _ = objective(logits, {}, known(knowledge.logits), TARGETS)
+    torch.testing.assert_close(objective(logits, {}, knowledge, TARGETS)[0], whole)
+
+
+def test_views_without_an_answer_learn_their_labels() -> None:
+    """They weigh as much as others; what stands in their rows is never looked at."""
+    logits, knowledge = partly([True, False, True, False])
+    total, parts = Objective(section(**WEIGHTS))(logits, {}, knowledge, TARGETS)
+    rows = torch.tensor([0, 2])
+    answered, _ = Objective(section(**WEIGHTS))(logits[rows], {}, knowledge.select(rows), TARGETS[rows])
+    alone = losses.cross_entropy(logits[[1, 3]], TARGETS[[1, 3]])
+    torch.testing.assert_close(total, 0.5 * answered + 0.5 * 0.9 * alone)
+    assert parts["labels_alone"] == alone
+
+
+@pytest.mark.parametrize("rows", [[True, False, True, False], [False] * 4])
+def test_views_without_an_answer_may_be_left_out(rows: list[bool]) -> None:
+    """Left out, they move no weight, even if there are no others."""
+    logits, knowledge = partly(rows)
+    total, _ = Objective(section(**WEIGHTS), leaves_out_unknown=True)(logits, {}, knowledge, TARGETS)
+    total.backward()
+    assert logits.grad is not None
+    assert (logits.grad.abs().sum(dim=1) > 0).tolist() == rows

@@ -15,7 +15,7 @@ from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import FleetError
 from stillhouse.runtime.asker import Loan, Outcome, Question
 from stillhouse.runtime.work import Attempt, Lease
-from stillhouse.teachers.fleet import Fleet, FleetRows
+from stillhouse.teachers.fleet import Fleet, FleetRows, NoTeacher
 from stillhouse.teachers.messages import unpack
 
 ROW = 16
@@ -87,7 +87,8 @@ def fleet_of(asker: Scripted, group: int, helps: bool = False, line_bytes: int =
         Fleet(
             asker=lambda: asker,  # type: ignore[arg-type, return-value]
             answer=lambda asked: row_of(asked.sample_ids),
-            helps=lambda waited_s: helps,
+            helps=lambda: helps,
+            teachers=lambda: True,
             counts=dict,
             group=group,
             row_bytes=ROW,
@@ -115,7 +116,7 @@ def test_every_batch_gets_its_own_rows_in_order(
     got = list(fleet_of(asker, group, helps, line_bytes).rows(batches))
     assert [each.sample_ids.tolist() for each, _ in got] == [each.sample_ids.tolist() for each in batches]
     for each, rows in got:
-        assert rows.shape == (len(each), ROW) and np.array_equal(rows, row_of(each.sample_ids))
+        assert rows is not None and rows.shape == (len(each), ROW) and np.array_equal(rows, row_of(each.sample_ids))
     assert asker.most_bytes <= max(window, group * ROW)
     assert asker.closed == bool(start)
 
@@ -141,6 +142,39 @@ def test_a_failure_tells_its_story() -> None:
     with pytest.raises(FleetError, match=r"sample 4, view 0(.|\n)*w-1: boom\n  w-2: bang"):
         list(fleet_of(asker, 4).rows([batch([0, 1, 2, 3]), batch([4, 5, 6, 7])]))
     assert asker.closed
+
+
+def test_a_student_without_teachers_goes_on() -> None:
+    """Batches about which nobody is left to be asked come without rows, in their order, until somebody is back."""
+    fleets = [Scripted(10**6, 0), Scripted(10**6, 1)]
+    fleets[0].refused, fleets[0].silent = set(), 3
+    asked, back = iter(fleets), iter([False, False, True])
+
+    def helps() -> bool:
+        if fleets[0].open:
+            raise NoTeacher
+        return False
+
+    source = FleetRows(
+        Fleet(
+            asker=lambda: next(asked),  # type: ignore[arg-type, return-value]
+            answer=lambda batch: row_of(batch.sample_ids),
+            helps=helps,
+            teachers=lambda: next(back),
+            counts=dict,
+            group=2,
+            row_bytes=ROW,
+            line_bytes=1,
+        )
+    )
+    for each in fleets[:1]:
+        each.take = lambda *_: None  # type: ignore[method-assign]
+        each.close = each.open.clear  # type: ignore[method-assign]
+    got = list(source.rows([batch([2 * each, 2 * each + 1]) for each in range(7)]))
+    assert [each.sample_ids[0] for each, _ in got] == [0, 2, 4, 6, 8, 10, 12]
+    assert [rows is None for _, rows in got] == [True] * 4 + [False] * 3
+    for each, rows in got[4:]:
+        assert rows is not None and np.array_equal(rows, row_of(each.sample_ids))
 
 
 def test_pixels_go_only_to_who_asks_for_them() -> None:
