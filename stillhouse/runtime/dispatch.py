@@ -97,7 +97,7 @@ class Dispatcher:
         check(self._state)
 
     def wake_at(self) -> float | None:
-        """When a Tick will do something, if nothing else happens before; None: never."""
+        """When a Tick will do something, if nothing else happens before; None: never. Tidies up, decides nothing."""
         at_s = self._state.alarms.next_s()
         return None if at_s == math.inf else at_s
 

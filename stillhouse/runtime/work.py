@@ -20,7 +20,7 @@ class Item(NamedTuple):
         consumer: who asked.
         number: its place in the consumer's order: 0, 1, 2, ..., without gaps.
         size: units of work in it, e.g. views; a worker's pace is seconds a unit.
-        nbytes: memory that it takes from being submitted to being taken.
+        nbytes: memory that it takes from being submitted to being taken; 1 or more.
     """
 
     consumer: str
