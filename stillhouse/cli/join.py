@@ -18,7 +18,8 @@ Examples:
 )
 @click.argument("run", metavar="RUN|DOOR", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value of the run's recipe.")
-def join(run: Path, overrides: tuple[str, ...]) -> None:
+@click.option("--weights", type=click.Path(path_type=Path), help="A copy of the teacher's weights, on another machine.")
+def join(run: Path, overrides: tuple[str, ...], weights: Path | None) -> None:
     """Answer for the teacher of RUN until it is over, or until Ctrl-C, which finishes what it holds.
 
     The run must have a fleet (run --workers). A teacher with other weights, another engine or other code is turned
@@ -33,4 +34,4 @@ def join(run: Path, overrides: tuple[str, ...]) -> None:
     from stillhouse.runner.worker import work
 
     keep_freed_memory()
-    sys.exit(work(door, None, overrides))
+    sys.exit(work(door, None, overrides, weights))

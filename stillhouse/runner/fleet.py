@@ -7,6 +7,7 @@ teacher is left.
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import time
 from collections import deque
@@ -155,7 +156,10 @@ class RunFleet:
             self._weights = rows, descriptor
         where = {"path": str(self._folder / _WEIGHTS) if place is None else place["path"], "digest": sha256(content)}
         job = job_of(materials, self._ask, self._identity, where)
-        command = [sys.executable, "-m", "stillhouse.runner.worker"]
+        threads = (
+            max(1, (os.cpu_count() or 1) // section.workers_range[1]) if section.threads == "auto" else section.threads
+        )
+        command = [sys.executable, "-m", "stillhouse.runner.worker", str(threads)]
         backend = LocalBackend(job.as_json(), command, self._warnings.append)
         probe = probe_of(materials)
         gate = Gate(

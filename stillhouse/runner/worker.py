@@ -27,6 +27,7 @@ from stillhouse.data.order import Order
 from stillhouse.data.shared import mapped
 from stillhouse.data.stream import Stream
 from stillhouse.data.table import Samples, Table
+from stillhouse.foundation.allocator import keep_freed_memory
 from stillhouse.foundation.errors import ModelError, StillhouseError, UserError
 from stillhouse.foundation.files import sha256
 from stillhouse.knowledge.encode import Codec
@@ -34,7 +35,7 @@ from stillhouse.models.build import build
 from stillhouse.models.network import Network
 from stillhouse.models.placement import resolve_device
 from stillhouse.models.taps import shapes
-from stillhouse.models.weights import load_into
+from stillhouse.models.weights import load_into, read_weights
 from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.load import parse
 from stillhouse.recipe.recipe import Recipe
@@ -50,12 +51,13 @@ _PACE_GROUPS = 3
 _SLOTS = 8
 
 
-def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Served:
+def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = (), weights: Path | None = None) -> Served:
     """Load the teacher of a job and try it.
 
     Args:
         told: a :class:`Job` as JSON.
         overrides: ``a.b=c`` of the recipe, where this machine has things elsewhere.
+        weights: a copy of the teacher's weights, where the run's own can't be mapped.
 
     Raises:
         UserError: what is here is not what the run wants; says what differs.
@@ -65,7 +67,7 @@ def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Served:
     device = resolve_device(recipe.fleet.device)
     if recipe.fleet.threads != "auto":
         torch.set_num_threads(recipe.fleet.threads)
-    network = _network(recipe, job)
+    network = _network(recipe, job, weights)
     _check_same(recipe, network, job)
     codec = Codec(job.ask, encoding_of(recipe.knowledge), job.classes, shapes(network, job.features, job.interface))
     engine = Teacher(network.to(device), job.ask, device, recipe.teacher.engine)
@@ -89,21 +91,24 @@ def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> Served:
     return Served(facts, _SLOTS, answer)
 
 
-def _network(recipe: Recipe, job: Job) -> Network:
+def _network(recipe: Recipe, job: Job, weights: Path | None) -> Network:
     """The teacher with the run's weights; nothing that the recipe says of weights is looked for."""
     model = recipe.teacher.model
     options = {key: value for key, value in model.options.items() if key not in ("pretrained", "checkpoint_path")}
     bare = model.model_copy(update={"weights": None, "options": options})
     network = build(bare, job.interface, _ANY, 0, "teacher")
-    place = job.weights
+    if weights is not None:
+        load_into(network, read_weights(weights), str(weights))
+        return network
     try:
-        content = Path(place["path"]).read_bytes()
+        content = Path(job.weights["path"]).read_bytes()
     except OSError as error:
         raise ModelError(
-            f"the teacher's weights can't be read from here ({place['path']}): {error.strerror}"
+            f"the teacher's weights can't be read from here ({job.weights['path']}: {error.strerror}): copy them here, "
+            "and name the copy with --weights"
         ) from error
-    if sha256(content) != place["digest"]:
-        raise ModelError(f"{place['path']} does not hold the weights of the run's teacher")
+    if sha256(content) != job.weights["digest"]:
+        raise ModelError(f"{job.weights['path']} does not hold the weights of the run's teacher")
     load_into(network, safetensors.torch.load(content), "the run's teacher")
     return network
 
@@ -193,12 +198,12 @@ def _pace(job: Job, answered: Callable[[Batch], object], group: int) -> float:
     return min(taken) / group
 
 
-def work(address: str, name: str | None, overrides: tuple[str, ...] = ()) -> int:
+def work(address: str, name: str | None, overrides: tuple[str, ...] = (), weights: Path | None = None) -> int:
     """Join the run that listens at an address, and answer until it is over.
 
     Args:
         name: what the run started this process with; None: a person did.
-        overrides: as in :func:`prepare`.
+        overrides, weights: as in :func:`prepare`.
 
     Returns:
         The exit code.
@@ -206,11 +211,13 @@ def work(address: str, name: str | None, overrides: tuple[str, ...] = ()) -> int
     Raises:
         StillhouseError: no run is there, or the teacher can't be loaded.
     """
-    return serve(address, partial(prepare, overrides=overrides), name=name)
+    return serve(address, partial(prepare, overrides=overrides, weights=weights), name=name)
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
+    own_threads, door, own_name = sys.argv[1:]
     try:
-        sys.exit(work(sys.argv[1], sys.argv[2]))
+        sys.exit(work(door, own_name, (f"fleet.threads={own_threads}",)))
     except StillhouseError as error:
         sys.exit(f"error: {error}")
