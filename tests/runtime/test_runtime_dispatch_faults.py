@@ -307,3 +307,101 @@ def test_many_workers_die_and_nothing_is_lost() -> None:
         delivered += [each.number for each in play.told(w.Deliver)]
     assert delivered == list(range(20))
     assert sent(play.out) == []
+
+
+def test_an_item_is_not_sent_to_who_holds_it_still() -> None:
+    """A loan called back and not yet skipped: its worker gets the item again only when the skip is told."""
+    play = ByHand()
+    play.join("a", 1.0)
+    play.ask(items=2)
+    play.tick(4.0)
+    play.join("b", 1.0)
+    play.now = 4.5
+    play.answer("a", 0)
+    assert w.Revoke("a", w.Lease("s", 1, 1)) in play.out
+    play.skip("b", 0, 2)
+    play.gone("b")
+    assert play.sent() == []
+    play.skip("a", 1)
+    assert play.sent() == [("a", 1)]
+
+
+def test_a_loan_is_blamed_once() -> None:
+    """Too late and then failed is one blame; and what lay behind a hung worker's first item is not blamed at its
+    end.
+    """
+    play = ByHand(tries_max=2)
+    play.join("a", 1.0)
+    play.ask()
+    play.tick(4.0)
+    play.fail("a", 0)
+    assert not play.told(w.GiveUp)
+    play = ByHand()
+    play.join("a", 1.0)
+    play.ask(items=2)
+    play.tick(4.0)
+    play.join("b", 1.0, slots=1)
+    play.answer("b", 0, 2)
+    play.gone("a")
+    assert play.dispatcher._state.consumers["s"].items[1].story == ()
+
+
+def test_who_takes_is_needier() -> None:
+    """Need is counted from what was taken: of two equal consumers the one that took its buffer is served."""
+    play = ByHand()
+    play.join("a", slots=1)
+    play.ask("x", items=4)
+    play.ask("y", items=4)
+    for consumer, number in (("x", 0), ("y", 0), ("x", 1)):
+        play.answer("a", number, 1, consumer)
+    assert play.told(w.Send)[0].lease.consumer == "y"
+    play.take(0, "x")
+    play.take(1, "x")
+    play.answer("a", 1, 1, "y")
+    assert play.told(w.Send)[0].lease.consumer == "x"
+    play.answer("a", 2, 1, "x")
+    assert play.told(w.Send)[0].lease.consumer == "x", "still fewer in its buffer"
+
+
+def test_an_item_goes_back_when_nobody_else_is_left() -> None:
+    """A worker is spared what it failed, until the others leave."""
+    play = ByHand()
+    play.join("a", 1.0, slots=1)
+    play.join("b", 1.0, slots=1)
+    play.ask(items=2)
+    play.fail("a", 0)
+    assert play.sent() == []
+    play.handle(w.Draining("b", "told to"))
+    assert play.sent() == [("a", 0)]
+
+
+def test_an_overdue_worker_is_not_thought_to_be_done_soon() -> None:
+    """What is overdue may take as long again: new work goes to who keeps its time."""
+    play = ByHand()
+    play.join("a", 1.0)
+    play.join("b", 1.5)
+    assert sent(play.ask(items=2)) == [("a", 0), ("b", 1)]
+    play.now = 3.0
+    play.answer("b", 1)
+    play.ask()
+    assert play.sent() == [("b", 2)]
+    play.now = 3.9
+    play.ask()
+    assert play.sent() == [("b", 3)]
+
+
+def test_trusted_and_suspect_again() -> None:
+    """What stays with a worker gets a lease by its new pace, and may be lost a second time."""
+    play = ByHand()
+    play.join("a", 1.0)
+    play.ask(items=3)
+    play.tick(4.0)
+    play.now = 10.0
+    play.answer("a", 0)
+    play.tick(20.9)
+    assert not play.told(w.Suspect), "its pace is 2.75 s now"
+    play.tick(21.0)
+    assert play.told(w.Suspect)
+    play.join("b", 1.0, slots=3)
+    play.answer("b", 1, 2)
+    assert play.told(w.Deliver) == [w.Deliver("s", 1)]
