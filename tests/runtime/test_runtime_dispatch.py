@@ -122,6 +122,21 @@ def test_the_consumer_with_the_smallest_buffer_is_served_first() -> None:
     assert play.told(w.Send)[0].lease.consumer == "poor"
 
 
+def test_who_takes_is_needier() -> None:
+    """Need is counted from what was taken: a consumer that took its buffer comes before its turn."""
+    play = ByHand()
+    play.join("a", slots=1)
+    play.ask("x", items=6)
+    play.ask("y", items=6)
+    for consumer, number in (("x", 0), ("y", 0), ("x", 1), ("y", 1)):
+        play.answer("a", number, 1, consumer)
+    assert play.told(w.Send)[0].lease.consumer == "x"
+    play.take(0, "x")
+    play.take(1, "x")
+    play.answer("a", 2, 1, "x")
+    assert play.told(w.Send)[0].lease.consumer == "x", "y has two answers that it did not take"
+
+
 def test_credits_hide_the_round_trip() -> None:
     """Two items at a worker as a rule; more where it does several in a round trip; one where it needs a hundred of
     them.

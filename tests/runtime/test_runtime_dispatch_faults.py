@@ -346,23 +346,6 @@ def test_a_loan_is_blamed_once() -> None:
     assert play.dispatcher._state.consumers["s"].items[1].story == ()
 
 
-def test_who_takes_is_needier() -> None:
-    """Need is counted from what was taken: of two equal consumers the one that took its buffer is served."""
-    play = ByHand()
-    play.join("a", slots=1)
-    play.ask("x", items=4)
-    play.ask("y", items=4)
-    for consumer, number in (("x", 0), ("y", 0), ("x", 1)):
-        play.answer("a", number, 1, consumer)
-    assert play.told(w.Send)[0].lease.consumer == "y"
-    play.take(0, "x")
-    play.take(1, "x")
-    play.answer("a", 1, 1, "y")
-    assert play.told(w.Send)[0].lease.consumer == "x"
-    play.answer("a", 2, 1, "x")
-    assert play.told(w.Send)[0].lease.consumer == "x", "still fewer in its buffer"
-
-
 def test_an_item_goes_back_when_nobody_else_is_left() -> None:
     """A worker is spared what it failed, until the others leave."""
     play = ByHand()
