@@ -28,7 +28,7 @@ bench: $(READY)
 
 # Histories of elastic fleets on a virtual clock, invariants looked at after every event: about a quarter of an hour.
 simulate: $(READY)
-	$(BIN)/python -m stillhouse.runtime.simulate 20000
+	$(BIN)/python -m stillhouse.runtime.simulated.simulation 20000
 
 clean:
 	rm -rf $(VENV) runs labels build dist *.egg-info

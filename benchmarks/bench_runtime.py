@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from benchmarks.harness import Claim, claim_of, quick, tell
 from stillhouse.runtime import work
-from stillhouse.runtime.dispatch import Dispatcher
-from stillhouse.runtime.settings import Settings
-from stillhouse.runtime.simulate import Simulation, Student
-from stillhouse.runtime.simulated import Simulated
-from stillhouse.runtime.weather import Kind, VirtualClock, Weather
+from stillhouse.runtime.dispatch.dispatcher import Dispatcher
+from stillhouse.runtime.dispatch.settings import Settings
+from stillhouse.runtime.simulated.backend import Simulated
+from stillhouse.runtime.simulated.simulation import Simulation, Student
+from stillhouse.runtime.simulated.weather import Kind, VirtualClock, Weather
 
 AIM = 50_000.0
 UNITS = 256

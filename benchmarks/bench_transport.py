@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from stillhouse.runtime.backend import Answer, Report
-from stillhouse.runtime.local import LocalBackend
-from stillhouse.runtime.serving import Served, serve
+from stillhouse.runtime.local.backend import LocalBackend
+from stillhouse.runtime.local.serving import Served, serve
 from stillhouse.runtime.work import Lease
 
 SHAPE = (256, 1000)

@@ -31,10 +31,10 @@ from stillhouse.runner.job import job_of, probe_of
 from stillhouse.runner.joining import DOOR
 from stillhouse.runner.materials import Materials
 from stillhouse.runtime.asker import Asker
+from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.driver import FAILED_STARTS_MAX, Driver
-from stillhouse.runtime.local import LocalBackend
-from stillhouse.runtime.scaling import Policy
-from stillhouse.runtime.settings import Settings
+from stillhouse.runtime.local.backend import LocalBackend
+from stillhouse.runtime.scaling.policy import Policy
 from stillhouse.store.manifest import Identity
 from stillhouse.teachers.fleet import Fleet, NoTeacher
 

@@ -41,7 +41,7 @@ from stillhouse.recipe.load import parse
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.answers import encoding_of, identity, runs_here
 from stillhouse.runner.job import Job
-from stillhouse.runtime.serving import Served, serve
+from stillhouse.runtime.local.serving import Served, serve
 from stillhouse.store.manifest import Identity
 from stillhouse.teachers.engine import Teacher
 from stillhouse.teachers.messages import unpack

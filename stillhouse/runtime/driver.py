@@ -16,12 +16,12 @@ from typing import NamedTuple
 from stillhouse.runtime import work as w
 from stillhouse.runtime.asker import Asker, Facts, Outcome, Payload, Posted, Question
 from stillhouse.runtime.backend import Answer, Backend, Failure, Hello, Leaving, Left, Report, Skip
-from stillhouse.runtime.dispatch import Dispatcher
+from stillhouse.runtime.dispatch.dispatcher import Dispatcher
+from stillhouse.runtime.dispatch.settings import Settings
+from stillhouse.runtime.dispatch.status import Status
 from stillhouse.runtime.gauge import Gauge
-from stillhouse.runtime.scaling import Grow, Policy, RunInline, Shrink, StopInline
-from stillhouse.runtime.scaling_memory import Memory
-from stillhouse.runtime.settings import Settings
-from stillhouse.runtime.status import Status
+from stillhouse.runtime.scaling.memory import Memory
+from stillhouse.runtime.scaling.policy import Grow, Policy, RunInline, Shrink, StopInline
 
 LOOK_S = 0.5
 _TURN_S = 1.0

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stillhouse.runtime.asker import Asker, Facts, Record
-from stillhouse.runtime.fleet_view import ConsumerView, FleetView, WorkerView
-from stillhouse.runtime.status import Status
+from stillhouse.runtime.dispatch.status import Status
+from stillhouse.runtime.scaling.view import ConsumerView, FleetView, WorkerView
 
 RECENT_S = 10.0
 

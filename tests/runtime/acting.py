@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from stillhouse.foundation.errors import UserError
-from stillhouse.runtime.serving import Served, serve
+from stillhouse.runtime.local.serving import Served, serve
 
 
 class Role(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from stillhouse.runtime import work as w
-from stillhouse.runtime.dispatch import Dispatcher
-from stillhouse.runtime.settings import Settings
+from stillhouse.runtime.dispatch.dispatcher import Dispatcher
+from stillhouse.runtime.dispatch.settings import Settings
 
 C = TypeVar("C")
 

@@ -10,9 +10,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from stillhouse.runtime.fleet_view import ConsumerView, FleetView, State, WorkerView
-from stillhouse.runtime.scaling import Decision, Grow, Policy, RunInline, Shrink, Stay, StopInline
-from stillhouse.runtime.scaling_memory import Memory
+from stillhouse.runtime.scaling.memory import Memory
+from stillhouse.runtime.scaling.policy import Decision, Grow, Policy, RunInline, Shrink, Stay, StopInline
+from stillhouse.runtime.scaling.view import ConsumerView, FleetView, State, WorkerView
 
 RECENT_S = 5.0
 DRAIN_S = 2.0

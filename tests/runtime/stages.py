@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from stillhouse.runtime.backend import Backend, Hello, Left, Report
-from stillhouse.runtime.local import LocalBackend
-from stillhouse.runtime.simulated import Simulated
-from stillhouse.runtime.weather import Kind, Vanish, VirtualClock, Weather
+from stillhouse.runtime.local.backend import LocalBackend
+from stillhouse.runtime.simulated.backend import Simulated
+from stillhouse.runtime.simulated.weather import Kind, Vanish, VirtualClock, Weather
 
 from .acting import EXCUSE, FACTS, LAST_WORDS, Role, act, seconds_of
 

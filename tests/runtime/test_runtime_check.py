@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from stillhouse.runtime import work as w
-from stillhouse.runtime.leases import ANSWERED, PENDING
-from stillhouse.runtime.state import State
+from stillhouse.runtime.dispatch.leases import ANSWERED, PENDING
+from stillhouse.runtime.dispatch.state import State
 
 from .by_hand import ByHand
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from stillhouse.runtime import work as w
-from stillhouse.runtime.settings import Settings
+from stillhouse.runtime.dispatch.settings import Settings
 
 from .by_hand import ByHand, sent
 

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 from stillhouse.runtime.backend import Answer, Hello, Leaving, Left, Report
-from stillhouse.runtime.door import Door
-from stillhouse.runtime.frames import PROTOCOL, pack
-from stillhouse.runtime.local import LocalBackend
+from stillhouse.runtime.local.backend import LocalBackend
+from stillhouse.runtime.local.door import Door
+from stillhouse.runtime.local.frames import PROTOCOL, pack
 from stillhouse.runtime.work import Lease
 
 from .acting import Role
@@ -265,7 +265,7 @@ def test_facts_that_make_no_sense(house: House, ready: dict[str, Any]) -> None:
 def test_a_child_that_breaks_the_rules() -> None:
     """A worker of our own that talks nonsense is ended, with that as the reason."""
     code = (
-        "import socket, sys, time; from stillhouse.runtime.frames import pack; "
+        "import socket, sys, time; from stillhouse.runtime.local.frames import pack; "
         "guest = socket.socket(socket.AF_UNIX); guest.connect(sys.argv[1]); "
         f"guest.sendall(pack({{**{HELLO}, 'name': sys.argv[2]}}) + pack({{'do': 'dance'}})); time.sleep(60)"
     )
@@ -378,7 +378,9 @@ def test_doors_of_killed_runs_are_swept(monkeypatch: pytest.MonkeyPatch) -> None
     """A new run removes what a killed one left, and nothing of a living one or of others."""
     with tempfile.TemporaryDirectory() as place:
         monkeypatch.setenv("XDG_RUNTIME_DIR", place)
-        code = "import os; from stillhouse.runtime.door import Door; print(Door().address, flush=True); os._exit(0)"
+        code = (
+            "import os; from stillhouse.runtime.local.door import Door; print(Door().address, flush=True); os._exit(0)"
+        )
         dead = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
         assert Path(dead).is_socket()
         unrelated = Path(place) / "stillhouse-notes"
@@ -396,7 +398,7 @@ def test_job_reaches_the_worker_whole(by_hand: Callable[..., subprocess.Popen[st
     job = {"text": "ä\n" * 1_000_000}
     backend = LocalBackend(job, None, print)
     code = (
-        "import sys, json; from stillhouse.runtime.serving import *; serve(sys.argv[1], "
+        "import sys, json; from stillhouse.runtime.local.serving import *; serve(sys.argv[1], "
         "lambda job: Served({'length': len(job['text']), 'begin': job['text'][:2]}, 1, bytes))"
     )
     with subprocess.Popen([sys.executable, "-c", code, backend.address], stderr=subprocess.DEVNULL):

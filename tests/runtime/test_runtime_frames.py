@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.runtime.frames import (
+from stillhouse.runtime.local.frames import (
     HEADER_BYTES_MAX,
     Decoder,
     Frame,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from stillhouse.runtime.simulate import history
+from stillhouse.runtime.simulated.simulation import history
 
 SEEDS_THAT_FAILED = [2216]
 """Found on the way; they stay for ever, though what is drawn from a seed changes with the drawing.

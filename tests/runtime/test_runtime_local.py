@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from stillhouse.foundation.errors import FleetError
-from stillhouse.runtime import local as local_module
-from stillhouse.runtime import ring
 from stillhouse.runtime.backend import Answer, Failure, Hello
-from stillhouse.runtime.local import LocalBackend
+from stillhouse.runtime.local import backend as local_module
+from stillhouse.runtime.local import ring
+from stillhouse.runtime.local.backend import LocalBackend
 from stillhouse.runtime.work import Lease
 
 from .acting import LAST_WORDS, Role
@@ -284,7 +284,7 @@ if sys.argv[1] == "adopted":
     # Its orphans become ours, as in a container: then the kernel ends no orphaned group.
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
     sys.exit(subprocess.call([sys.executable, "-c", os.environ["RUN"], "again", *sys.argv[2:]]) and input())
-from stillhouse.runtime.local import LocalBackend
+from stillhouse.runtime.local.backend import LocalBackend
 backend = LocalBackend({"slots": 4}, sys.argv[2:], print)
 names = [backend.start() for _ in range(3)]
 hellos = []
@@ -317,7 +317,7 @@ def test_nobody_outlives_a_killed_run(how: str) -> None:
 def test_imports_nothing_heavy() -> None:
     """A worker's start costs no import of torch or numpy."""
     check = (
-        "import sys; import stillhouse.runtime.serving, stillhouse.runtime.local; "
+        "import sys; import stillhouse.runtime.local.serving, stillhouse.runtime.local.backend; "
         "sys.exit(bool({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from stillhouse.runtime import work as w
-from stillhouse.runtime.dispatch import Dispatcher
-from stillhouse.runtime.settings import Settings
+from stillhouse.runtime.dispatch.dispatcher import Dispatcher
+from stillhouse.runtime.dispatch.settings import Settings
 
 INDEX = st.integers(0, 99)
 CONSUMERS = ("x", "y", "z")

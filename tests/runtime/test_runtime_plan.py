@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.runtime.plan import Job, Kind, cheapest, plan
+from stillhouse.runtime.scaling.plan import Job, Kind, cheapest, plan
 
 CPU = Kind("cpu", rate=100.0, price=0.1, watts=50.0, available=20)
 GPU = Kind("gpu", rate=900.0, price=0.6, watts=300.0, available=2)

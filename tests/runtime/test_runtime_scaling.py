@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from stillhouse.runtime.fleet_view import ConsumerView, FleetView, State, WorkerView
-from stillhouse.runtime.scaling import Decision, Grow, Policy, RunInline, Shrink, Stay, StopInline
-from stillhouse.runtime.scaling_memory import Ceiling, Memory, Trial
+from stillhouse.runtime.scaling.memory import Ceiling, Memory, Trial
+from stillhouse.runtime.scaling.policy import Decision, Grow, Policy, RunInline, Shrink, Stay, StopInline
+from stillhouse.runtime.scaling.view import ConsumerView, FleetView, State, WorkerView
 
 POLICY = Policy(1, 8)
 SETTLED = Memory(wanted=1)  # of a fleet that began long ago

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillhouse.runtime.scaling import Grow, Policy, RunInline, Shrink, Stay, StopInline
+from stillhouse.runtime.scaling.policy import Grow, Policy, RunInline, Shrink, Stay, StopInline
 
 from .closed_loop import Student, World
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 import pytest
 
 from stillhouse.runtime.backend import Answer, Hello, Left, Report
-from stillhouse.runtime.settings import Settings
-from stillhouse.runtime.simulate import Simulation, Student
-from stillhouse.runtime.simulated import Simulated
-from stillhouse.runtime.weather import Dice, Kind, VirtualClock, Weather
+from stillhouse.runtime.dispatch.settings import Settings
+from stillhouse.runtime.simulated.backend import Simulated
+from stillhouse.runtime.simulated.simulation import Simulation, Student
+from stillhouse.runtime.simulated.weather import Dice, Kind, VirtualClock, Weather
 from stillhouse.runtime.work import Lease
 
 

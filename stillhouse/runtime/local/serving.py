@@ -1,6 +1,6 @@
 """A worker's side: come in by the door of a run, load what it says, answer until it is over.
 
-The main thread loads and computes; a :class:`~stillhouse.runtime.listener.Listener` hears the run and signals
+The main thread loads and computes; a :class:`~stillhouse.runtime.local.listener.Listener` hears the run and signals
 meanwhile, so that a revoked loan is left out and a worker whose run is gone ends in the middle of whatever it does.
 """
 
@@ -16,10 +16,10 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from stillhouse.foundation.errors import FleetError, StillhouseError
-from stillhouse.runtime.channel import Channel
-from stillhouse.runtime.children import die_with_parent
-from stillhouse.runtime.frames import PROTOCOL, Bytes
-from stillhouse.runtime.listener import Listener, Loan
+from stillhouse.runtime.local.channel import Channel
+from stillhouse.runtime.local.children import die_with_parent
+from stillhouse.runtime.local.frames import PROTOCOL, Bytes
+from stillhouse.runtime.local.listener import Listener, Loan
 
 # Some libraries' messages hold whole arrays.
 _WORDS_MAX = 10_000

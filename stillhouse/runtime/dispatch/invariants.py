@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from stillhouse.runtime.heaps import VOID
-from stillhouse.runtime.leases import (
+from stillhouse.runtime.dispatch.heaps import VOID
+from stillhouse.runtime.dispatch.leases import (
     ACTIVE,
     ANSWERED,
     DROPPED,
@@ -17,7 +17,7 @@ from stillhouse.runtime.leases import (
     OpenItem,
     Worker,
 )
-from stillhouse.runtime.state import State
+from stillhouse.runtime.dispatch.state import State
 
 
 def check(state: State) -> None:

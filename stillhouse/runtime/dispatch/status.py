@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stillhouse.runtime.leases import DISMISSED, LEASED, SUSPECT, Consumer, Worker
-from stillhouse.runtime.state import State, Totals
+from stillhouse.runtime.dispatch.leases import DISMISSED, LEASED, SUSPECT, Consumer, Worker
+from stillhouse.runtime.dispatch.state import State, Totals
 
 WorkerState = Literal["idle", "busy", "suspect", "draining", "dismissed"]
 

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from typing import Any
 
-from stillhouse.runtime.frames import Bytes, Decoder, Frame, ProtocolError, pack
+from stillhouse.runtime.local.frames import Bytes, Decoder, Frame, ProtocolError, pack
 
 # More than these at a time would let one talkative peer keep us from the others.
 _FRAMES_A_TURN = 64

@@ -14,8 +14,8 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Final
 
-from stillhouse.runtime.heaps import VOID, LazyHeap
-from stillhouse.runtime.leases import PENDING, Consumer, OpenItem
+from stillhouse.runtime.dispatch.heaps import VOID, LazyHeap
+from stillhouse.runtime.dispatch.leases import PENDING, Consumer, OpenItem
 
 LOOK: Final = 16
 """So many items or workers are tried when the first does not suit: unsuitable ones are rare."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 
-from stillhouse.runtime.backlog import LOOK
-from stillhouse.runtime.heaps import VOID
-from stillhouse.runtime.leases import LEASED, PENDING, Consumer, Loan, OpenItem, Worker
-from stillhouse.runtime.state import State
+from stillhouse.runtime.dispatch.backlog import LOOK
+from stillhouse.runtime.dispatch.heaps import VOID
+from stillhouse.runtime.dispatch.leases import LEASED, PENDING, Consumer, Loan, OpenItem, Worker
+from stillhouse.runtime.dispatch.state import State
 from stillhouse.runtime.work import Lease, Send
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from heapq import heappop, heappush, heapreplace
 
-from stillhouse.runtime.leases import Worker
+from stillhouse.runtime.dispatch.leases import Worker
 
 
 class Alarms:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from stillhouse.runtime.frames import Bytes
+from stillhouse.runtime.local.frames import Bytes
 
 if hasattr(os, "memfd_create"):
     import fcntl

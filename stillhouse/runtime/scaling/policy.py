@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
 
-from stillhouse.runtime.fleet_view import FleetView
-from stillhouse.runtime.scaling_memory import HARM, HOLD_S, SATURATED, Memory, Trial, newcomers, observe
+from stillhouse.runtime.scaling.memory import HARM, HOLD_S, SATURATED, Memory, Trial, newcomers, observe
+from stillhouse.runtime.scaling.view import FleetView
 
 MARGIN: Final = 0.15  # capacity above demand that stays when a worker goes: readings drift that much
 INLINE_GAIN: Final = 1.1  # by this, inline answers and the fleet must together be faster than the fleet

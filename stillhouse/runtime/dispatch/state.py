@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from itertools import count
 
-from stillhouse.runtime.alarms import Alarms
-from stillhouse.runtime.backlog import Backlog
-from stillhouse.runtime.free import FreeWorkers
-from stillhouse.runtime.heaps import LazyHeap
-from stillhouse.runtime.leases import Consumer, OpenItem, Worker
-from stillhouse.runtime.settings import Settings
+from stillhouse.runtime.dispatch.alarms import Alarms
+from stillhouse.runtime.dispatch.backlog import Backlog
+from stillhouse.runtime.dispatch.free import FreeWorkers
+from stillhouse.runtime.dispatch.heaps import LazyHeap
+from stillhouse.runtime.dispatch.leases import Consumer, OpenItem, Worker
+from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.work import Command
 
 

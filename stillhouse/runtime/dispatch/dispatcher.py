@@ -22,9 +22,9 @@ from collections.abc import Callable
 from typing import Any
 
 from stillhouse.runtime import work
-from stillhouse.runtime.closing import blame, close, reconsider, revoke
-from stillhouse.runtime.invariants import check
-from stillhouse.runtime.leases import (
+from stillhouse.runtime.dispatch.closing import blame, close, reconsider, revoke
+from stillhouse.runtime.dispatch.invariants import check
+from stillhouse.runtime.dispatch.leases import (
     ACTIVE,
     ANSWERED,
     DISMISSED,
@@ -38,10 +38,10 @@ from stillhouse.runtime.leases import (
     OpenItem,
     Worker,
 )
-from stillhouse.runtime.lending import begin, feed, hedge, note_late, place, retry
-from stillhouse.runtime.settings import Settings
-from stillhouse.runtime.state import State
-from stillhouse.runtime.status import Status, status_of
+from stillhouse.runtime.dispatch.lending import begin, feed, hedge, note_late, place, retry
+from stillhouse.runtime.dispatch.settings import Settings
+from stillhouse.runtime.dispatch.state import State
+from stillhouse.runtime.dispatch.status import Status, status_of
 
 
 class Dispatcher:

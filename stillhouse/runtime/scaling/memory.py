@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
 
-from stillhouse.runtime.fleet_view import FleetView
+from stillhouse.runtime.scaling.view import FleetView
 
 HOLD_S: Final = 10.0  # what lasts that long is no accident
 SATURATED: Final = 0.85  # busy share of the ready workers; below, something else holds the students up

@@ -5,7 +5,7 @@ pace.
 at the dispatcher's invariants after every event, and at the end that every item came once, in order, and none was
 lost. Shipped, since planning a fleet is simulating it.
 
-    python -m stillhouse.runtime.simulate 20000     the histories of the seeds 0 to 19999
+    python -m stillhouse.runtime.simulated.simulation 20000     the histories of the seeds 0 to 19999
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from heapq import heappop, heappush
 
 from stillhouse.runtime import backend as reports
 from stillhouse.runtime import work
-from stillhouse.runtime.dispatch import Dispatcher
-from stillhouse.runtime.settings import Settings
-from stillhouse.runtime.simulated import Simulated
-from stillhouse.runtime.weather import Dice, Kind, VirtualClock, Weather
+from stillhouse.runtime.dispatch.dispatcher import Dispatcher
+from stillhouse.runtime.dispatch.settings import Settings
+from stillhouse.runtime.simulated.backend import Simulated
+from stillhouse.runtime.simulated.weather import Dice, Kind, VirtualClock, Weather
 
 Observe = Callable[[work.Event, float, list[work.Command]], None]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from stillhouse.runtime.heaps import VOID
-from stillhouse.runtime.leases import (
+from stillhouse.runtime.dispatch.heaps import VOID
+from stillhouse.runtime.dispatch.leases import (
     ANSWERED,
     DISMISSED,
     DROPPED,
@@ -14,8 +14,8 @@ from stillhouse.runtime.leases import (
     Loan,
     OpenItem,
 )
-from stillhouse.runtime.lending import note_head, place
-from stillhouse.runtime.state import State
+from stillhouse.runtime.dispatch.lending import note_head, place
+from stillhouse.runtime.dispatch.state import State
 from stillhouse.runtime.work import Attempt, Deliver, GiveUp, Revoke
 
 

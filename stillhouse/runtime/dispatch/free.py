@@ -10,8 +10,8 @@ from __future__ import annotations
 from itertools import count
 from typing import Final
 
-from stillhouse.runtime.heaps import VOID, LazyHeap
-from stillhouse.runtime.leases import Worker
+from stillhouse.runtime.dispatch.heaps import VOID, LazyHeap
+from stillhouse.runtime.dispatch.leases import Worker
 
 SOON: Final = 1.01
 """A time this close to what was thought need not be set right."""

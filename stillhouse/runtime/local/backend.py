@@ -21,11 +21,11 @@ from typing import Any
 
 from stillhouse.foundation.errors import FleetError
 from stillhouse.runtime.backend import Left, Report
-from stillhouse.runtime.channel import Channel
-from stillhouse.runtime.children import Child
-from stillhouse.runtime.door import Door
-from stillhouse.runtime.frames import ProtocolError
-from stillhouse.runtime.member import Member, name_in
+from stillhouse.runtime.local.channel import Channel
+from stillhouse.runtime.local.children import Child
+from stillhouse.runtime.local.door import Door
+from stillhouse.runtime.local.frames import ProtocolError
+from stillhouse.runtime.local.member import Member, name_in
 from stillhouse.runtime.work import Lease
 
 # A child says hello before it loads anything, so that this is generous; a polite worker that is idle ends in less.
@@ -36,7 +36,7 @@ _LOOK_S = 0.05
 
 
 class LocalBackend:
-    """A backend of processes; :func:`~stillhouse.runtime.serving.serve` is their side.
+    """A backend of processes; :func:`~stillhouse.runtime.local.serving.serve` is their side.
 
     All methods but ``wake`` are for one thread, and workers end with the thread that started them.
 

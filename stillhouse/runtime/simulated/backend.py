@@ -15,7 +15,7 @@ from heapq import heappop, heappush
 
 from stillhouse.foundation.errors import StillhouseError
 from stillhouse.runtime.backend import Answer, Failure, Hello, Leaving, Left, Report, Skip
-from stillhouse.runtime.weather import Dice, Kind, Vanish, VirtualClock, Weather
+from stillhouse.runtime.simulated.weather import Dice, Kind, Vanish, VirtualClock, Weather
 from stillhouse.runtime.work import Lease
 
 

@@ -16,9 +16,9 @@ import math
 from typing import Any
 
 from stillhouse.runtime.backend import Answer, Failure, Hello, Leaving, Report, Skip
-from stillhouse.runtime.channel import Channel
-from stillhouse.runtime.children import Child
-from stillhouse.runtime.frames import (
+from stillhouse.runtime.local.channel import Channel
+from stillhouse.runtime.local.children import Child
+from stillhouse.runtime.local.frames import (
     BODY_BYTES_MAX,
     PROTOCOL,
     SLOTS_MAX,
@@ -29,7 +29,7 @@ from stillhouse.runtime.frames import (
     number_in,
     text_in,
 )
-from stillhouse.runtime.ring import OwnedRing, make_ring
+from stillhouse.runtime.local.ring import OwnedRing, make_ring
 from stillhouse.runtime.work import Lease
 
 

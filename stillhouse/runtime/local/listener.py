@@ -21,9 +21,9 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, NoReturn, Self
 
-from stillhouse.runtime.channel import Channel
-from stillhouse.runtime.frames import Bytes, Frame, ProtocolError, lease_in, number_in, text_in
-from stillhouse.runtime.ring import RING_BYTES_MAX, BorrowedRing
+from stillhouse.runtime.local.channel import Channel
+from stillhouse.runtime.local.frames import Bytes, Frame, ProtocolError, lease_in, number_in, text_in
+from stillhouse.runtime.local.ring import RING_BYTES_MAX, BorrowedRing
 from stillhouse.runtime.work import Lease
 
 # What wakes the listener and is no signal: something is left to be sent.

@@ -1,0 +1,1 @@
+"""Workers that exist only in numbers, on a virtual clock."""
