@@ -52,7 +52,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_commands_of_the_table_run(job: Path) -> None:
     """Every `stillhouse` command of the README's table ends well, in the order of the table."""
     commands = re.findall(r"^\| `(stillhouse [^`]+)` \|", README, re.MULTILINE)
-    assert len(commands) == 9
+    assert len(commands) == 10
     for command in commands:
         call(command, job)
     assert (job / "runs/job/report.html").exists() and (job / "runs/job/student.onnx").exists()
