@@ -8,6 +8,7 @@ Most of its cost is importing and running matplotlib.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,11 @@ def write_report(folder: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page as text."""
+    return fill_in("report.html.j2", _values(run))
+
+
+def fill_in(template: str, values: Mapping[str, Any]) -> str:
+    """A page of this room: its template with what it arranges."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -54,7 +60,7 @@ def render(run: Run) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["glue"] = glue
-    return environment.get_template("report.html.j2").render(_values(run))
+    return environment.get_template(template).render(values)
 
 
 def glue(text: str) -> str:
@@ -79,8 +85,8 @@ def _values(run: Run) -> dict[str, Any]:
         "key_figures": key_figures(result),
         "rows": rows(result) if run.result is not None else [],
         "has_control": dig(result, "control") is not None,
-        "learning": [_mark(drawing) for drawing in learning if drawing],
-        "timing": [_mark(drawing) for drawing in timing if drawing],
+        "learning": [marked(drawing) for drawing in learning if drawing],
+        "timing": [marked(drawing) for drawing in timing if drawing],
         "speed": words.speed(run),
         "engines": engines.tables(run),
         "costs": words.costs(run),
@@ -99,7 +105,7 @@ def _by_epoch(run: Run) -> dict[str, Any]:
     """What the page tells epoch by epoch: the time of each training, and the label store."""
     told = epochbars.courses(run)
     drawn = [
-        (epochbars.is_further_seed(each), _mark(epochbars.draw_course(each, f"epochs-{at}")))
+        (epochbars.is_further_seed(each), marked(epochbars.draw_course(each, f"epochs-{at}")))
         for at, each in enumerate(told)
     ]
     stored = labels.has_store(run)
@@ -112,13 +118,13 @@ def _by_epoch(run: Run) -> dict[str, Any]:
         "on_accelerator": on_accelerator(run),
         "store": labels.summary(run, told) if stored else "",
         "store_facts": labels.facts(run) if stored else [],
-        "store_figure": [_mark(reads)] if reads else [],
+        "store_figure": [marked(reads)] if reads else [],
         "store_legend": labels.LEGEND,
         "store_table": labels.by_training(told) if stored else None,
     }
 
 
-def _mark(drawing: Drawing) -> tuple[Drawing, Markup]:
+def marked(drawing: Drawing) -> tuple[Drawing, Markup]:
     """The figure, and its SVG as markup: made by us, texts in it escaped by matplotlib."""
     from markupsafe import Markup
 
