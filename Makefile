@@ -15,7 +15,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 fast: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu and not ray"
 
 lint: $(READY)
 	$(BIN)/ruff check stillhouse tests benchmarks
@@ -35,5 +35,5 @@ clean:
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[vision,onnx,bench,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[vision,onnx,bench,ray,dev]"
 	touch $@

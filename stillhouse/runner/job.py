@@ -37,7 +37,8 @@ class Job:
     shape, image, classes: of the interface between data and models.
     logits, features: the question.
     identity: of the answers wanted (``store.manifest.Identity.parts``).
-    weights: where the teacher's weights are, a canonical safetensors file.
+    weights: where the teacher's weights are, a canonical safetensors file (``path``), or that
+        file itself (``content``); and its ``digest``.
     samples: where the decoded training samples are; None: nobody else can see them.
     form: shape of a decoded sample, which may be larger than a view.
     count: training samples in all, by id.

@@ -100,17 +100,21 @@ def _network(recipe: Recipe, job: Job, weights: Path | None) -> Network:
     if weights is not None:
         load_into(network, read_weights(weights), str(weights))
         return network
-    try:
-        content = Path(job.weights["path"]).read_bytes()
-    except OSError as error:
-        raise ModelError(
-            f"the teacher's weights can't be read from here ({job.weights['path']}: {error.strerror}): copy them here, "
-            "and name the copy with --weights"
-        ) from error
+    content = job.weights.get("content") or _read(job.weights["path"])
     if sha256(content) != job.weights["digest"]:
         raise ModelError(f"{job.weights['path']} does not hold the weights of the run's teacher")
     load_into(network, safetensors.torch.load(content), "the run's teacher")
     return network
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"the teacher's weights can't be read from here ({path}: {error.strerror}): copy them here, and name the "
+            "copy with --weights"
+        ) from error
 
 
 def _check_same(recipe: Recipe, network: Network, job: Job) -> None:

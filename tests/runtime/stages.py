@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from stillhouse.runtime.local.backend import LocalBackend
 from stillhouse.runtime.simulated.backend import Simulated
 from stillhouse.runtime.simulated.weather import Kind, Vanish, VirtualClock, Weather
 
-from .acting import EXCUSE, FACTS, LAST_WORDS, Role, act, seconds_of
+from .acting import EXCUSE, FACTS, LAST_WORDS, Role, act, prepare, seconds_of
 
 ACTOR = Path(__file__).with_name("acting.py")
 COMMAND = (sys.executable, str(ACTOR))
@@ -32,12 +33,14 @@ class Stage:
         kill: a worker ends without a word.
         ask_to_leave: somebody wants a worker's place.
         now_s: the clock by which ``poll`` waits.
+        hears_stderr: whether a process that ends without a word to its run is known by its last lines.
     """
 
     backend: Backend
     kill: Callable[[Hello], None]
     ask_to_leave: Callable[[Hello], None]
     now_s: Callable[[], float]
+    hears_stderr: bool = True
 
     def until(self, enough: Callable[[list[Report]], bool]) -> list[Report]:
         """All reports until there are enough."""
@@ -112,8 +115,31 @@ def simulated(role: Role) -> Iterator[Stage]:
     backend.close()
 
 
+@contextmanager
+def on_ray(role: Role) -> Iterator[Stage]:
+    """Actors of a cluster of this machine alone; it stays for the next test."""
+    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    from stillhouse.runtime.ray_backend import RayBackend
+
+    if not ray.is_initialized():
+        os.environ["PYTHONPATH"] = os.pathsep.join(["tests", str(Path(__file__).parents[2])])
+        ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
+        atexit.register(ray.shutdown)
+    backend = RayBackend(role._asdict(), prepare, {"num_cpus": 1})
+    yield Stage(
+        backend,
+        lambda hello: os.kill(hello.facts["pid"], signal.SIGKILL),
+        lambda hello: os.kill(hello.facts["pid"], signal.SIGTERM),
+        time.monotonic,
+        hears_stderr=False,
+    )
+    backend.close()
+
+
 STAGES: dict[str, Callable[[Role], AbstractContextManager[Stage]]] = {
     "local": local,
     "local_inline": local_inline,
     "simulated": simulated,
 }
+ON_RAY = {"ray": on_ray}
+"""Played by tests that are marked ``ray``: a cluster takes seconds to start."""

@@ -1,0 +1,286 @@
+"""Workers that are actors of a Ray cluster. The only file that knows Ray (extra ``ray``).
+
+Every wanted worker is one actor, which waits for a machine that can hold it: a node that joins is used without any
+command. Ray restarts nothing and tries nothing again, since the dispatcher does. Answers come by object reference from
+the actor's node to this process. Whatever comes is put into one queue by Ray's own threads, which ``poll`` reads.
+
+What Ray is not told: a worker that is frozen. Nobody reports it; the dispatcher's leases end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import queue
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from stillhouse.foundation.errors import FleetError, StillhouseError
+from stillhouse.runtime.backend import Answer, Failure, Hello, Leaving, Left, Report, Skip
+from stillhouse.runtime.local.serving import Served
+from stillhouse.runtime.work import Lease
+
+_WORDS_MAX = 10_000
+_GRACE_S = 10.0
+_GROUPS = {"work": 1, "talk": 1, "watch": 2}
+
+
+def connect() -> Callable[[], None]:
+    """Connect to the cluster: the one that ``RAY_ADDRESS`` names, one that runs here, else one of this machine alone.
+
+    Token authentication is on unless the environment says otherwise; every side needs the same token.
+
+    Returns:
+        What takes the connection back; nothing where there was one before.
+
+    Raises:
+        FleetError: the cluster can't be reached.
+    """
+    if ray.is_initialized():
+        return lambda: None
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+        where = os.environ.get("RAY_ADDRESS", "on this machine")
+        raise FleetError(
+            f"no Ray cluster can be reached {where}: {error}; it must be running, and every side needs RAY_AUTH_MODE "
+            "and the same token"
+        ) from error
+    return ray.shutdown
+
+
+class TeacherActor:
+    """The actor's side: loads, answers loans in the order they came, and hears meanwhile what is revoked.
+
+    What goes wrong comes back as a value: an exception would bring a traceback, and a class that the other side may not
+    have.
+    """
+
+    def __init__(self, job: Mapping[str, Any], prepare: Callable[[Mapping[str, Any]], Served]) -> None:
+        self._job, self._prepare = job, prepare
+        self._served: Served | None = None
+        self._revoked: set[Lease] = set()
+        self._leaving = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: self._leaving.set())
+
+    @ray.method(concurrency_group="work")
+    def load(self) -> tuple[str, Any]:
+        """("ready", (facts, slots)), or ("unfit", why)."""
+        try:
+            self._served = served = self._prepare(self._job)
+        except Exception as error:
+            return "unfit", _in_words(error)
+        here = {"host": platform.node(), "pid": os.getpid(), "stillhouse": version("stillhouse")}
+        return "ready", ({**served.facts, **here}, served.slots)
+
+    @ray.method(concurrency_group="work")
+    def answer(self, lease: Lease, payload: bytes) -> tuple[str, Any]:
+        """("answer", bytes), ("failure", why) or ("skip", None)."""
+        assert self._served is not None
+        if lease in self._revoked:
+            self._revoked.discard(lease)
+            return "skip", None
+        try:
+            return "answer", bytes(self._served.answer(payload))
+        except MemoryError:
+            raise
+        except Exception as error:
+            return "failure", _in_words(error)
+
+    @ray.method(concurrency_group="talk")
+    def revoke(self, lease: Lease) -> None:
+        """A loan need not be begun."""
+        self._revoked.add(lease)
+
+    @ray.method(concurrency_group="watch")
+    def wants_to_leave(self) -> str:
+        """Returns when somebody wants this worker's place."""
+        self._leaving.wait()
+        return "got SIGTERM"
+
+    @ray.method(concurrency_group="watch")
+    def live(self) -> None:
+        """Never returns: so the end of this process is heard at once, whatever it does."""
+        threading.Event().wait()
+
+
+def _in_words(error: BaseException) -> str:
+    text = str(error) if isinstance(error, StillhouseError) else f"{type(error).__name__}: {error}"
+    return text[:_WORDS_MAX]
+
+
+class _Member:
+    """One actor: what it was lent, and why it ends."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+        self.loans: set[Lease] = set()
+        self.ready = False
+        self.why = ""
+        self.limit_s = float("inf")
+
+
+class RayBackend:
+    """A backend of actors; the caller has connected to the cluster (``ray.init``) and disconnects.
+
+    Args:
+        job: plain JSON that each worker is told.
+        prepare: loads and warms up; importable on every node.
+        resources: of each worker, as ``ray.remote`` names them: ``num_cpus``, ``num_gpus``, ``resources``.
+    """
+
+    def __init__(
+        self,
+        job: Mapping[str, Any],
+        prepare: Callable[[Mapping[str, Any]], Served],
+        resources: Mapping[str, Any],
+    ) -> None:
+        options = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": _GROUPS, **resources}
+        self._make = ray.remote(**options)(TeacherActor)
+        self._job, self._prepare = ray.put(dict(job)), prepare
+        self._members: dict[str, _Member] = {}
+        self._named = 0
+        self._open = True
+        self._heard: queue.SimpleQueue[Callable[[], Report | None] | None] = queue.SimpleQueue()
+
+    def start(self) -> str:
+        """Ask the cluster for one more worker; its name. It waits for a node that can hold it.
+
+        Raises:
+            FleetError: closed.
+        """
+        if not self._open:
+            raise FleetError("this run is over: it starts no workers")
+        self._named += 1
+        name = f"ray-{self._named}"
+        member = _Member(self._make.remote(self._job, self._prepare))
+        self._members[name] = member
+        self._expect(member.actor.load.remote(), partial(self._loaded, name))
+        self._expect(member.actor.wants_to_leave.remote(), partial(self._leaving, name))
+        self._expect(member.actor.live.remote(), partial(self._ended, name))
+        return name
+
+    def send(self, worker: str, lease: Lease, payload: bytes) -> None:
+        """Give a loan to a worker."""
+        if (member := self._members.get(worker)) is not None:
+            member.loans.add(lease)
+            self._expect(member.actor.answer.remote(lease, payload), partial(self._returned, worker, lease))
+
+    def revoke(self, worker: str, lease: Lease) -> None:
+        """Tell that a loan is not needed any more."""
+        member = self._members.get(worker)
+        if member is not None and lease in member.loans:
+            member.actor.revoke.remote(lease)
+
+    def dismiss(self, worker: str, why: str, *, kill: bool, refused: bool = False) -> None:
+        """End a worker. It holds no state, so that a polite end is like any other."""
+        member = self._members.get(worker)
+        if member is not None and not member.why:
+            member.why = why
+            member.limit_s = time.monotonic() + _GRACE_S
+            ray.kill(member.actor, no_restart=True)
+
+    def poll(self, timeout_s: float) -> list[Report]:
+        """What happened since; waits for a first report, or until :meth:`wake`."""
+        end_s, reports = time.monotonic() + timeout_s, list[Report]()
+        while self._open:
+            wait_s = 0.0 if reports else max(min(end_s, self._next_limit_s()) - time.monotonic(), 0.0)
+            try:
+                told = self._heard.get(timeout=wait_s) if wait_s else self._heard.get_nowait()
+            except queue.Empty:
+                reports += self._overdue()
+                if reports or time.monotonic() >= end_s:
+                    break
+                continue
+            if told is None:
+                break
+            if (report := told()) is not None:
+                reports.append(report)
+        return reports
+
+    def wake(self) -> None:
+        """Let a waiting :meth:`poll` return now; from any thread."""
+        self._heard.put(None)
+
+    def close(self) -> None:
+        """End all workers. Idempotent."""
+        self._open = False
+        for member in self._members.values():
+            ray.kill(member.actor, no_restart=True)
+        self._members.clear()
+
+    def _expect(self, reference: Any, then: Callable[[Any, BaseException | None], Report | None]) -> None:
+        """Have what comes of a call handled by :meth:`poll`."""
+
+        def came(future: Any) -> None:
+            error = future.exception()
+            self._heard.put(partial(then, None if error else future.result(), error))
+
+        reference.future().add_done_callback(came)
+
+    def _loaded(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
+        member = self._members.get(name)
+        if member is None:
+            return None
+        if error is not None:
+            return self._left(name, error)
+        kind, told = reply
+        if kind == "unfit":
+            member.why = member.why or told
+            ray.kill(member.actor, no_restart=True)
+            return self._left(name, None)
+        member.ready = True
+        return None if member.why else Hello(name, *told)
+
+    def _returned(self, name: str, lease: Lease, reply: Any, error: BaseException | None) -> Report | None:
+        member = self._members.get(name)
+        if member is None:
+            return None
+        if error is not None:
+            return self._left(name, error)
+        member.loans.discard(lease)
+        kind, told = reply
+        if kind == "skip":
+            return Skip(name, lease)
+        return Answer(name, lease, told) if kind == "answer" else Failure(name, lease, told)
+
+    def _leaving(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
+        member = self._members.get(name)
+        if member is None:
+            return None
+        if error is not None:
+            return self._left(name, error)
+        return Leaving(name, reply) if member.ready and not member.why else None
+
+    def _ended(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
+        return self._left(name, error) if name in self._members else None
+
+    def _left(self, name: str, error: BaseException | None) -> Report:
+        member = self._members.pop(name)
+        return Left(name, member.why or _cause(error))
+
+    def _overdue(self) -> list[Report]:
+        """Workers that were told to end and of whose end nothing came: the cluster may have lost them."""
+        now_s = time.monotonic()
+        return [self._left(name, None) for name, each in list(self._members.items()) if now_s >= each.limit_s]
+
+    def _next_limit_s(self) -> float:
+        return min((each.limit_s for each in self._members.values()), default=float("inf"))
+
+
+def _cause(error: BaseException | None) -> str:
+    """Ray's story without its advice."""
+    text = " ".join((str(error) if isinstance(error, RayError) else repr(error)).split())
+    told = re.search(r"Worker exit type: (\S+).*?Worker exit detail: (.*?)(?: Some common causes| \(1\)|$)", text)
+    return f"{told[2]} ({told[1]})" if told else text.partition(" Some common causes")[0][:500]
