@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -21,11 +20,13 @@ class Question(NamedTuple):
         size: units of work, e.g. views.
         nbytes: memory that it takes until its answer is taken.
         pack: a worker's facts -> what is sent to it.
+        answer: makes the answer in the calling thread, for a waiting student that does what a worker would.
     """
 
     size: int
     nbytes: int
     pack: Callable[[Facts], bytes]
+    answer: Callable[[], Payload]
 
 
 class Outcome(NamedTuple):
@@ -37,11 +38,11 @@ class Outcome(NamedTuple):
 
 
 class Loan(NamedTuple):
-    """A question that a waiting student is to answer itself: call :meth:`Asker.settle` with the answer."""
+    """A question, its own or another student's, that a waiting student is to answer: see :meth:`Asker.settle`."""
 
-    number: int
-    lease: w.Lease
     worker: str
+    lease: w.Lease
+    question: Question
 
 
 class Posted(NamedTuple):
@@ -73,16 +74,18 @@ class Asker:
         name: unique in the fleet.
         window_bytes: the most memory of questions that are open, unless it is one alone.
         post: hands something to the driver, from any thread.
+        clock: seconds, that of the driver.
     """
 
     def __init__(
-        self, name: str, window_bytes: int, post: Callable[[Posted], None], clock: Callable[[], float] = time.monotonic
+        self, name: str, window_bytes: int, post: Callable[[Posted], None], clock: Callable[[], float]
     ) -> None:
         self.name = name
         self._window_bytes, self._post, self._clock = window_bytes, post, clock
         self._came = threading.Condition()
         self._delivered: deque[Outcome] = deque()
         self._loan: Loan | None = None
+        self._lent: Loan | None = None
         self._open: deque[Question] = deque()
         self._open_bytes = self._asked = self._units = self._helped = 0
         self._waited_s = 0.0
@@ -112,6 +115,7 @@ class Asker:
         """The next answer; None if none came in time.
 
         Args:
+            timeout_s: of real time, whatever the driver's clock.
             helps: whether the student may be lent a question, to answer it itself.
 
         Raises:
@@ -121,7 +125,7 @@ class Asker:
             if not self._ready() and helps and self._helper is None:
                 self._helped += 1
                 self._helper = f"{self.name}#{self._helped}"
-                self._post(Posted(w.Joined(self._helper, None, 1)))
+                self._post(Posted(w.Joined(self._helper, None, 1, sure=True)))
             if not self._delivered and timeout_s > 0 and self._waits_since_s is None:
                 self._waits_since_s = self._clock()
             self._came.wait_for(self._ready, timeout_s)
@@ -129,16 +133,14 @@ class Asker:
                 raise self._failure
             if self._delivered:
                 return self._taken(self._delivered.popleft())
-            loan, self._loan = self._loan, None
-            return loan
+            self._lent, self._loan = self._loan, None
+            return self._lent
 
     def _taken(self, outcome: Outcome) -> Outcome:
         question = self._open.popleft()
         self._open_bytes -= question.nbytes
         self._units += question.size
-        if self._waits_since_s is not None:
-            self._waited_s += self._clock() - self._waits_since_s
-            self._waits_since_s = None
+        self._stop_waiting()
         self._post(Posted(w.Taken(self.name, outcome.number)))
         self._stop_helping()
         return outcome
@@ -150,31 +152,36 @@ class Asker:
             waits_s = 0.0 if since_s is None else self._clock() - since_s
             return Record(self._units, self._waited_s + waits_s, since_s is not None)
 
-    def settle(self, loan: Loan, payload: Payload | None, why: str = "") -> None:
-        """Answer a loan, or say why not."""
-        if payload is None:
-            self._post(Posted(w.Failed(loan.worker, loan.lease, why)))
-        else:
+    def settle(self, loan: Loan, payload: Payload) -> None:
+        """Answer a loan."""
+        with self._came:
+            self._lent = None
             self._post(Posted(w.Answered(loan.worker, loan.lease), payload=payload))
 
     def close(self) -> None:
         """Ask no more; what is open is dropped."""
-        self._stop_helping()
-        self._post(Posted(w.Closed(self.name)))
+        with self._came:
+            self._stop_waiting()
+            self._stop_helping()
+            self._post(Posted(w.Closed(self.name)))
 
     def _ready(self) -> bool:
         return bool(self._delivered) or self._loan is not None or self._failure is not None
 
+    def _stop_waiting(self) -> None:
+        if self._waits_since_s is not None:
+            self._waited_s += self._clock() - self._waits_since_s
+            self._waits_since_s = None
+
     def _stop_helping(self) -> None:
-        """Give back what was lent and not begun, and take nothing more."""
+        """Give back what was lent and not done, and take nothing more."""
         if self._helper is None:
             return
-        loan, self._loan = self._loan, None
         self._post(Posted(w.Draining(self._helper, "the student goes on")))
-        if loan is not None:
-            self._post(Posted(w.Skipped(loan.worker, loan.lease)))
-        self._post(Posted(w.Gone(self._helper, "the student goes on")))
-        self._helper = None
+        for loan in (self._lent, self._loan):
+            if loan is not None:
+                self._post(Posted(w.Skipped(loan.worker, loan.lease)))
+        self._helper = self._lent = self._loan = None
 
     # What the driver calls, from its thread.
 
@@ -184,14 +191,20 @@ class Asker:
             self._delivered.append(outcome)
             self._came.notify()
 
-    def lend(self, worker: str, lease: w.Lease) -> bool:
-        """Lend a question to the student; false: it does not help any more."""
+    def lend(self, loan: Loan) -> None:
+        """Lend a question to the student. If it helps no more it has said so, and the loan goes back."""
         with self._came:
-            if worker != self._helper:
-                return False
-            self._loan = Loan(lease.number, lease, worker)
-            self._came.notify()
-            return True
+            if loan.worker == self._helper:
+                self._loan = loan
+                self._came.notify()
+            else:
+                self._post(Posted(w.Skipped(loan.worker, loan.lease)))
+
+    def let_go(self, worker: str) -> None:
+        """Lend it nothing more under that name. If it waits on, it offers its help under another one."""
+        with self._came:
+            if worker == self._helper:
+                self._helper = self._lent = self._loan = None
 
     def fail(self, error: BaseException) -> None:
         """End the student's waiting."""

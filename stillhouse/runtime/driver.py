@@ -7,6 +7,7 @@ very code. Nothing here knows what is asked or answered.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from stillhouse.runtime import work as w
-from stillhouse.runtime.asker import Asker, Facts, Outcome, Payload, Posted, Question
+from stillhouse.runtime.asker import Asker, Facts, Loan, Outcome, Payload, Posted, Question
 from stillhouse.runtime.backend import Answer, Backend, Failure, Hello, Leaving, Left, Report, Skip
 from stillhouse.runtime.dispatch.dispatcher import Dispatcher
 from stillhouse.runtime.dispatch.settings import Settings
@@ -22,9 +23,11 @@ from stillhouse.runtime.dispatch.status import Status
 from stillhouse.runtime.gauge import Gauge
 from stillhouse.runtime.scaling.memory import Memory
 from stillhouse.runtime.scaling.policy import Grow, Policy, RunInline, Shrink, StopInline
+from stillhouse.runtime.scaling.view import FleetView
 
 LOOK_S = 0.5
 _TURN_S = 1.0
+_LOAD_MAX_S = 600.0
 FAILED_STARTS_MAX = 3
 
 
@@ -32,7 +35,7 @@ class Notice(NamedTuple):
     """Something that happened to the fleet.
 
     Attributes:
-        kind: ``starting``, ``joined``, ``refused``, ``leaving``, ``left``, ``suspect``, ``trusted``, ``scaled``.
+        kind: ``joined``, ``refused``, ``leaving``, ``left``, ``suspect``, ``trusted``, ``scaled``.
         worker: its name; "" where it is about the fleet.
         text: for a person.
         facts: what a worker that joined told of itself.
@@ -51,8 +54,9 @@ class Driver:
 
     Attributes:
         status: the dispatcher's, as of the last look, twice a second; None before the first question.
+        view: what the policy saw in that look.
         inline: whether a student that waits shall answer itself.
-        failed_starts: why workers that were started never got ready, since one did.
+        failed_starts: why workers that were started never got in, since one did.
 
     Args:
         gate: a worker's facts -> why it is turned away, or None.
@@ -81,23 +85,28 @@ class Driver:
         self._kept: dict[tuple[str, int], Payload] = {}
         self._facts: dict[str, Facts] = {}
         self._starting: dict[str, float] = {}
+        self._sent_away: dict[str, float] = {}
         self._helpers: dict[str, Asker] = {}
         self._asked = False
         self._window_units = 0
         self._look_at_s = float("-inf")
+        self._failure: BaseException | None = None
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self.failed_starts: list[str] = []
         self.inline = False
         self.status: Status | None = None
+        self.view: FleetView | None = None
 
     # For students and whoever watches, from any thread.
 
     def asker(self, name: str) -> Asker:
         """A student's way to ask; each name once."""
-        asker = Asker(name, self._settings.window_bytes, self._post)
+        asker = Asker(name, self._settings.window_bytes, self._post, self._clock)
         assert name not in self._askers
         self._askers[name] = asker
+        if self._failure is not None:
+            asker.fail(self._failure)
         return asker
 
     def notices(self) -> list[Notice]:
@@ -109,8 +118,9 @@ class Driver:
 
     @property
     def workers_left(self) -> int:
-        """Workers that are ready, or may become so."""
-        return len(self._facts) + (len(self._starting) if len(self.failed_starts) < FAILED_STARTS_MAX else 0)
+        """Workers that are ready, or may become so. Until the first look at what is needed, one may."""
+        looked, hope = self.status is not None, len(self.failed_starts) < FAILED_STARTS_MAX
+        return len(self._facts) + (len(self._starting) * hope if looked else 1)
 
     @property
     def workers_ready(self) -> int:
@@ -140,6 +150,7 @@ class Driver:
             while not self._closing.is_set():
                 self.turn(_TURN_S)
         except BaseException as error:  # students must not wait for ever for a thread that is gone
+            self._failure = error
             for asker in list(self._askers.values()):
                 asker.fail(error)
         finally:
@@ -162,6 +173,7 @@ class Driver:
             self._handle(w.Tick())
         if self._asked and now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_S
+            self._end_the_stuck(now_s)
             self._scale(now_s)
 
     def _accept(self, posted: Posted) -> None:
@@ -173,8 +185,6 @@ class Driver:
                 self._window_units = max(self._settings.window_bytes * item.size // item.nbytes, item.size)
             case w.Joined(worker):
                 self._helpers[worker] = self._askers[worker.rpartition("#")[0]]
-            case w.Gone(worker):
-                self._helpers.pop(worker, None)
             case w.Closed(consumer):
                 for kept in (self._questions, self._kept):
                     for key in [key for key in kept if key[0] == consumer]:
@@ -185,7 +195,8 @@ class Driver:
     def _hear(self, report: Report) -> None:
         match report:
             case Hello(worker, facts, slots):
-                self._let_in(worker, facts, slots)
+                if worker not in self._sent_away:
+                    self._let_in(worker, facts, slots)
             case Answer(worker, lease, payload):
                 self._handle(w.Answered(worker, lease), payload)
             case Failure(worker, lease, why):
@@ -197,8 +208,10 @@ class Driver:
                 self._handle(w.Draining(worker, why))
             case Left(worker, why):
                 self._note("left", worker, why)
-                if self._starting.pop(worker, None) is not None:
-                    self.failed_starts.append(why)
+                self._sent_away.pop(worker, None)
+                if worker in self._starting:
+                    self.failed_starts.append(why)  # before it is missing: students look at both
+                    del self._starting[worker]
                 if self._facts.pop(worker, None) is not None:
                     self._handle(w.Gone(worker, why))
 
@@ -206,7 +219,9 @@ class Driver:
         refusal = self._gate(facts)
         if refusal is not None:
             self._note("refused", worker, refusal, facts)
-            self._backend.dismiss(worker, refusal, kill=False, refused=True)
+            if worker in self._starting:
+                self.failed_starts.append(refusal)
+            self._send_away(worker, refusal, kill=False)
             return
         begun_s = self._starting.pop(worker, None)
         if begun_s is not None:
@@ -216,11 +231,30 @@ class Driver:
         self._note("joined", worker, "", facts)
         self._handle(w.Joined(worker, facts.get("pace_s"), slots))
 
-    def _handle(self, event: w.Event, payload: Payload | None = None) -> None:
-        for command in self._dispatcher.handle(event, self._clock()):
-            self._do(command, payload)
+    def _send_away(self, worker: str, why: str, *, kill: bool) -> None:
+        """End a worker that was never let in. One that hung just then would not hear it: see ``_end_the_stuck``."""
+        self._starting.pop(worker, None)
+        self._sent_away[worker] = math.inf if kill else self._clock() + self._settings.suspect_patience_s
+        self._backend.dismiss(worker, why, kill=kill, refused=not kill)
 
-    def _do(self, command: w.Command, payload: Payload | None) -> None:
+    def _end_the_stuck(self, now_s: float) -> None:
+        for worker, until_s in list(self._sent_away.items()):
+            if now_s >= until_s:
+                self._send_away(worker, "it was turned away, and stayed", kill=True)
+        for worker, begun_s in list(self._starting.items()):
+            if now_s - begun_s >= _LOAD_MAX_S:
+                self.failed_starts.append(f"it was not ready after {_LOAD_MAX_S:.0f} s")
+                self._send_away(worker, self.failed_starts[-1], kill=True)
+
+    def _handle(self, event: w.Event, payload: Payload | None = None) -> None:
+        """Tell the dispatcher, and do all that it says before it hears what follows from that."""
+        events = deque([event])
+        while events:
+            for command in self._dispatcher.handle(events.popleft(), self._clock()):
+                if (follows := self._do(command, payload)) is not None:
+                    events.append(follows)
+
+    def _do(self, command: w.Command, payload: Payload | None) -> w.Event | None:
         match command:
             case w.Send(worker, lease, _):
                 self._send(worker, lease)
@@ -243,22 +277,26 @@ class Driver:
             case w.Trust(worker):
                 self._note("trusted", worker, "it answered after all")
             case w.Dismiss(worker, why, kill):
-                if worker not in self._helpers:
+                if (helper := self._helpers.pop(worker, None)) is None:
                     self._backend.dismiss(worker, why, kill=kill)
+                else:
+                    helper.let_go(worker)
+                    return w.Gone(worker, why)
+        return None
 
     def _send(self, worker: str, lease: w.Lease) -> None:
-        helper = self._helpers.get(worker)
-        if helper is None:
-            question = self._questions[lease.consumer, lease.number]
+        question = self._questions[lease.consumer, lease.number]
+        if (helper := self._helpers.get(worker)) is not None:
+            helper.lend(Loan(worker, lease, question))
+        else:
             self._backend.send(worker, lease, question.pack(self._facts[worker]))
-        elif lease.consumer != helper.name or not helper.lend(worker, lease):
-            self._handle(w.Draining(worker, "it is not its own question, or the student goes on"))
-            self._handle(w.Skipped(worker, lease))
 
     def _scale(self, now_s: float) -> None:
-        self.status = status = self._dispatcher.status(now_s)
+        status = self._dispatcher.status(now_s)
         askers, pace_s = list(self._askers.values()), self._inline_pace_s()
-        view = self._gauge.view(status, list(self._starting), self._facts, askers, pace_s, self._window_units)
+        self.view = view = self._gauge.view(
+            status, list(self._starting), self._facts, askers, pace_s, self._window_units
+        )
         decision, self._memory = self._policy.decide(view, self._memory, now_s)
         match decision:
             case Grow(count, why):
@@ -270,13 +308,13 @@ class Driver:
                 if worker in self._facts:
                     self._handle(w.Draining(worker, why))
                 else:
-                    self._starting.pop(worker)
-                    self._backend.dismiss(worker, why, kill=True)
+                    self._send_away(worker, why, kill=True)
             case RunInline(why) | StopInline(why):
                 self.inline = isinstance(decision, RunInline)
                 self._note(
                     "scaled", "", f"waiting students {'answer' if self.inline else 'leave it to the fleet'}: {why}"
                 )
+        self.status = status  # last: a student that sees it sees also what was started
 
     def _note(self, kind: str, worker: str, text: str, facts: Facts | None = None) -> None:
         self._notices.append(Notice(kind, worker, text, facts or {}, self._clock()))

@@ -61,11 +61,13 @@ class Joined(NamedTuple):
     Attributes:
         pace_s: seconds a unit as it measured itself; None: unknown.
         slots: the most items that it can hold at once.
+        sure: it can't hang unseen, being the asking process itself: what it is lent has no deadline.
     """
 
     worker: str
     pace_s: float | None
     slots: int
+    sure: bool = False
 
 
 class Draining(NamedTuple):

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -206,8 +207,7 @@ class _Line:
             return False
         found = self._asker.take(timeout_s, helps)
         if isinstance(found, Loan):
-            rows = self._fleet.answer(self._under_way[found.number].batch)
-            self._asker.settle(found, rows.reshape(-1).data)
+            self._asker.settle(found, found.question.answer())
         if not isinstance(found, Outcome):
             return False
         asked = self._under_way.pop(found.number)
@@ -251,10 +251,14 @@ class _Line:
         batch = parts[0] if len(parts) == 1 else Batch.join(parts)
         if self._asker is None:
             self._asker = self._fleet.asker()
-        number = self._asker.ask(Question(count, count * self._fleet.row_bytes, _packer(batch)))
+        answer = partial(self._answered, batch)
+        number = self._asker.ask(Question(count, count * self._fleet.row_bytes, _packer(batch), answer))
         self._under_way[number] = _Asked(batch, tuple(owners))
         self._gathered -= count
         return True
+
+    def _answered(self, batch: Batch) -> memoryview:
+        return self._fleet.answer(batch).reshape(-1).data
 
 
 def _packer(batch: Batch) -> Callable[[Facts], bytes]:

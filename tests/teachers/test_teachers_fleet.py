@@ -65,17 +65,16 @@ class Scripted:
             return None
         number, question = self.open[0]
         if helps and number not in self.done and self.chance.random() < 0.3:
-            return Loan(number, Lease("s", number, 1), "s#1")
+            return Loan("s#1", Lease("s", number, 1), question)
         self.open.popleft()
         if number in self.refused:
             return Outcome(number, None, (Attempt("w-1", 1, 0.0, "boom"), Attempt("w-2", 2, 0.0, "bang")))
         return Outcome(number, row_of(unpack(question.pack({}))[0]).tobytes())
 
     def settle(self, loan: Loan, payload: memoryview) -> None:
-        self.done.add(loan.number)
+        self.done.add(loan.lease.number)
         self.helped += 1
-        question = dict(self.open)[loan.number]
-        assert bytes(payload) == row_of(unpack(question.pack({}))[0]).tobytes()
+        assert bytes(payload) == row_of(unpack(loan.question.pack({}))[0]).tobytes()
 
     def close(self) -> None:
         self.closed = True

@@ -157,7 +157,7 @@ class Dispatcher:
         state = self._state
         assert event.worker not in state.workers, f"{event.worker} joins twice"
         assert event.slots > 0, f"{event.worker} holds nothing"
-        worker = state.workers[event.worker] = Worker(event.worker, event.pace_s, event.slots, state.now)
+        worker = state.workers[event.worker] = Worker(event.worker, event.pace_s, event.slots, state.now, event.sure)
         worker.credits = state.settings.credits(worker.pace_s, state.free.usual_size, worker.slots)
         state.totals.joined += 1
         state.usable += 1
@@ -268,6 +268,8 @@ class Dispatcher:
         worker.alone = worker.alone and bool(worker.held)
         wanted = state.settings.credits(worker.pace_s, loan.open.item.size, worker.slots)
         worker.credits = max(wanted, len(worker.held))
+        if not worker.may_take():
+            state.free.withdraw(worker)
         begin(state, worker)
 
     def _go_on(self, worker: Worker) -> None:

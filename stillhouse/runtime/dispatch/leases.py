@@ -117,12 +117,12 @@ class Worker:
 
     __slots__ = (
         "alarm_s", "alone", "answered", "begun_s", "busy_s", "clearing", "credits", "draining", "failures", "held",
-        "joined_s", "last_s", "late_s", "name", "pace_s", "patience_s", "slots", "state", "ticket", "units",
+        "joined_s", "last_s", "late_s", "name", "pace_s", "patience_s", "slots", "state", "sure", "ticket", "units",
         "units_answered",
     )  # fmt: skip
 
-    def __init__(self, name: str, pace_s: float | None, slots: int, now: float) -> None:
-        self.name, self.pace_s, self.slots, self.joined_s = name, pace_s, slots, now
+    def __init__(self, name: str, pace_s: float | None, slots: int, now: float, sure: bool = False) -> None:
+        self.name, self.pace_s, self.slots, self.joined_s, self.sure = name, pace_s, slots, now, sure
         self.state, self.draining, self.clearing, self.alone = ACTIVE, False, False, False
         self.held: dict[Lease, Loan] = {}
         self.units, self.begun_s, self.credits = 0, now, 1

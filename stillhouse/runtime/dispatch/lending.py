@@ -93,7 +93,7 @@ def lend(state: State, opened: OpenItem, worker: Worker) -> Loan:
     opened.generation += 1
     opened.state = LEASED
     lease = Lease(item.consumer, item.number, opened.generation)
-    allowance_s = state.settings.allowance(worker.pace_s, item.size)
+    allowance_s = math.inf if worker.sure else state.settings.allowance(worker.pace_s, item.size)
     begins_s = max(now, worker.last_s) if worker.held else now
     worker.last_s = deadline_s = begins_s + allowance_s
     loan = Loan(opened, worker, lease, allowance_s, deadline_s)

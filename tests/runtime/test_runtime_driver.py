@@ -1,0 +1,142 @@
+"""The product's driver on a virtual clock: whatever becomes of workers, students get what they asked."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from stillhouse.foundation.errors import FleetError
+from stillhouse.runtime.asker import Question
+from stillhouse.runtime.dispatch.settings import Settings
+from stillhouse.runtime.driver import FAILED_STARTS_MAX
+from stillhouse.runtime.scaling.policy import Policy
+from stillhouse.runtime.simulated.weather import Kind, Weather
+
+from .driven import TEACHER, Life, Plan, drawn
+
+GOOD = Kind(0.05, load_s=1.0, facts=TEACHER)
+STRANGER = Kind(0.05, load_s=1.0)
+HOPELESS = Kind(0.05, load_s=1.0, last_words="no memory")
+
+
+SEEDS_THAT_FAILED = [1497]
+"""They stay for ever. 1497: a slowed worker, whose credits fell when it skipped an item, was lent it again."""
+
+
+def kinds_of(life: Life) -> list[str]:
+    return [notice.kind for notice in life.notices if notice.kind != "scaled"]
+
+
+@pytest.mark.parametrize("first", range(0, 100, 20))
+def test_lives(first: int) -> None:
+    """Every answer is right, in order and once; memory stays within the window, and nobody waits for ever."""
+    for seed in range(first, first + 20):
+        life = drawn(seed)
+        life.run(5000.0)
+        life.end()
+
+
+@pytest.mark.parametrize("seed", SEEDS_THAT_FAILED)
+def test_lives_that_failed_once(seed: int) -> None:
+    """A seed that failed is played ever after."""
+    life = drawn(seed)
+    life.run(5000.0)
+    life.end()
+
+
+def test_lives_meet_everything() -> None:
+    """Among forty lives everything happens that can, so that the others mean something."""
+    lives = [drawn(seed) for seed in range(40)]
+    for life in lives:
+        life.run(5000.0)
+        life.end()
+    kinds = {kind for life in lives for kind in kinds_of(life)}
+    assert kinds == {"joined", "refused", "leaving", "left", "suspect", "trusted"}
+    for count in ("helped", "returned", "given_up"):
+        assert sum(getattr(life, count) for life in lives) > 2, count
+
+
+def test_a_worker_that_was_turned_away_and_hangs_is_killed() -> None:
+    """It hung before it heard that it was turned away: patience ends, and its place is free."""
+    weather = Weather(delay_s=0.5, freezes_per_s=1000.0, forever_share=1.0)
+    settings = Settings(suspect_patience_s=7.0)
+    life = Life([Plan("s", (1, 1))], [STRANGER], weather, settings=settings, patience_s=30.0)
+    life.run(100.0)
+    life.end()
+    told = [notice for notice in life.notices if notice.worker == "w0"]
+    assert [notice.kind for notice in told] == ["refused", "left"]
+    assert 7.0 <= told[1].at_s - told[0].at_s <= 9.0 and "stayed" in told[1].text
+    assert life.driver.failed_starts[0] == "it is another teacher"
+
+
+def test_a_worker_that_never_loads_is_given_up() -> None:
+    """Loading has an end, after which another worker is started."""
+    life = Life([Plan("s", (1, 1))], [Kind(0.05, load_s=math.inf), GOOD], Weather(), policy=Policy(1, 1))
+    life.run(700.0)
+    life.end()
+    assert [notice.kind for notice in life.notices if notice.worker == "w0"] == ["left"]
+    assert 600.0 < life.clock() < 620.0 and life.helped == 0
+
+
+def test_workers_that_can_not_load_are_not_waited_for() -> None:
+    """Three in a row, and nobody is left although more are started; one that gets in makes it good."""
+    life = Life([Plan("s", (1, 1))], [HOPELESS, STRANGER, HOPELESS, HOPELESS, GOOD], Weather(), policy=Policy(1, 1))
+    driver = life.driver
+    assert driver.workers_left == 1, "nobody has looked yet"
+    asker = driver.asker("early")
+    asker.ask(Question(1, 1, lambda facts: b"early 0 1", lambda: b""))
+    seen = set()
+    while not driver.workers_ready:
+        life.turn(0.1)
+        seen.add((len(driver.failed_starts), driver.workers_left))
+        assert life.clock() < 200.0
+    assert {(0, 1), (1, 1), (2, 1), (3, 0), (4, 0)} <= seen and FAILED_STARTS_MAX == 3
+    assert driver.failed_starts == [] and driver.workers_left == 1
+
+
+def test_students_without_workers_answer_whatever_is_asked() -> None:
+    """Two that wait, and no worker: each answers what is due, its own or the other's, and neither waits for ever."""
+    plans = [Plan(f"s{number}", (1,) * 20, step_s=0.0) for number in range(2)]
+    life = Life(plans, [HOPELESS], Weather(), patience_s=3.0)
+    life.run(100.0)
+    life.end()
+    assert life.helped >= 40 and life.given_up == 0
+
+
+def test_a_student_that_answers_slowly_is_not_blamed() -> None:
+    """It takes much longer than any lease and is not suspected: what it does counts, and is done once."""
+    life = Life([Plan("s", (1,) * 9, answer_s=500.0)], [HOPELESS], Weather(), patience_s=3.0)
+    life.run(9 * 500.0 + 50.0)
+    life.end()
+    assert life.helped == 9 and life.given_up == 0
+    assert "suspect" not in kinds_of(life)
+
+
+def test_waiting_is_told_in_the_drivers_seconds() -> None:
+    """What a student waited is measured by the clock that the driver has."""
+    life = Life([], [GOOD], Weather())
+    asker = life.driver.asker("s")
+    asker.ask(Question(1, 1, lambda facts: b"s 0 1", lambda: b""))
+    while asker.take(1e-9) is None:
+        life.turn(1.0)
+    assert asker.record().waited_s == pytest.approx(life.clock()) and 1.0 < life.clock() < 2.0
+
+
+def test_an_error_in_the_driver_ends_all_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits is told, and whoever asks after that."""
+    life = Life([], [GOOD], Weather())
+
+    def start() -> str:
+        raise FleetError("no room for another worker")
+
+    monkeypatch.setattr(life.backend, "start", start)
+    driver = life.driver
+    early = driver.asker("early")
+    early.ask(Question(1, 1, lambda facts: b"", lambda: b""))
+    driver.start()
+    with pytest.raises(FleetError, match="no room"):
+        early.take(60.0)
+    with pytest.raises(FleetError, match="no room"):
+        driver.asker("late").take(60.0)
+    driver.close()
