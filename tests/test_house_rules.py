@@ -53,6 +53,7 @@ def test_architecture_names_every_room() -> None:
         "import stillhouse",
         "import stillhouse.cli.main",
         "import stillhouse.runner.plan",
+        "import stillhouse.runner.fleet_plan",
         "import stillhouse.report.html",
         "import stillhouse.data.open",
     ],

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from stillhouse.cli import check, evaluate, export, join, report, resume, run, schema, store, teach
+from stillhouse.cli import check, evaluate, export, join, plan, report, resume, run, schema, store, teach
 from stillhouse.foundation.errors import Interrupted, StillhouseError
 
 
@@ -32,6 +32,7 @@ for verb in (
     teach.teach,
     join.join,
     check.check,
+    plan.plan,
     schema.schema,
     evaluate.evaluate,
     export.export,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stillhouse.runtime.scaling.plan import Job, Kind, cheapest, plan
+from stillhouse.runtime.scaling.plan import Job, Kind, beside, by_cost, cheapest, plan
 
 CPU = Kind("cpu", rate=100.0, price=0.1, watts=50.0, available=20)
 GPU = Kind("gpu", rate=900.0, price=0.6, watts=300.0, available=2)
@@ -61,6 +61,22 @@ def test_the_cheapest_of_a_mix() -> None:
     chosen = cheapest(rows, JOB, share=1.0)
     assert chosen is not None and dict(chosen.workers) == {"cpu": 1, "gpu": 1}
     assert cheapest(plan([GPU], JOB), JOB, 0.9).workers == (("gpu", 1),)  # type: ignore[union-attr]
+
+
+def test_without_prices_the_fewest_workers() -> None:
+    """Where nothing has a price, no more workers are taken than give the wanted share."""
+    free, job = Kind("cpu", 100.0, 0.0, 0.0, 20), Job(36_000, 10, 4, 1000.0)
+    assert cheapest(plan([free], job), job, 0.75).count == 8  # type: ignore[union-attr]
+    assert [row.count for row in by_cost(plan([free], job), job, 0.75)] == [8, 9, 10]
+
+
+def test_fleets_one_worker_away() -> None:
+    """One more of each kind, or one in place of another, as far as there are any."""
+    row = next(row for row in plan([CPU, GPU], JOB) if dict(row.workers) == {"cpu": 1, "gpu": 1})
+    near = [dict(each.workers) for each in beside(row, [CPU, GPU], JOB)]
+    assert near == [{"cpu": 2, "gpu": 1}, {"cpu": 2}, {"cpu": 1, "gpu": 2}, {"gpu": 2}]
+    scarce = Kind("gpu", rate=900.0, price=0.6, watts=300.0, available=1)
+    assert [dict(each.workers) for each in beside(row, [CPU, scarce], JOB)] == near[:2]
 
 
 def test_none_is_enough() -> None:

@@ -40,7 +40,7 @@ class Job:
     Attributes:
         samples: units in an epoch.
         epochs: passes over them.
-        views: epochs whose answers must be asked; those of the others are in the store.
+        views: epochs whose answers must be asked, or a part of one; those of the others are in the store.
         rate: units/s of the students together if they never waited.
         inline_rate: units/s of answers if the students computed them, and did nothing else; None: they can't.
         price, watts: of the students together, as for a worker.
@@ -48,7 +48,7 @@ class Job:
 
     samples: int
     epochs: int
-    views: int
+    views: float
     rate: float
     inline_rate: float | None = None
     price: float = 0.0
@@ -76,6 +76,11 @@ class Row:
     seconds: float
     cost: float
     energy_wh: float
+
+    @property
+    def count(self) -> int:
+        """Workers of all kinds."""
+        return sum(count for _, count in self.workers)
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,32 @@ def plan(kinds: Sequence[Kind], job: Job) -> tuple[Row, ...]:
 
 def cheapest(rows: Iterable[Row], job: Job, share: float) -> Row | None:
     """The row that costs least among those with at least ``share`` of the students' own rate; None: there is none."""
+    return next(iter(by_cost(rows, job, share)), None)
+
+
+def by_cost(rows: Iterable[Row], job: Job, share: float) -> list[Row]:
+    """The rows with at least ``share`` of the students' own rate, the cheapest first.
+
+    Where costs are equal energy decides, then the number of workers.
+    """
     enough = [row for row in rows if row.throughput >= share * job.rate * (1.0 - 1e-9)]
-    return min(enough, key=lambda row: (row.cost, row.energy_wh, row.seconds), default=None)
+    return sorted(enough, key=lambda row: (row.cost, row.energy_wh, row.count, row.seconds))
+
+
+def beside(row: Row, kinds: Sequence[Kind], job: Job) -> list[Row]:
+    """The fleets one worker away: one more of a kind, or one in place of another; never fewer."""
+    counts, found = dict(row.workers), []
+    for more in kinds:
+        for less in (None, *(name for name in counts if name != more.name)):
+            changed = counts | {more.name: counts.get(more.name, 0) + 1}
+            if less is not None:
+                changed[less] -= 1
+            if changed[more.name] <= more.available:
+                fleet = _Fleet()
+                for kind in kinds:
+                    fleet = fleet.plus(kind, changed[kind.name]) if changed.get(kind.name) else fleet
+                found.append(_row(fleet, job))
+    return found
 
 
 def _worth_their_price(fleets: Iterable[_Fleet], demand: float) -> list[_Fleet]:
