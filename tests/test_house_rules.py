@@ -54,6 +54,7 @@ def test_architecture_names_every_room() -> None:
         "import stillhouse.cli.main",
         "import stillhouse.runner.plan",
         "import stillhouse.runner.fleet_plan",
+        "import stillhouse.runner.leaving",
         "import stillhouse.report.html",
         "import stillhouse.data.open",
     ],
