@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stillhouse.foundation.errors import StorageError
 
@@ -181,6 +181,50 @@ class FleetChanged:
     ago_s: float
 
 
+class WorkerMeasured(NamedTuple):
+    """One worker in a :class:`FleetMeasured`; in the file a list in this order.
+
+    Attributes:
+        state: ``loading``, ``idle``, ``busy``, ``suspect`` or ``draining``.
+        views: answered since it joined, needed or not.
+        pace_s: seconds a view; None: not known yet.
+        held: questions on loan to it.
+        busy_share: of the time since the event before (0..1), while it held work.
+    """
+
+    name: str
+    state: str
+    views: int
+    pace_s: float | None
+    held: int
+    busy_share: float
+
+
+@dataclass(frozen=True)
+class FleetMeasured:
+    """The fleet and its student in numbers: every few seconds and when a worker's state changes, if anything did.
+
+    ``seconds`` since the event before, of the same process. ``workers``: all that are alive. Views that students have
+    ``open`` (asked and not taken), ``pending`` (those not answered yet) and ``buffered`` (those answered), of at most
+    ``window``; ``low`` and ``high``: the water marks for ``buffered``. ``waiting``: whether a student waits now,
+    ``starved_share``: for what share of ``seconds`` (0..1) one did; ``inline``: whether it answers itself then,
+    ``own_views``: so many, in all.
+    """
+
+    seconds: float
+    workers: tuple[WorkerMeasured, ...]
+    open: int
+    pending: int
+    buffered: int
+    window: int
+    low: int
+    high: int
+    waiting: bool
+    starved_share: float
+    inline: bool
+    own_views: int
+
+
 @dataclass(frozen=True)
 class Warned:
     """Something a person should look at; the run goes on."""
@@ -202,6 +246,7 @@ Event = (
     | StoreOpened
     | SourceMeasured
     | FleetChanged
+    | FleetMeasured
     | Warned
 )
 

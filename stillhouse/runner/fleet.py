@@ -30,6 +30,7 @@ from stillhouse.runner.gate import Gate
 from stillhouse.runner.job import job_of, probe_of
 from stillhouse.runner.joining import DOOR
 from stillhouse.runner.materials import Materials
+from stillhouse.runner.watching import Watch
 from stillhouse.runtime.asker import Asker
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.driver import FAILED_STARTS_MAX, Driver
@@ -89,7 +90,9 @@ class RunFleet:
         self._warnings: deque[str] = deque()
         self._alone_since_s: float | None = None
         self._degraded = False
-        self._joined = 0
+        self._joined = self._own_views = 0
+        self._askers: list[Asker] = []
+        self._watch: Watch | None = None
         self._counted: dict[str, int] = {}
 
     def fleet(self) -> Fleet:
@@ -118,8 +121,8 @@ class RunFleet:
         self._counted = now
         return counts
 
-    def _tell(self) -> None:
-        """Emit what happened since the last time."""
+    def _tell(self, last: bool = False) -> None:
+        """Emit what happened since the last time, and what was measured."""
         while self._warnings:
             self._emit(Warned(self._warnings.popleft()))
         if self._driver is None:
@@ -129,20 +132,30 @@ class RunFleet:
             self._joined += notice.kind == "joined"
             facts = {key: value for key, value in notice.facts.items() if key != "probe"}
             self._emit(FleetChanged(notice.kind, notice.worker, notice.text, facts, now_s - notice.at_s))
+        status, view = self._driver.status, self._driver.view
+        if self._watch is not None and status is not None and view is not None:
+            inline = self._degraded and self._materials.recipe.fleet.without_teachers == "inline"
+            inline = inline or self._driver.inline
+            measured = self._watch.news(status, view, self._askers, inline, self._own_views, last)
+            if measured is not None:
+                self._emit(measured)
 
     def close(self) -> None:
         """End all workers."""
         if self._driver is None:
             return
         self._driver.close()
-        self._tell()
+        self._tell(last=True)
         for name in (DOOR, _WEIGHTS):
             (self._folder / name).unlink(missing_ok=True)
 
     def _asker(self) -> Asker:
         if self._driver is None:
             self._driver = self._started()
-        return self._driver.asker(f"student-{next(self._names)}")
+            section = self._materials.recipe.fleet
+            self._watch = Watch(section.low, section.high, time.monotonic)
+        self._askers.append(self._driver.asker(f"student-{next(self._names)}"))
+        return self._askers[-1]
 
     def _started(self) -> Driver:
         materials, section = self._materials, self._materials.recipe.fleet
@@ -183,6 +196,7 @@ class RunFleet:
         begun = time.perf_counter()
         rows = self._own(batch)
         self._own_view_s = (time.perf_counter() - begun) / max(len(batch), 1)
+        self._own_views += len(batch)
         return rows
 
     def _teachers(self) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from commandline import SCRIPT, shell
 
 from stillhouse.foundation.errors import FleetError
-from stillhouse.foundation.events import Event, FleetChanged, Warned, read_events
+from stillhouse.foundation.events import Event, FleetChanged, FleetMeasured, Warned, read_events
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.joining import DOOR
@@ -83,7 +83,7 @@ def disturbed(recipe: Recipe, folder: Path, disturb: Callable[[list[int]], None]
 
 
 def test_workers_answer_like_the_process_itself(tmp_path: Path, undisturbed: str) -> None:
-    """Two workers give the student's very weights; they see the run's own samples, and nothing is left of them."""
+    """Two workers give the student's very weights, are told in numbers, see the run's samples, and leave nothing."""
     events: list[Event] = []
     result = run(fleeting(tmp_path / "none"), tmp_path / "run", [events.append])
     assert weights(result) == undisturbed
@@ -91,6 +91,9 @@ def test_workers_answer_like_the_process_itself(tmp_path: Path, undisturbed: str
     assert [each.facts["reads"] for each in came] == ["mapped"] * len(came) and 1 <= len(came) <= 2
     assert {each.facts["pid"] for each in came}.isdisjoint({os.getpid()})
     assert result["fleet"]["workers_joined"] == len(came) and result["fleet"]["workers_lost"] == 0
+    measured = told(events, FleetMeasured)
+    assert [each.state for each in measured[0].workers] == ["loading", "loading"]
+    assert sum(each.views for each in measured[-1].workers) + measured[-1].own_views >= 8 * 1200
     assert not (tmp_path / "run" / DOOR).exists()
     assert children() == []
 

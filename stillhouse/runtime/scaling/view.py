@@ -119,6 +119,11 @@ class FleetView:
         shares = [worker.busy_share for worker in self.workers if worker.state == "ready"]
         return mean(shares) if shares else 0.0
 
+    @cached_property
+    def loaned_units(self) -> int:
+        """Units on loan to workers that are expected to answer."""
+        return sum(worker.held_units for worker in self.workers if worker.state in ("ready", "draining"))
+
     @property
     def waiting(self) -> bool:
         """Whether a consumer waits now."""
@@ -140,6 +145,5 @@ class FleetView:
 
         With many workers much of a small window is always on loan: measured against the whole it would never be full.
         """
-        on_loan = sum(worker.held_units for worker in self.workers if worker.state in ("ready", "draining"))
-        room = sum(consumer.window_units for consumer in self.consumers) - on_loan
+        room = sum(consumer.window_units for consumer in self.consumers) - self.loaned_units
         return room > 0 and sum(consumer.buffered_units for consumer in self.consumers) >= high * room

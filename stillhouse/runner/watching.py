@@ -1,0 +1,109 @@
+"""The fleet in numbers, for whoever watches a run: differences of the driver's counters, as events.
+
+A run may last for days and every event is a line in its file: so one is made every few seconds only, less often in a
+long run, and none where nothing changed. A change of a worker's state doesn't wait for its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from stillhouse.foundation.events import FleetMeasured, WorkerMeasured
+from stillhouse.runtime.asker import Asker
+from stillhouse.runtime.dispatch.status import Status, WorkerStatus
+from stillhouse.runtime.scaling.view import FleetView, WorkerView
+
+_EVERY_S = (2.0, 10.0)
+_AGE_PART = 300
+
+
+class Watch:
+    """Makes events out of what a driver publishes.
+
+    Args:
+        low, high: water marks, shares of the window.
+        clock: seconds; the driver's.
+    """
+
+    def __init__(self, low: float, high: float, clock: Callable[[], float]) -> None:
+        self._low, self._high, self._clock = low, high, clock
+        self._begun_s = self._told_s = clock()
+        self._busy_s: dict[str, float] = {}
+        self._busy_at_s = self._waited_s = 0.0
+        self._states: dict[str, str] = {}
+        self._last: FleetMeasured | None = None
+
+    def news(
+        self, status: Status, view: FleetView, askers: Sequence[Asker], inline: bool, own_views: int, last: bool = False
+    ) -> FleetMeasured | None:
+        """An event, where it is time for one and something changed.
+
+        Args:
+            askers: all that the run's students ever had.
+            inline: whether a waiting student answers itself.
+            own_views: that students answered themselves.
+            last: the last one is made in any case.
+        """
+        now_s = self._clock()
+        least_s, most_s = _EVERY_S
+        due = now_s - self._told_s >= min(max((now_s - self._begun_s) / _AGE_PART, least_s), most_s)
+        if not (due or last or {each.name: each.state for each in view.workers} != self._states):
+            return None
+        found = self._measured(status, view, askers, now_s, inline, own_views)
+        if not last and self._last is not None and _counters(found) == _counters(self._last):
+            return None
+        self._last, self._told_s = found, now_s
+        self._states = {each.name: each.state for each in view.workers}
+        self._busy_s, self._busy_at_s = {each.name: each.busy_s for each in status.workers}, status.at_s
+        self._waited_s = sum(each.record().waited_s for each in askers)
+        return found
+
+    def _measured(
+        self,
+        status: Status,
+        view: FleetView,
+        askers: Sequence[Asker],
+        now_s: float,
+        inline: bool,
+        own_views: int,
+    ) -> FleetMeasured:
+        known = {each.name: each for each in status.workers}
+        workers = tuple(self._worker(each, known.get(each.name), status.at_s) for each in view.workers)
+        records = [each.record() for each in askers]
+        waited_s = sum(each.waited_s for each in records) - self._waited_s
+        seconds = now_s - self._told_s
+        buffered = sum(each.buffered_units for each in view.consumers)
+        window = sum(each.window_units for each in view.consumers)
+        return FleetMeasured(
+            seconds=round(seconds, 3),
+            workers=workers,
+            open=view.pending_units + buffered,
+            pending=view.pending_units,
+            buffered=buffered,
+            window=window,
+            low=round(self._low * window),
+            high=round(self._high * max(window - view.loaned_units, 0)),
+            waiting=any(each.waiting for each in records),
+            starved_share=_share(waited_s, seconds),
+            inline=inline,
+            own_views=own_views,
+        )
+
+    def _worker(self, worker: WorkerView, found: WorkerStatus | None, now_s: float) -> WorkerMeasured:
+        if found is None:
+            return WorkerMeasured(worker.name, worker.state, 0, None, 0, 0.0)
+        state = found.state if worker.state == "ready" else worker.state
+        busy_s = found.busy_s - self._busy_s.get(worker.name, 0.0)
+        passed_s = now_s - max(self._busy_at_s, found.joined_s)
+        pace_s = None if found.pace_s is None else float(f"{found.pace_s:.3g}")
+        return WorkerMeasured(worker.name, state, found.units, pace_s, found.held, _share(busy_s, passed_s))
+
+
+def _counters(event: FleetMeasured) -> tuple[object, ...]:
+    """What must differ from one event to the next."""
+    workers = [(each.name, each.state, each.views, each.held) for each in event.workers]
+    return workers, event.open, event.pending, event.buffered, event.waiting, event.inline, event.own_views
+
+
+def _share(part: float, whole: float) -> float:
+    return round(min(max(part / whole, 0.0), 1.0), 3) if whole > 0 else 0.0

@@ -1,0 +1,95 @@
+"""The fleet in numbers: what is told, and how seldom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stillhouse.foundation.events import FleetMeasured, WorkerMeasured
+from stillhouse.runner.watching import Watch
+from stillhouse.runtime.asker import Asker
+from stillhouse.runtime.dispatch.state import Totals
+from stillhouse.runtime.dispatch.status import Status, WorkerState, WorkerStatus
+from stillhouse.runtime.scaling.view import ConsumerView, FleetView, State, WorkerView
+
+
+@dataclass
+class Scene:
+    """A fleet by hand: one worker, one student, a clock that is set."""
+
+    now_s: float = 100.0
+    state: State = "ready"
+    busy: WorkerState = "busy"
+    views: int = 0
+    busy_s: float = 0.0
+    asker: Asker = field(init=False)
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.asker = Asker("student", 10**6, lambda posted: None, lambda: self.now_s)
+        self.watch = Watch(0.25, 0.75, lambda: self.now_s)
+
+    def news(self, last: bool = False) -> FleetMeasured | None:
+        worker = WorkerStatus("a", self.busy, 2, 20, 2, 0.0012345, 0, self.views, 0, self.busy_s, 0.0, 100.0)
+        status = Status(self.now_s, (worker,), (), Totals())
+        student = ConsumerView("student", None, 300, 1000, False, 0.0)
+        view = FleetView((WorkerView("a", "cpu", self.state, 0.001, 0.5, 20),), (student,), 50)
+        return self.watch.news(status, view, [self.asker], False, 7, last)
+
+
+def test_shares_are_of_the_time_since_the_event_before() -> None:
+    """Busy and starved shares are differences of counters over the seconds between two events."""
+    scene = Scene()
+    assert scene.news() is not None
+    scene.asker.take(0.001)
+    scene.now_s, scene.busy_s, scene.views = 104.0, 1.0, 640
+    told = scene.news()
+    assert told is not None
+    assert told.seconds == 4.0 and told.starved_share == 1.0 and told.waiting
+    assert told.workers == (WorkerMeasured("a", "busy", 640, 0.00123, 2, 0.25),)
+    assert (told.open, told.pending, told.buffered, told.window, told.own_views) == (350, 50, 300, 1000, 7)
+    assert (told.low, told.high) == (250, 735)
+
+
+def test_a_student_that_is_gone_does_not_wait() -> None:
+    """A student that was let go while it waited does not starve for the rest of the run."""
+    scene = Scene()
+    scene.asker.take(0.001)
+    scene.now_s = 103.0
+    scene.asker.close()
+    scene.now_s = 106.0
+    told = scene.news()
+    assert told is not None and told.starved_share == 0.5 and not told.waiting
+
+
+def test_nothing_changed_nothing_told() -> None:
+    """A line of the file is made every two seconds at most, none while nothing moves, and the last in any case."""
+    scene = Scene()
+    assert scene.news() is not None
+    scene.now_s, scene.views = 101.0, 10
+    assert scene.news() is None
+    scene.now_s = 102.0
+    assert scene.news() is not None
+    scene.now_s = 200.0
+    assert scene.news() is None
+    assert scene.news(last=True) is not None
+
+
+def test_long_runs_are_told_less_often() -> None:
+    """After an hour an event is made every ten seconds."""
+    scene = Scene()
+    assert scene.news() is not None
+    scene.now_s, scene.views = 3700.0, 10
+    assert scene.news() is not None
+    scene.now_s, scene.views = 3709.0, 20
+    assert scene.news() is None
+    scene.now_s = 3710.0
+    assert scene.news() is not None
+
+
+def test_a_change_of_state_is_told_at_once() -> None:
+    """That a worker became suspect does not wait for the next turn."""
+    scene = Scene()
+    assert scene.news() is not None
+    scene.now_s, scene.state = 100.5, "suspect"
+    told = scene.news()
+    assert told is not None and told.workers[0].state == "suspect"
