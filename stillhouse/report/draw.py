@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WIDTH_INCH: Final = 4.6
 FONT_PT: Final = 11.0
 
-_NAMES = "ink muted line teacher student control data evaluate checkpoint other on-part store"
+_NAMES = "ink muted line teacher student control data evaluate checkpoint other on-part store bad"
 COLOURS: Final = {name: f"#0101{index:02x}" for index, name in enumerate(_NAMES.split(), 1)}
 
 

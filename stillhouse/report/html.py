@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.foundation.files import write_atomic
-from stillhouse.report import engines, epochbars, labels, words
+from stillhouse.report import engines, epochbars, labels, teacher_words, timeline, words
 from stillhouse.report.compare import key_figures, rows
 from stillhouse.report.compare import verdict as verdict_sentence
 from stillhouse.report.draw import Drawing
 from stillhouse.report.numbers import dig
 from stillhouse.report.plots import draw_accuracy, draw_learning_rate, draw_losses, draw_throughput
 from stillhouse.report.read import Run, read_run
+from stillhouse.report.teachers import teachers
 from stillhouse.report.timebar import draw_time
 from stillhouse.report.waiting import on_accelerator
 
@@ -44,7 +45,7 @@ def write_report(folder: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page as text."""
-    return fill_in("report.html.j2", _values(run))
+    return fill_in("report.html.j2", _values(run) | _teachers(run))
 
 
 def fill_in(template: str, values: Mapping[str, Any]) -> str:
@@ -121,6 +122,18 @@ def _by_epoch(run: Run) -> dict[str, Any]:
         "store_figure": [marked(reads)] if reads else [],
         "store_legend": labels.LEGEND,
         "store_table": labels.by_training(told) if stored else None,
+    }
+
+
+def _teachers(run: Run) -> dict[str, Any]:
+    """Who answered for the teacher in processes of their own."""
+    found = teachers(run)
+    drawing = timeline.draw_timeline(found)
+    return {
+        "fleet_figure": [marked(drawing)] if drawing else [],
+        "fleet_legend": timeline.LEGEND,
+        "fleet_table": teacher_words.table(run, found),
+        "fleet_facts": teacher_words.facts(run, found),
     }
 
 

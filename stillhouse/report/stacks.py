@@ -73,7 +73,7 @@ def stack(
                 boxes.append((middle - half, middle + half, bottoms[at], min(bottoms[at] + value, 1.1 * top)))
                 bottoms[at] = boxes[-1][3]
         if boxes:
-            _fill(axes, boxes, COLOURS[colour])
+            fill(axes, boxes, COLOURS[colour])
     _axes(axes, bars, top)
     for at in cut:
         middle = (bars[at].first + bars[at].last) / 2
@@ -88,7 +88,7 @@ def line(axes: Axes, heights: Heights, colours: Mapping[str, str]) -> None:
     left = 0.0
     for name, colour in colours.items():
         if value := heights.get(name, 0.0):
-            _fill(axes, [(left, left + value, -0.5, 0.5)], COLOURS[colour])
+            fill(axes, [(left, left + value, -0.5, 0.5)], COLOURS[colour])
             left += value
     axes.set_xlim(0, left)
     axes.set_ylim(-0.5, 0.5)
@@ -107,7 +107,7 @@ def _top(sums: Sequence[float]) -> tuple[float, list[int]]:
     return 1.25 * rest, high
 
 
-def _fill(axes: Axes, boxes: Sequence[tuple[float, float, float, float]], colour: str) -> None:
+def fill(axes: Axes, boxes: Sequence[tuple[float, float, float, float]], colour: str, alpha: float = 1.0) -> None:
     """Rectangles (left, right, bottom, top) as one path."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
@@ -116,7 +116,7 @@ def _fill(axes: Axes, boxes: Sequence[tuple[float, float, float, float]], colour
     for left, right, bottom, top in boxes:
         corners += [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
         codes += [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
-    axes.add_patch(PathPatch(Path(corners, codes), facecolor=colour, edgecolor="none", zorder=2))
+    axes.add_patch(PathPatch(Path(corners, codes), facecolor=colour, edgecolor="none", zorder=2, alpha=alpha))
 
 
 def _axes(axes: Axes, bars: Sequence[Told], top: float) -> None:
