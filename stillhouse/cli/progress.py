@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from stillhouse.cli.fleet_table import FleetTable
 from stillhouse.foundation import events as e
 from stillhouse.foundation.errors import Interrupted
 from stillhouse.foundation.files import read_json
@@ -29,15 +31,6 @@ def shown(folder: Path) -> Iterator[Callable[[e.Event], None]]:
     print_result(read_json(folder / "result.json"), folder, PatientConsole())
 
 
-_FLEET = {
-    "refused": "was turned away",
-    "leaving": "leaves",
-    "left": "is gone",
-    "suspect": "is silent",
-    "trusted": "is back",
-}
-
-
 @contextlib.contextmanager
 def listening_to(folder: Path, go_on: str) -> Iterator[Callable[[e.Event], None]]:
     """Show the events of a run; where it is interrupted, say the command that goes on."""
@@ -46,7 +39,7 @@ def listening_to(folder: Path, go_on: str) -> Iterator[Callable[[e.Event], None]
     try:
         if console.is_terminal:
             bars = Bars(console)
-            with bars.progress:
+            with bars.live():
                 yield bars.hear
         else:
             yield Lines(console).hear
@@ -64,7 +57,7 @@ class PatientConsole(Console):
 
 
 class Bars:
-    """One bar a phase, with throughput, loss, accuracy and the time left."""
+    """One bar a phase, with throughput, loss, accuracy and the time left; below them the fleet, if there is one."""
 
     def __init__(self, console: Console) -> None:
         self.progress = Progress(
@@ -75,11 +68,22 @@ class Bars:
             TextColumn("{task.fields[note]}"),
             console=console,
         )
+        self.fleet = FleetTable()
         self._tasks: dict[str, TaskID] = {}
         self._notes: dict[str, dict[str, str]] = {}
 
+    @contextlib.contextmanager
+    def live(self) -> Iterator[None]:
+        """Draw all again and again while the block runs; the bars stay, the fleet's table goes."""
+        with Live(console=self.progress.console, get_renderable=lambda: Group(self.progress, self.fleet)):
+            try:
+                yield
+            finally:
+                self.fleet.hide()
+
     def hear(self, event: e.Event) -> None:
         """Take one event."""
+        self.fleet.hear(event)
         if isinstance(event, e.DataRead):
             self._update(f"read {event.source}", event.done, event.samples)
         elif isinstance(event, e.PhaseStarted):

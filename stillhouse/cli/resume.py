@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from stillhouse.cli.metrics import metrics_option
 from stillhouse.cli.workers import Workers, as_overrides, workers_option
 
 
@@ -18,12 +19,14 @@ Examples:
 )
 @click.argument("folder", type=click.Path(path_type=Path))
 @workers_option
-def resume(folder: Path, workers: Workers | None) -> None:
+@metrics_option
+def resume(folder: Path, workers: Workers | None, metrics_port: int | None) -> None:
     """Go on with the run in FOLDER, in the middle of an epoch if need be.
 
     However often a run is stopped or killed, it ends in the same student, to the last bit, as a run that never was
     (on the same kind of device, with the same versions). A recipe that was changed meanwhile is refused.
     """
+    from stillhouse.cli.metrics_server import served
     from stillhouse.cli.progress import shown
     from stillhouse.foundation.allocator import keep_freed_memory
     from stillhouse.runner.rundir import open_run
@@ -35,7 +38,7 @@ def resume(folder: Path, workers: Workers | None) -> None:
         )
     keep_freed_memory()
 
-    with shown(folder) as listener:
+    with served(metrics_port) as watchers, shown(folder) as listener:
         from stillhouse.runner.run import resume as go_on
 
-        go_on(folder, [listener], fleet=as_overrides(workers))
+        go_on(folder, [listener, *watchers], fleet=as_overrides(workers))

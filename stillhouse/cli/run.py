@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from stillhouse.cli.metrics import metrics_option
 from stillhouse.cli.workers import Workers, as_overrides, workers_option
 
 
@@ -25,7 +26,10 @@ Examples:
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value of the recipe.")
 @workers_option
-def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], workers: Workers | None) -> None:
+@metrics_option
+def run(
+    recipe: Path, out: Path | None, overrides: tuple[str, ...], workers: Workers | None, metrics_port: int | None
+) -> None:
     """Train, distil, compare, export: all that RECIPE says.
 
     Ctrl-C writes a checkpoint; 'stillhouse resume' goes on from there, or from wherever a crash left the run.
@@ -33,13 +37,14 @@ def run(recipe: Path, out: Path | None, overrides: tuple[str, ...], workers: Wor
     from stillhouse.recipe.load import load
 
     loaded = load(recipe, (*overrides, *as_overrides(workers)))
+    from stillhouse.cli.metrics_server import served
     from stillhouse.cli.progress import shown
     from stillhouse.foundation.allocator import keep_freed_memory
     from stillhouse.runner.rundir import RunDir, free_folder
 
     folder = out if out is not None else free_folder(loaded.name)
     keep_freed_memory()
-    with RunDir(folder).begun(loaded), shown(folder) as listener:
+    with served(metrics_port) as watchers, RunDir(folder).begun(loaded), shown(folder) as listener:
         from stillhouse.runner.run import resume
 
-        resume(folder, [listener])
+        resume(folder, [listener, *watchers])

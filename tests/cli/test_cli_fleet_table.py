@@ -1,0 +1,89 @@
+"""The fleet in a terminal while it works, and only there."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from stillhouse.cli.fleet_table import FleetTable
+from stillhouse.cli.progress import Bars, Lines
+from stillhouse.foundation import events as e
+
+FIRST = e.FleetMeasured(
+    2.0,
+    (e.WorkerMeasured("local-1", "busy", 100, 0.01, 2, 1.0), e.WorkerMeasured("local-2", "loading", 0, None, 0, 0.0)),
+    900, 600, 300, 1000, 250, 750, True, 0.5, False, 0,
+)  # fmt: skip
+COUNTS = {"workers_lost": 1, "questions_reissued": 3, "hits": 1000, "misses": 24}
+THEN = [
+    e.FleetChanged("left", "local-1", "killed by SIGKILL", {}, 0.0),
+    e.Progress("student", 1, 0.1, {"total": 1.0}, 0.1, {"step": 1.0}, 8, COUNTS),
+    e.FleetMeasured(
+        2.0, (e.WorkerMeasured("local-2", "busy", 3000, 0.01, 1, 0.75),), 900, 600, 900, 1000, 250, 750, False, 0.0,
+        True, 0,
+    ),
+]  # fmt: skip
+
+
+def drawn(table: FleetTable) -> str:
+    """The table as text of 80 columns."""
+    out = io.StringIO()
+    Console(file=out, width=80).print(table)
+    return out.getvalue()
+
+
+def row(words: str, name: str) -> list[str]:
+    """The cells of a worker's row."""
+    return next(line.split() for line in words.splitlines() if line.startswith(name))
+
+
+def test_each_worker_has_a_row() -> None:
+    """State, rate, views, loans and busy share of each worker; how the lost ones went; nothing wraps in 80 columns."""
+    table = FleetTable()
+    table.hear(FIRST)
+    words = drawn(table)
+    assert row(words, "local-1") == ["local-1", "busy", "50", "100", "2", "100", "%"]
+    assert row(words, "local-2") == ["local-2", "loading"]
+    assert "student waited 50 % of the time" in words and "teachers idle 0 %" in words
+    for event in THEN:
+        table.hear(event)
+    words = drawn(table)
+    assert row(words, "local-2") == ["local-2", "busy", "1,500", "3,000", "1", "75", "%"]
+    assert row(words, "local-1")[1:5] == ["gone:", "killed", "by", "SIGKILL"]
+    for each in (
+        "answers itself when it waits", "900 of 1,000 views; water marks 250 and 750", "teachers idle 25 %", "1 lost",
+        "3 questions asked again", "label store: 1,000 read, 24 asked",
+    ):  # fmt: skip
+        assert each in words
+    assert words.count("█") == 22
+
+
+def test_very_many_workers_take_some_rows() -> None:
+    """A fleet of a hundred does not fill the terminal."""
+    table = FleetTable()
+    workers = tuple(e.WorkerMeasured(f"local-{each}", "idle", 0, None, 0, 0.0) for each in range(100))
+    table.hear(e.FleetMeasured(2.0, workers, 0, 0, 0, 1000, 250, 750, False, 0.0, False, 0))
+    assert len(drawn(table).splitlines()) < 20 and "88 more" in drawn(table)
+
+
+def test_it_stands_below_the_bars_while_the_run_goes_on() -> None:
+    """A terminal shows the table below the bars until the run is over; without a fleet there is no line of it."""
+    out = io.StringIO()
+    bars = Bars(Console(file=out, width=80, force_terminal=True))
+    with bars.live():
+        assert drawn(bars.fleet) == ""
+        bars.hear(e.PhaseStarted("student", 0, 10, 8))
+        bars.hear(FIRST)
+        assert "local-1" in drawn(bars.fleet)
+    assert drawn(bars.fleet) == ""
+    assert "student" in out.getvalue()
+
+
+def test_lines_stay_lines() -> None:
+    """A file that takes what a run prints gets no table."""
+    out = io.StringIO()
+    lines = Lines(Console(file=out, width=80))
+    for event in (FIRST, THEN[-1]):
+        lines.hear(event)
+    assert out.getvalue() == ""
