@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -140,15 +141,17 @@ def refused(error: Exception) -> None:
     raise error
 
 
-def train(pace: Pace, job: Job, source: KnowledgeSource, objective: ObjectiveSection, stream: Stream) -> None:
-    """Our loop."""
+def train(
+    pace: Callable[[], int | None], job: Job, source: KnowledgeSource, objective: ObjectiveSection, stream: Stream
+) -> None:
+    """Our loop, up to the step after which ``pace`` returns a signal's number."""
     settings = TrainSection(epochs=10**6, batch_size=job.batch_size, warmup_epochs=0, engine=job.student_engine)
     context = FitContext(
         "benchmark",
         SEED,
         torch.device(job.device),
         emit=lambda event: None,
-        interrupted=lambda: pace(),
+        interrupted=pace,
         ahead_max_bytes=AHEAD,
     )
     with fixed_numerics(torch.get_num_threads()):

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,6 +73,11 @@ class Contestant:
         seconds = float(self._hear() or 0.0)
         self._signal(signal.SIGSTOP)
         return seconds
+
+    def resident_bytes(self) -> int:
+        """Memory of the process that is resident; without its children."""
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def end(self) -> None:
         """End the process."""
