@@ -78,11 +78,9 @@ def _workers(axes: Axes, rows: list[Worker], span_s: float, unit_s: float) -> No
             colour = COLOURS["bad" if worker.how in (*LOST, "failed") else "muted"]
             at = worker.ended_s / unit_s
             axes.plot([at, at], [row - 0.42, row + 0.42], color=colour, linewidth=2.4, zorder=4)
-            near = worker.ended_s > 0.75 * span_s
             axes.annotate(
-                worker.how, (at, row), xytext=(-4 if near else 4, 0), textcoords="offset points",
-                ha="right" if near else "left", va="center_baseline", color=COLOURS["ink"], zorder=5,
-                bbox={"facecolor": "none", "edgecolor": "none"},
+                worker.how, (at, row), xytext=(4, 0), textcoords="offset points", va="center_baseline",
+                color=COLOURS["ink"], annotation_clip=False, zorder=5,
             )  # fmt: skip
     for (colour, shade), several in boxes.items():
         fill(axes, several, COLOURS[colour], shade)
