@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from stillhouse.cli import check, evaluate, export, join, leave, plan, report, resume, run, schema, store, teach
+from stillhouse.cli import chaos, check, evaluate, export, join, leave, plan, report, resume, run, schema, store, teach
 from stillhouse.foundation.errors import Interrupted, StillhouseError
 
 
@@ -31,6 +31,7 @@ for verb in (
     resume.resume,
     teach.teach,
     join.join,
+    chaos.chaos,
     leave.leave,
     check.check,
     plan.plan,

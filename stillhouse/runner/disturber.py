@@ -1,0 +1,165 @@
+"""Does harm to a run's workers, and to the run: what, to whom and when follows from a seed and from what it meets.
+
+A frozen worker thaws by itself some seconds later, a slowed one stands still half of the time. The run is killed only
+when it has got further since it was last taken up; otherwise it might never end.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from heapq import heappop, heappush
+from pathlib import Path
+
+from stillhouse.foundation.events import read_events
+from stillhouse.runner.joining import DOOR
+from stillhouse.runner.prey import Prey, workers_of
+from stillhouse.runtime.simulated.weather import Dice
+
+DOINGS = ("kill", "freeze", "slow", "join", "drain", "kill the run")
+_DRAWN = ("kill",) * 3 + ("freeze",) * 3 + ("slow",) * 2 + ("join",) * 2 + ("drain",) * 2 + ("kill the run",) * 2
+_FREEZE_MAX_S = 8.0
+_SLOW_S = 4.0
+_BEAT_S = 0.2
+_JOINED_MAX = 2
+_ADVANCES = ("CheckpointWritten", "PhaseFinished")
+
+
+class Disturber:
+    """Harms one run.
+
+    Attributes:
+        done: how often it did what.
+
+    Args:
+        folder: of the run; what is done is written into its ``chaos.jsonl``.
+        join: starts a worker that joins by hand.
+        every_s: between two disturbances, on average.
+        tell: is told each, for a person.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        every_s: float,
+        join: Callable[[], subprocess.Popen[bytes]],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.done = dict.fromkeys(DOINGS, 0)
+        self._folder, self._every_s, self._join, self._tell = folder, every_s, join, tell
+        self._dice = Dice(seed, "chaos")
+        self._begun_s = time.monotonic()
+        self._next_s = self._begun_s
+        self._prey: dict[int, Prey] = {}
+        self._joined: list[subprocess.Popen[bytes]] = []
+        self._due: list[tuple[float, int, Prey, signal.Signals]] = []
+        self._advances = self._planned = 0
+
+    def look(self, run: subprocess.Popen[bytes]) -> None:
+        """Do what is due. ``run`` is a child that nobody has waited for."""
+        self.rest()
+        now_s = time.monotonic()
+        if now_s < self._next_s or not (self._folder / "recipe.yaml").exists():
+            return
+        self._next_s = now_s + self._every_s * (0.25 + 1.5 * self._dice.uniform())
+        self._gather(run)
+        self._disturb(run)
+
+    def rest(self) -> None:
+        """Do what was begun to its end: who is frozen thaws."""
+        while self._due and self._due[0][0] <= time.monotonic():
+            _, _, prey, number = heappop(self._due)
+            prey.signal(number)
+
+    def taken_up(self) -> None:
+        """The run is a new process."""
+        self._advances = self._seen()
+
+    def close(self) -> None:
+        """Undo what is left to undo: nobody stays frozen, and those that joined end."""
+        for prey in self._prey.values():
+            if prey.frozen:
+                prey.signal(signal.SIGCONT)
+            if prey.joined:
+                prey.signal(signal.SIGTERM)
+        for process in self._joined:
+            try:
+                process.wait(10.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for prey in self._prey.values():
+            prey.close()
+        self._prey.clear()
+
+    def _gather(self, run: subprocess.Popen[bytes]) -> None:
+        """Whom there is to harm: the run's own workers, and those that were started here."""
+        for pid in [pid for pid, prey in self._prey.items() if not prey.alive]:
+            self._prey.pop(pid).close()
+        for pid, prey in workers_of(run.pid).items():
+            if pid in self._prey:
+                prey.close()
+            else:
+                self._prey[pid] = prey
+        self._joined = [process for process in self._joined if process.poll() is None]
+
+    def _disturb(self, run: subprocess.Popen[bytes]) -> None:
+        do = _DRAWN[self._dice.between(0, len(_DRAWN) - 1)]
+        if do == "kill the run":
+            if self._seen() > self._advances:
+                run.kill()
+                self._note(do, run.pid, "the run")
+        elif do == "join":
+            if len(self._joined) < _JOINED_MAX and (self._folder / DOOR).exists():
+                process = self._join()
+                self._joined.append(process)
+                self._prey[process.pid] = Prey(process.pid, joined=True)
+                self._note(do, process.pid, "one more worker")
+        else:
+            awake = [self._prey[pid] for pid in sorted(self._prey) if not self._prey[pid].frozen]
+            if awake:
+                self._harm(do, awake[self._dice.between(0, len(awake) - 1)])
+
+    def _harm(self, do: str, prey: Prey) -> None:
+        more = ""
+        if do == "kill":
+            prey.signal(signal.SIGKILL)
+        elif do == "drain":
+            prey.signal(signal.SIGTERM)
+        elif do == "freeze":
+            seconds = _FREEZE_MAX_S * self._dice.uniform()
+            prey.signal(signal.SIGSTOP)
+            self._plan(seconds, prey, signal.SIGCONT)
+            more = f" for {seconds:.1f} s"
+        else:
+            for beat in range(round(_SLOW_S / _BEAT_S)):
+                self._plan(beat * _BEAT_S, prey, signal.SIGCONT if beat % 2 else signal.SIGSTOP)
+            more = f" for {_SLOW_S:.0f} s"
+        self._note(do, prey.pid, self._named(prey) + more)
+
+    def _plan(self, seconds: float, prey: Prey, number: signal.Signals) -> None:
+        self._planned += 1
+        heappush(self._due, (time.monotonic() + seconds, self._planned, prey, number))
+
+    def _seen(self) -> int:
+        """How far the run is, in steps that a kill does not take back."""
+        return sum(event["event"] in _ADVANCES for event in read_events(self._folder / "events.jsonl"))
+
+    def _named(self, prey: Prey) -> str:
+        """As the run calls it, if it has said so by now."""
+        name = "joining worker" if prey.joined else "loading worker"
+        for event in read_events(self._folder / "events.jsonl"):
+            if event["event"] == "FleetChanged" and event["facts"].get("pid") == prey.pid:
+                name = event["worker"]
+        return name
+
+    def _note(self, do: str, pid: int, whom: str) -> None:
+        self.done[do] += 1
+        after_s = round(time.monotonic() - self._begun_s, 2)
+        with (self._folder / "chaos.jsonl").open("a") as file:
+            file.write(json.dumps({"after_s": after_s, "do": do, "whom": whom, "pid": pid}) + "\n")
+        self._tell(f"{after_s:7.1f} s  {do:<12}  {whom} (process {pid})")
