@@ -23,7 +23,8 @@ NOTE = (
     "Samples/s: expected by arithmetic, as if work divided to the last unit and messages took no time. Simulated: by "
     f"the run's own dispatcher with workers on a virtual clock; their times vary by {100 * JITTER:.0f} %, messages "
     f"take {1000 * DELAY_S:.0f} ms, none dies. Starved and idle: shares of the student's and of the workers' time "
-    "while answers are asked, expected / simulated. Time, cost, energy: of all epochs, also those read from the store."
+    "while answers are asked, expected / simulated. Time, cost, energy: of all epochs, also those read from the store; "
+    "starting workers is left out."
 )
 
 
@@ -93,28 +94,30 @@ def _both(expected: float, simulated: float | None) -> str:
 
 
 def draw(plan: FleetPlan) -> Drawing:
-    """Throughput against the cost of the whole job, or the number of workers where nothing has a price."""
+    """What each mix costs, or the number of its workers where nothing has a price, against what it gives."""
     unit = "cost of the whole job" if plan.priced else "workers"
     told = "; ".join(
         f"{mix_words(each.row)}: {three_digits(each.row.throughput)} expected"
         + (f", {three_digits(each.simulated.throughput)} simulated" if each.simulated else "")
         for each in plan.shown
     )
-    description = f"Samples a second against the {unit}: {told}."
+    description = f"The {unit} against samples a second: {told}."
     with canvas("fleets", 3.0) as figure:
         axes = figure.subplots()
         _draw_rows(axes, plan)
-        axes.set_ylim(0, 1.12 * plan.rate)
-        axes.set_xlim(left=0)
-        axes.set_xlabel(unit)
-        axes.set_ylabel("samples a second")
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(0, 1.05 * plan.rate)
+        axes.set_xlabel("samples a second")
+        axes.set_ylabel(unit)
         axes.locator_params(axis="both", nbins=5)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         svg = to_svg(figure, "fleets", description)
     note = f"Line: expected. Dots: simulated. Dashed: wanted, {percent(plan.share, 0)} of the student's own rate." + (
         " Ring: the mix to take." if plan.chosen else ""
     )
-    return Drawing("fleets", plan.verdict, description, note, svg)
+    title = "What each mix costs, and what it gives." if plan.priced else "How many workers, and what they give."
+    return Drawing("fleets", title, description, note, svg)
 
 
 def page(plan: FleetPlan) -> str:
@@ -134,12 +137,12 @@ def _draw_rows(axes: Axes, plan: FleetPlan) -> None:
     def at(row: Row) -> float:
         return row.cost if plan.priced else float(row.count)
 
-    line = sorted((at(row), row.throughput) for row in plan.rows)
+    line = sorted((row.throughput, at(row)) for row in plan.rows)
     axes.plot(*zip(*line, strict=True), color=COLOURS["teacher"], linewidth=1.8)
-    dots = [(at(each.row), each.simulated.throughput) for each in plan.shown if each.simulated]
+    dots = [(each.simulated.throughput, at(each.row)) for each in plan.shown if each.simulated]
     if dots:
         axes.plot(*zip(*dots, strict=True), "o", color=COLOURS["student"], markersize=5)
-    axes.axhline(plan.share * plan.rate, color=COLOURS["muted"], linewidth=1.0, linestyle="--")
+    axes.axvline(plan.share * plan.rate, color=COLOURS["muted"], linewidth=1.0, linestyle="--")
     if plan.chosen is not None:
         ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": COLOURS["ink"], "markersize": 11}
-        axes.plot([at(plan.chosen)], [plan.chosen.throughput], "o", **ring)
+        axes.plot([plan.chosen.throughput], [at(plan.chosen)], "o", **ring)
