@@ -205,7 +205,7 @@ def _facts(
         facts.append(("Inline", f"{three_digits(rates.inline)} views/s in the student's process (measured)"))
     given = {offer.name for offer in offers if offer.rate}
     for kind in kinds:
-        how = "given" if kind.name in given else "measured; on shared cores they give less"
+        how = "given" if kind.name in given else "measured; on shared cores more of them give less"
         told = f"{three_digits(kind.rate)} views/s each ({how}){_costs(kind.price, kind.watts)}"
         facts.append((f"Teacher {kind.name}", f"{told}, at most {kind.available}"))
     asked = f"{work.views:g} of {work.epochs} epochs of {grouped(work.samples)} samples"

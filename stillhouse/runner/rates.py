@@ -1,8 +1,7 @@
 """What a run, finished or under way, tells about speeds: its student, its teachers, how much is answered already.
 
-Rates are of the machine as it was: workers time themselves before they answer, so on cores that they share with a
-student, or with each other, they give less. On an accelerator a student's own rate is too high where it also waited:
-the process's clock can't tell who used the device.
+Rates are of the machine as it was: on cores that more workers share each gives less. On an accelerator a student's own
+rate is too high where it also waited: the process's clock can't tell who used the device.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from stillhouse.foundation.errors import RunDirError
+from stillhouse.foundation.events import WorkerMeasured
 from stillhouse.recipe.load import differences
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.report.read import Phase, Run, read_run
@@ -91,16 +91,31 @@ def _rate(phases: Iterable[Phase], parts: Sequence[str], *, asked_only: bool = F
 
 
 def _workers(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Rates of the workers that joined, the median of a kind: a device and its threads, on a host if there are more."""
-    joined = [event["facts"] for event in events if event["event"] == "FleetChanged" and event.get("kind") == "joined"]
-    told = [facts for facts in joined if isinstance(facts.get("pace_s"), float) and facts["pace_s"] > 0]
+    """Rates of the workers that joined, the median of a kind: a device and its threads, on a host if there are more.
+
+    Each by its pace at work as it was told last, else as it measured itself when it joined.
+    """
+    told: list[Mapping[str, Any]] = []
+    paces: list[float] = []
+    places: dict[str, int] = {}
+    for event in events:
+        if event["event"] == "FleetChanged" and event.get("kind") == "joined":
+            pace_s = event["facts"].get("pace_s")
+            if isinstance(pace_s, float) and pace_s > 0:
+                places[event["worker"]] = len(told)
+                told.append(event["facts"])
+                paces.append(pace_s)
+        elif event["event"] == "FleetMeasured":
+            for each in map(WorkerMeasured._make, event["workers"]):
+                if each.pace_s and each.views and each.name in places:
+                    paces[places[each.name]] = each.pace_s
     several = len({facts.get("host") for facts in told}) > 1
-    paces: dict[str, list[float]] = {}
-    for facts in told:
+    kinds: dict[str, list[float]] = {}
+    for facts, pace_s in zip(told, paces, strict=True):
         device = str(facts.get("device", _UNNAMED)).replace(":", "-")
         name = f"{device}/{facts.get('threads')}" if device == "cpu" else device
-        paces.setdefault(f"{name}@{facts.get('host')}" if several else name, []).append(facts["pace_s"])
-    return {name: 1.0 / median(found) for name, found in paces.items()}
+        kinds.setdefault(f"{name}@{facts.get('host')}" if several else name, []).append(pace_s)
+    return {name: 1.0 / median(found) for name, found in kinds.items()}
 
 
 def _answering(events: Iterable[Mapping[str, Any]]) -> float | None:

@@ -108,6 +108,19 @@ def test_speeds_as_a_run_measured_them(tmp_path: Path) -> None:
     assert priced.priced and priced.chosen is not None and priced.chosen.cost > 0
 
 
+def test_the_pace_at_work_is_believed_before_the_one_at_the_door(tmp_path: Path) -> None:
+    """What a worker took for real questions, told last, replaces what it measured when it joined."""
+
+    def measured(name: str, views: int, pace_s: float | None) -> dict[str, Any]:
+        return {"event": "FleetMeasured", "workers": [[name, "busy", views, pace_s, 1, 1.0]]}
+
+    run = told_by(
+        tmp_path / "run", recipe_of(), BEGUN, joined("a", 0.01), measured("a", 0, 0.01), measured("a", 64, 0.02),
+        measured("a", 128, 0.04), measured("b", 64, 9.0), joined("a", 0.01),
+    )  # fmt: skip
+    assert rates_of(run, recipe_of()).teachers == {"cpu/2": pytest.approx(1 / 0.025)}
+
+
 def test_speeds_of_several_hosts_are_kept_apart(tmp_path: Path) -> None:
     """The same processor elsewhere is another kind."""
     run = told_by(tmp_path / "run", recipe_of(), BEGUN, joined("a", 0.01), joined("b", 0.02, "there"))
