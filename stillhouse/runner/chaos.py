@@ -6,6 +6,7 @@ undisturbed one settled (engine, threads), has a fleet, and keeps its answers in
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -138,16 +139,17 @@ def _disturbed(recipe: Recipe, folder: Path, place: Path, chaos: Chaos, tell: Ca
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
 
         disturber = Disturber(place, chaos.seed, chaos.every_s, lambda: started(joining), tell)
-        run = started(_command("run", path, "--out", place))
+        run, resumed = started(_command("run", path, "--out", place)), 0
         try:
             while (code := run.poll()) != 0:
                 if code is None and time.monotonic() < until_s:
                     disturber.look(run)
                 elif code is None:
                     disturber.rest()
-                elif code == -9:
+                elif code == -signal.SIGKILL and disturber.done["kill the run"] > resumed:
                     tell(f"           resume        {place}")
                     disturber.taken_up()
+                    resumed += 1
                     run = started(_command("resume", place))
                 else:
                     raise StillhouseError(f"the disturbed run ended with exit code {code}:\n{_tail(log_path)}")
