@@ -25,6 +25,8 @@ _FREEZE_MAX_S = 8.0
 _SLOW_S = 4.0
 _BEAT_S = 0.2
 _JOINED_MAX = 2
+# Most harm is done to those at work: a worker that loads holds nothing.
+_READY_SHARE = 0.75
 _ADVANCES = ("CheckpointWritten", "PhaseFinished")
 
 
@@ -121,10 +123,14 @@ class Disturber:
                 self._note(do, process.pid, "one more worker")
         else:
             awake = [self._prey[pid] for pid in sorted(self._prey) if not self._prey[pid].frozen]
-            if awake:
-                self._harm(do, awake[self._dice.between(0, len(awake) - 1)])
+            names = self._names()
+            ready = [prey for prey in awake if prey.pid in names]
+            met = ready if ready and self._dice.chance(_READY_SHARE) else awake
+            if met:
+                prey = met[self._dice.between(0, len(met) - 1)]
+                self._harm(do, prey, names.get(prey.pid, "joining worker" if prey.joined else "loading worker"))
 
-    def _harm(self, do: str, prey: Prey) -> None:
+    def _harm(self, do: str, prey: Prey, name: str) -> None:
         more = ""
         if do == "kill":
             prey.signal(signal.SIGKILL)
@@ -139,7 +145,7 @@ class Disturber:
             for beat in range(round(_SLOW_S / _BEAT_S)):
                 self._plan(beat * _BEAT_S, prey, signal.SIGCONT if beat % 2 else signal.SIGSTOP)
             more = f" for {_SLOW_S:.0f} s"
-        self._note(do, prey.pid, self._named(prey) + more)
+        self._note(do, prey.pid, name + more)
 
     def _plan(self, seconds: float, prey: Prey, number: signal.Signals) -> None:
         self._planned += 1
@@ -149,13 +155,10 @@ class Disturber:
         """How far the run is, in steps that a kill does not take back."""
         return sum(event["event"] in _ADVANCES for event in read_events(self._folder / "events.jsonl"))
 
-    def _named(self, prey: Prey) -> str:
-        """As the run calls it, if it has said so by now."""
-        name = "joining worker" if prey.joined else "loading worker"
-        for event in read_events(self._folder / "events.jsonl"):
-            if event["event"] == "FleetChanged" and event["facts"].get("pid") == prey.pid:
-                name = event["worker"]
-        return name
+    def _names(self) -> dict[int, str]:
+        """What the run calls the workers that were let in, as far as it has said so."""
+        told = [each for each in read_events(self._folder / "events.jsonl") if each["event"] == "FleetChanged"]
+        return {each["facts"]["pid"]: each["worker"] for each in told if each["kind"] == "joined"}
 
     def _note(self, do: str, pid: int, whom: str) -> None:
         self.done[do] += 1
