@@ -30,6 +30,7 @@ from stillhouse.runner.gate import Gate
 from stillhouse.runner.job import job_of, probe_of
 from stillhouse.runner.joining import DOOR
 from stillhouse.runner.materials import Materials
+from stillhouse.runner.own_pace import OwnPace
 from stillhouse.runner.watching import Watch
 from stillhouse.runtime.asker import Asker
 from stillhouse.runtime.dispatch.settings import Settings
@@ -82,15 +83,14 @@ class RunFleet:
     ) -> None:
         self._materials, self._teacher, self._ask, self._codec = materials, teacher, ask, codec
         self._identity, self._folder, self._known, self._emit = identity, folder, known, emit
-        self._own = answer
-        self._own_view_s: float | None = None
+        self._own = OwnPace(answer)
         self._names = itertools.count(1)
         self._driver: Driver | None = None
         self._weights: tuple[np.ndarray[tuple[int], np.dtype[np.uint8]], int | None] | None = None
         self._warnings: deque[str] = deque()
         self._alone_since_s: float | None = None
         self._degraded = False
-        self._joined = self._own_views = 0
+        self._joined = 0
         self._askers: list[Asker] = []
         self._watch: Watch | None = None
         self._counted: dict[str, int] = {}
@@ -100,7 +100,7 @@ class RunFleet:
         recipe = self._materials.recipe
         return Fleet(
             asker=self._asker,
-            answer=self._answer,
+            answer=self._own.answer,
             helps=self._helps,
             teachers=self._teachers,
             counts=self.counts,
@@ -136,7 +136,7 @@ class RunFleet:
         if self._watch is not None and status is not None and view is not None:
             inline = self._degraded and self._materials.recipe.fleet.without_teachers == "inline"
             inline = inline or self._driver.inline
-            measured = self._watch.news(status, view, self._askers, inline, self._own_views, last)
+            measured = self._watch.news(status, view, self._askers, inline, self._own.views, last)
             if measured is not None:
                 self._emit(measured)
 
@@ -187,17 +187,10 @@ class RunFleet:
         least, most = section.workers_range
         policy = Policy(least, most, section.low, section.high)
         settings = Settings(window_bytes=section.window_mb * 10**6)
-        driver = Driver(backend, settings, policy, gate, lambda: self._own_view_s)
+        driver = Driver(backend, settings, policy, gate, lambda: self._own.view_s)
         write_json(self._folder / DOOR, {"address": backend.address})
         driver.start()
         return driver
-
-    def _answer(self, batch: Batch) -> EncodedRows:
-        begun = time.perf_counter()
-        rows = self._own(batch)
-        self._own_view_s = (time.perf_counter() - begun) / max(len(batch), 1)
-        self._own_views += len(batch)
-        return rows
 
     def _teachers(self) -> bool:
         """Whether a worker is ready."""
@@ -214,7 +207,8 @@ class RunFleet:
         assert self._driver is not None
         if self._driver.workers_left:
             self._alone_since_s, self._degraded = None, False
-            return self._driver.inline
+            low = self._materials.recipe.fleet.low
+            return self._driver.inline or self._own.is_wanted(self._driver.view, low)
         section, now_s = self._materials.recipe.fleet, time.monotonic()
         if self._alone_since_s is None:
             self._alone_since_s = now_s
