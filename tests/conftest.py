@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -25,6 +26,10 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 _SCRATCH = tempfile.TemporaryDirectory(prefix="stillhouse-tests-")
 os.environ["STILLHOUSE_LABELS"] = f"{_SCRATCH.name}/labels"
 os.environ["STILLHOUSE_CACHE"] = f"{_SCRATCH.name}/cache"
+
+# Ray reads its mode once, when it is loaded; its token would be written into the home folder.
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,35 +7,28 @@ teacher is left.
 from __future__ import annotations
 
 import itertools
-import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from stillhouse.data.batch import Batch
-from stillhouse.data.shared import memory_of, told
 from stillhouse.foundation.errors import FleetError
 from stillhouse.foundation.events import Event, FleetChanged, Warned
-from stillhouse.foundation.files import sha256, write_atomic, write_json
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.encode import Codec
 from stillhouse.knowledge.source import EncodedRows
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_bytes
 from stillhouse.runner.gate import Gate
+from stillhouse.runner.housing import Housing, house
 from stillhouse.runner.job import job_of, probe_of
-from stillhouse.runner.joining import DOOR
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.own_pace import OwnPace
 from stillhouse.runner.watching import Watch
 from stillhouse.runtime.asker import Asker
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.driver import FAILED_STARTS_MAX, Driver
-from stillhouse.runtime.local.backend import LocalBackend
 from stillhouse.runtime.scaling.policy import Policy
 from stillhouse.store.manifest import Identity
 from stillhouse.teachers.fleet import Fleet, NoTeacher
@@ -56,7 +49,6 @@ _INSTEAD = {
     "hard_labels": "views that nobody answered are learnt from their labels, until one is back",
     "stored_only": "views that nobody answered are left out, until one is back",
 }
-_WEIGHTS = "fleet.safetensors"
 
 
 class RunFleet:
@@ -86,7 +78,7 @@ class RunFleet:
         self._own = OwnPace(answer)
         self._names = itertools.count(1)
         self._driver: Driver | None = None
-        self._weights: tuple[np.ndarray[tuple[int], np.dtype[np.uint8]], int | None] | None = None
+        self._housing: Housing | None = None
         self._warnings: deque[str] = deque()
         self._alone_since_s: float | None = None
         self._degraded = False
@@ -146,8 +138,8 @@ class RunFleet:
             return
         self._driver.close()
         self._tell(last=True)
-        for name in (DOOR, _WEIGHTS):
-            (self._folder / name).unlink(missing_ok=True)
+        assert self._housing is not None
+        self._housing.close()
 
     def _asker(self) -> Asker:
         if self._driver is None:
@@ -159,21 +151,9 @@ class RunFleet:
 
     def _started(self) -> Driver:
         materials, section = self._materials, self._materials.recipe.fleet
-        content = weights_bytes(self._teacher)
-        rows, descriptor = memory_of((len(content),), np.dtype(np.uint8))
-        place = told(rows, descriptor)
-        if place is None:
-            write_atomic(self._folder / _WEIGHTS, content)
-        else:
-            rows[:] = np.frombuffer(content, np.uint8)
-            self._weights = rows, descriptor
-        where = {"path": str(self._folder / _WEIGHTS) if place is None else place["path"], "digest": sha256(content)}
-        job = job_of(materials, self._ask, self._identity, where)
-        threads = (
-            max(1, (os.cpu_count() or 1) // section.workers_range[1]) if section.threads == "auto" else section.threads
-        )
-        command = [sys.executable, "-m", "stillhouse.runner.worker", str(threads)]
-        backend = LocalBackend(job.as_json(), command, self._warnings.append)
+        job = job_of(materials, self._ask, self._identity)
+        weights = weights_bytes(self._teacher)
+        self._housing = house(section, job, weights, self._folder, self._warnings.append)
         probe = probe_of(materials)
         gate = Gate(
             self._teacher,
@@ -187,8 +167,7 @@ class RunFleet:
         least, most = section.workers_range
         policy = Policy(least, most, section.low, section.high)
         settings = Settings(window_bytes=section.window_mb * 10**6)
-        driver = Driver(backend, settings, policy, gate, lambda: self._own.view_s)
-        write_json(self._folder / DOOR, {"address": backend.address})
+        driver = Driver(self._housing.backend, settings, policy, gate, lambda: self._own.view_s)
         driver.start()
         return driver
 

@@ -99,8 +99,8 @@ class Job:
         return base64.b64decode(self.probe)
 
 
-def job_of(materials: Materials, ask: Ask, identity: Identity, weights: Mapping[str, Any]) -> Job:
-    """The job of answering a run's students."""
+def job_of(materials: Materials, ask: Ask, identity: Identity) -> Job:
+    """The job of answering a run's students; where the weights are is still to be said."""
     recipe, data, interface = materials.recipe, materials.data, materials.interface
     table, batch = data.table, probe_of(materials)
     return Job(
@@ -111,7 +111,7 @@ def job_of(materials: Materials, ask: Ask, identity: Identity, weights: Mapping[
         logits=ask.logits,
         features=ask.features,
         identity=identity.parts,
-        weights=weights,
+        weights={},
         samples=told(table.rows, table.descriptor) if isinstance(table, Table) else None,
         form=tuple(table.form.shape),
         count=len(data.labels),

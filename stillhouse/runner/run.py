@@ -23,6 +23,7 @@ from stillhouse.recipe.recipe import Recipe
 from stillhouse.report.html import write_report
 from stillhouse.runner.environment import named_files, resolve, versions
 from stillhouse.runner.filling import fill
+from stillhouse.runner.housing import check_ray_installed
 from stillhouse.runner.materials import Materials, gather
 from stillhouse.runner.measure import measure
 from stillhouse.runner.networks import Live, Networks, interface_of, objective_of
@@ -169,6 +170,8 @@ def _prepare(
     """Everything before the first training, the cheap checks first."""
     if recipe.export.onnx:
         check_onnx_installed()
+    if recipe.fleet.backend == "ray":
+        check_ray_installed()
     found = survey(recipe.data, recipe.seed, (live.train, live.test) if live else None)
     inputs = {"data": found.digest, **named_files(recipe), **(live.digests() if live else {})}
     resumed = folder.manifest.exists()

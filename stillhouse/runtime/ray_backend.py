@@ -38,7 +38,7 @@ _GROUPS = {"work": 1, "talk": 1, "watch": 2}
 def connect() -> Callable[[], None]:
     """Connect to the cluster: the one that ``RAY_ADDRESS`` names, one that runs here, else one of this machine alone.
 
-    Token authentication is on unless the environment says otherwise; every side needs the same token.
+    Every side needs the same ``RAY_AUTH_MODE``, set before Ray is loaded, and the same token.
 
     Returns:
         What takes the connection back; nothing where there was one before.
@@ -48,7 +48,6 @@ def connect() -> Callable[[], None]:
     """
     if ray.is_initialized():
         return lambda: None
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:

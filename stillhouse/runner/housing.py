@@ -1,0 +1,105 @@
+"""Where the workers of a run live: processes of this machine (and who joins them), or actors of a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stillhouse.data.shared import memory_of, told
+from stillhouse.foundation.errors import RecipeError
+from stillhouse.foundation.files import sha256, write_atomic, write_json
+from stillhouse.recipe.fleet import FleetSection
+from stillhouse.runner.job import Job
+from stillhouse.runner.joining import DOOR
+from stillhouse.runner.worker import prepare
+from stillhouse.runtime.backend import Backend
+from stillhouse.runtime.local.backend import LocalBackend
+
+_WEIGHTS = "fleet.safetensors"
+
+
+@dataclass(frozen=True)
+class Housing:
+    """Workers' home.
+
+    Attributes:
+        close: to be called once the backend is closed.
+    """
+
+    backend: Backend
+    close: Callable[[], None]
+
+
+def house(section: FleetSection, job: Job, weights: bytes, folder: Path, warn: Callable[[str], None]) -> Housing:
+    """Open the backend that a recipe names.
+
+    Args:
+        job: what workers are told; its ``weights`` are filled in here.
+        weights: of the teacher, a canonical safetensors file.
+        folder: of the run; says where workers join.
+        warn: told what a person should know.
+
+    Raises:
+        FleetError: no socket can be made, or no cluster be reached.
+    """
+    if section.backend == "ray":
+        return _on_ray(section, job, weights)
+    place, forget = _shared(weights, folder)
+    command = [sys.executable, "-m", "stillhouse.runner.worker", str(threads_of(section))]
+    backend = LocalBackend(replace(job, weights=place).as_json(), command, warn)
+    write_json(folder / DOOR, {"address": backend.address})
+
+    def close() -> None:
+        (folder / DOOR).unlink(missing_ok=True)
+        forget()
+
+    return Housing(backend, close)
+
+
+def check_ray_installed() -> None:
+    """Refuse a recipe that wants Ray where there is none.
+
+    Raises:
+        RecipeError: says what to install.
+    """
+    if find_spec("ray") is None:
+        raise RecipeError("fleet.backend: ray needs the extra 'ray': pip install 'stillhouse[ray]', or say local")
+
+
+def threads_of(section: FleetSection) -> int:
+    """CPU threads of each worker that the run starts."""
+    if section.threads != "auto":
+        return section.threads
+    return max((os.cpu_count() or 1) // max(section.workers_range[1], 1), 1)
+
+
+def _shared(weights: bytes, folder: Path) -> tuple[Mapping[str, Any], Callable[[], None]]:
+    """Where other processes of this machine find the weights, and what takes them away."""
+    rows, descriptor = memory_of((len(weights),), np.dtype(np.uint8))
+    place = told(rows, descriptor)
+    if place is None or descriptor is None:
+        file = folder / _WEIGHTS
+        write_atomic(file, weights)
+        return {"path": str(file), "digest": sha256(weights)}, partial(file.unlink, missing_ok=True)
+    rows[:] = np.frombuffer(weights, np.uint8)
+    return {"path": place["path"], "digest": sha256(weights)}, partial(os.close, descriptor)
+
+
+def _on_ray(section: FleetSection, job: Job, weights: bytes) -> Housing:
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when Ray is loaded
+    from stillhouse.runtime.ray_backend import RayBackend, connect
+
+    disconnect = connect()
+    threads = threads_of(section)
+    answering = partial(prepare, overrides=(f"fleet.threads={threads}",))
+    given = replace(job, weights={"content": weights, "digest": sha256(weights)}).as_json()
+    gpus = 1 if section.device.startswith("cuda") else 0
+    return Housing(RayBackend(given, answering, {"num_cpus": threads, "num_gpus": gpus}), disconnect)
