@@ -21,12 +21,14 @@ class Question(NamedTuple):
         nbytes: memory that it takes until its answer is taken.
         pack: a worker's facts -> what is sent to it.
         answer: makes the answer in the calling thread, for a waiting student that does what a worker would.
+        wrong: a worker's answer -> why it can't be one, "" if it can.
     """
 
     size: int
     nbytes: int
     pack: Callable[[Facts], bytes]
     answer: Callable[[], Payload]
+    wrong: Callable[[Payload], str]
 
 
 class Outcome(NamedTuple):

@@ -19,7 +19,7 @@ import numpy as np
 from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import FleetError
 from stillhouse.knowledge.source import EncodedRows
-from stillhouse.runtime.asker import Asker, Facts, Loan, Outcome, Question
+from stillhouse.runtime.asker import Asker, Facts, Loan, Outcome, Payload, Question
 from stillhouse.teachers.messages import pack
 
 _LINE_MAX = 64
@@ -252,7 +252,12 @@ class _Line:
         if self._asker is None:
             self._asker = self._fleet.asker()
         answer = partial(self._answered, batch)
-        number = self._asker.ask(Question(count, count * self._fleet.row_bytes, _packer(batch), answer))
+        nbytes = count * self._fleet.row_bytes
+
+        def wrong(payload: Payload) -> str:
+            return "" if len(payload) == nbytes else f"an answer of {len(payload)} bytes, not {nbytes}"
+
+        number = self._asker.ask(Question(count, nbytes, _packer(batch), answer, wrong))
         self._under_way[number] = _Asked(batch, tuple(owners))
         self._gathered -= count
         return True

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from stillhouse.foundation.errors import FleetError
-from stillhouse.runtime.asker import Question
+from stillhouse.runtime.asker import Outcome, Payload, Question
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.driver import FAILED_STARTS_MAX
 from stillhouse.runtime.scaling.policy import Policy
@@ -85,7 +85,7 @@ def test_workers_that_can_not_load_are_not_waited_for() -> None:
     driver = life.driver
     assert driver.workers_left == 1, "nobody has looked yet"
     asker = driver.asker("early")
-    asker.ask(Question(1, 1, lambda facts: b"early 0 1", lambda: b""))
+    asker.ask(Question(1, 1, lambda facts: b"early 0 1", lambda: b"", lambda payload: ""))
     seen = set()
     while not driver.workers_ready:
         life.turn(0.1)
@@ -117,10 +117,26 @@ def test_waiting_is_told_in_the_drivers_seconds() -> None:
     """What a student waited is measured by the clock that the driver has."""
     life = Life([], [GOOD], Weather())
     asker = life.driver.asker("s")
-    asker.ask(Question(1, 1, lambda facts: b"s 0 1", lambda: b""))
+    asker.ask(Question(1, 1, lambda facts: b"s 0 1", lambda: b"", lambda payload: ""))
     while asker.take(1e-9) is None:
         life.turn(1.0)
     assert asker.record().waited_s == pytest.approx(life.clock()) and 1.0 < life.clock() < 2.0
+
+
+def test_what_can_be_no_answer_is_asked_again() -> None:
+    """An answer that its question refuses is a failure of that loan, and the student never hears it."""
+    life, told = Life([], [GOOD], Weather()), list[str]()
+
+    def wrong(payload: Payload) -> str:
+        told.append(bytes(payload).decode())
+        return "too short" if len(told) < 3 else ""
+
+    asker = life.driver.asker("s")
+    asker.ask(Question(1, 1, lambda facts: b"s 0 1", lambda: b"", wrong))
+    while (outcome := asker.take(1e-9)) is None:
+        life.turn(1.0)
+    assert isinstance(outcome, Outcome) and outcome.payload is not None
+    assert len(told) == 3 and bytes(outcome.payload).decode() == told[-1]
 
 
 def test_an_error_in_the_driver_ends_all_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +149,7 @@ def test_an_error_in_the_driver_ends_all_waiting(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(life.backend, "start", start)
     driver = life.driver
     early = driver.asker("early")
-    early.ask(Question(1, 1, lambda facts: b"", lambda: b""))
+    early.ask(Question(1, 1, lambda facts: b"", lambda: b"", lambda payload: ""))
     driver.start()
     with pytest.raises(FleetError, match="no room"):
         early.take(60.0)

@@ -186,6 +186,7 @@ def test_pixels_go_only_to_who_asks_for_them() -> None:
     assert unpack(seen[0].pack({"reads": "mapped"}))[2] is None
     found = unpack(seen[0].pack({"reads": "sent"}))[2]
     assert found is not None and found.flatten().tolist() == [5, 6]
+    assert seen[0].wrong(bytes(2 * ROW)) == "" and "31 bytes, not 32" in seen[0].wrong(bytes(31))
 
 
 def test_waiting_is_counted_and_a_student_that_leaves_closes() -> None:
