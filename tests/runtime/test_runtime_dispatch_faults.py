@@ -24,6 +24,35 @@ def test_what_a_dead_worker_held_is_lent_again_first() -> None:
     assert order == [("b", 1), ("b", 2), ("b", 3)]
 
 
+def test_the_head_of_a_line_overtakes_what_a_survivor_has_not_begun() -> None:
+    """A dead worker's item that a student waits for is the next that the busy survivor does, not the one after."""
+    play = ByHand(round_trip_s=0.5)
+    play.join("a")
+    play.join("b")
+    assert sent(play.ask(items=5)) == [("a", 0), ("b", 1), ("a", 2), ("b", 3)]
+    play.gone("a")
+    assert play.told(w.Revoke) == [w.Revoke("b", w.Lease("s", 3, 1))] and play.sent() == []
+    play.answer("b", 1)
+    assert play.sent() == [("b", 0)]
+    play.skip("b", 3)
+    assert play.sent() == [("b", 2)]
+    play.answer("b", 0, 2)
+    assert play.told(w.Deliver) == [w.Deliver("s", 0), w.Deliver("s", 1)]
+    assert play.sent() == [("b", 3)]
+
+
+def test_no_head_of_another_line_is_overtaken() -> None:
+    """What some other student waits for next is not called back."""
+    play = ByHand(round_trip_s=0.5)
+    play.join("a", slots=1)
+    play.ask("s")
+    play.join("b")
+    play.ask("t", items=1)
+    play.ask("u", items=1)
+    play.gone("a")
+    assert play.told(w.Revoke) == []
+
+
 def test_only_what_a_dead_worker_worked_on_is_blamed() -> None:
     """Of what it held the oldest open item tells of it, the others don't."""
     play = ByHand(tries_max=1)

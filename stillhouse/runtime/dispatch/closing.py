@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
+from stillhouse.runtime.dispatch.backlog import LOOK
 from stillhouse.runtime.dispatch.heaps import VOID
 from stillhouse.runtime.dispatch.leases import (
+    ACTIVE,
     ANSWERED,
     DISMISSED,
     DROPPED,
@@ -13,8 +17,9 @@ from stillhouse.runtime.dispatch.leases import (
     Consumer,
     Loan,
     OpenItem,
+    Worker,
 )
-from stillhouse.runtime.dispatch.lending import note_head, place
+from stillhouse.runtime.dispatch.lending import note_head, place, suits
 from stillhouse.runtime.dispatch.state import State
 from stillhouse.runtime.work import Attempt, Deliver, GiveUp, Revoke
 
@@ -74,5 +79,42 @@ def reconsider(state: State, opened: OpenItem) -> None:
     if opened.exhausted(state.settings.tries_max, lone=state.totals.joined < 2):
         state.totals.given_up += 1
         close(state, opened, FAILED)
-    else:
-        place(state, opened)
+        return
+    place(state, opened)
+    if opened.state == PENDING and opened.consumer.head() is opened and not opened.solo:
+        overtake(state, opened)
+
+
+def overtake(state: State, head: OpenItem) -> None:
+    """A consumer waits for an item that lost its worker, and nobody has room: whoever is done first does it next.
+
+    What that worker holds beyond the item at work, and nobody waits for, is called back: when it reports, the head of
+    the line is the oldest item that waits. Of a large fleet a few workers are looked at; there room comes soon anyway.
+    """
+    able = [
+        worker
+        for worker in islice(state.workers.values(), LOOK)
+        if worker.state is ACTIVE and not (worker.draining or worker.alone or worker.clearing)
+        if suits(state, head, worker) and _behind(worker, head)
+    ]
+    if able:
+        usual_s = state.free.usual_pace_s
+        soonest = min(able, key=lambda worker: _first_done_s(worker, usual_s, state.now))
+        for loan in _behind(soonest, head):
+            revoke(state, loan)
+            reconsider(state, loan.open)
+
+
+def _behind(worker: Worker, head: OpenItem) -> list[Loan]:
+    """A worker's loans that are not begun, and that can wait for ``head``."""
+    return [
+        loan
+        for loan in islice(worker.held.values(), 1, None)
+        if loan.live and loan.open.age > head.age and loan.open.consumer.head() is not loan.open
+    ]
+
+
+def _first_done_s(worker: Worker, usual_pace_s: float, now: float) -> float:
+    first = worker.first()
+    assert first is not None
+    return worker.done_at_s(first, usual_pace_s, now)
