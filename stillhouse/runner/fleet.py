@@ -196,6 +196,8 @@ class RunFleet:
             return self._driver.inline
         if section.without_teachers == "stop":
             last = f"; the last one: {self._driver.failed_starts[-1]}" if self._driver.failed_starts else ""
+            unplaced = self._driver.workers_unplaced
+            last = f"; {unplaced} wait for a machine that can hold them" if unplaced else last
             raise FleetError(
                 f"no teacher was left for {now_s - self._alone_since_s:.0f} s{last}; go on with 'stillhouse resume "
                 f"{self._folder}' when there is one, or say what else to do with fleet.without_teachers"

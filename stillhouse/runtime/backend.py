@@ -81,6 +81,11 @@ class Backend(Protocol):
             StillhouseError: no worker can ever be started here.
         """
 
+    def placed(self, worker: str) -> bool:
+        """Whether a worker that was started has a machine. Until then it waits for one, and nothing is wrong; from then
+        on it loads. True of one that has said hello, and of one that is gone.
+        """
+
     def send(self, worker: str, lease: Lease, payload: bytes) -> None:
         """Give a loan to a worker; it works them off in the order sent, at most ``slots`` at a time."""
 

@@ -118,9 +118,15 @@ class Driver:
 
     @property
     def workers_left(self) -> int:
-        """Workers that are ready, or may become so. Until the first look at what is needed, one may."""
+        """Workers that are ready, or load and may become so. Until the first look at what is needed, one may."""
         looked, hope = self.status is not None, len(self.failed_starts) < FAILED_STARTS_MAX
-        return len(self._facts) + (len(self._starting) * hope if looked else 1)
+        load = sum(begun_s < math.inf for begun_s in list(self._starting.values()))
+        return len(self._facts) + (load * hope if looked else 1)
+
+    @property
+    def workers_unplaced(self) -> int:
+        """Workers that were started and have no machine yet: they wait for one as long as the run does."""
+        return list(self._starting.values()).count(math.inf)
 
     @property
     def workers_ready(self) -> int:
@@ -173,6 +179,7 @@ class Driver:
             self._handle(w.Tick())
         if self._asked and now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_S
+            self._see_places(now_s)
             self._end_the_stuck(now_s)
             self._scale(now_s)
 
@@ -228,7 +235,7 @@ class Driver:
             self._send_away(worker, refusal, kill=False)
             return
         begun_s = self._starting.pop(worker, None)
-        if begun_s is not None:
+        if begun_s is not None and begun_s < math.inf:
             self._gauge.started(self._clock() - begun_s)
         self.failed_starts.clear()
         self._facts[worker] = facts
@@ -240,6 +247,12 @@ class Driver:
         self._starting.pop(worker, None)
         self._sent_away[worker] = math.inf if kill else self._clock() + self._settings.suspect_patience_s
         self._backend.dismiss(worker, why, kill=kill, refused=not kill)
+
+    def _see_places(self, now_s: float) -> None:
+        """A worker's time to load begins when there is a machine for it."""
+        for worker, begun_s in list(self._starting.items()):
+            if begun_s == math.inf and self._backend.placed(worker):
+                self._starting[worker] = now_s
 
     def _end_the_stuck(self, now_s: float) -> None:
         for worker, until_s in list(self._sent_away.items()):
@@ -305,7 +318,8 @@ class Driver:
         match decision:
             case Grow(count, why):
                 names = [self._backend.start() for _ in range(count)]
-                self._starting |= dict.fromkeys(names, now_s)
+                self._starting |= dict.fromkeys(names, math.inf)
+                self._see_places(now_s)
                 self._note("scaled", "", f"{count} more started: {why}")
             case Shrink(worker, why):
                 self._note("scaled", worker, f"let go: {why}")

@@ -98,6 +98,10 @@ class TeacherActor:
             return "failure", _in_words(error)
 
     @ray.method(concurrency_group="talk")
+    def here(self) -> None:
+        """Returns as soon as there is a machine for this worker."""
+
+    @ray.method(concurrency_group="talk")
     def revoke(self, lease: Lease) -> None:
         """A loan need not be begun."""
         self._revoked.add(lease)
@@ -125,7 +129,7 @@ class _Member:
     def __init__(self, actor: Any) -> None:
         self.actor = actor
         self.loans: set[Lease] = set()
-        self.ready = False
+        self.placed = self.ready = False
         self.why = ""
         self.limit_s = float("inf")
 
@@ -165,10 +169,15 @@ class RayBackend:
         name = f"ray-{self._named}"
         member = _Member(self._make.remote(self._job, self._prepare))
         self._members[name] = member
+        self._expect(member.actor.here.remote(), partial(self._found_a_place, name))
         self._expect(member.actor.load.remote(), partial(self._loaded, name))
         self._expect(member.actor.wants_to_leave.remote(), partial(self._leaving, name))
         self._expect(member.actor.live.remote(), partial(self._ended, name))
         return name
+
+    def placed(self, worker: str) -> bool:
+        """Whether a node holds a worker."""
+        return worker not in self._members or self._members[worker].placed
 
     def send(self, worker: str, lease: Lease, payload: bytes) -> None:
         """Give a loan to a worker."""
@@ -228,6 +237,13 @@ class RayBackend:
 
         reference.future().add_done_callback(came)
 
+    def _found_a_place(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
+        member = self._members.get(name)
+        if member is None:
+            return None
+        member.placed = True
+        return None if error is None else self._left(name, error)
+
     def _loaded(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
         member = self._members.get(name)
         if member is None:
@@ -239,7 +255,7 @@ class RayBackend:
             member.why = member.why or told
             ray.kill(member.actor, no_restart=True)
             return self._left(name, None)
-        member.ready = True
+        member.ready = member.placed = True
         return None if member.why else Hello(name, *told)
 
     def _returned(self, name: str, lease: Lease, reply: Any, error: BaseException | None) -> Report | None:

@@ -43,6 +43,7 @@ def test_start_then_hello(begin: Begin) -> None:
     assert isinstance(hello, Hello)
     assert (hello.worker, hello.slots) == (name, 3)
     assert hello.facts.items() >= FACTS.items()
+    assert stage.backend.placed(name)
 
 
 def test_loans_are_worked_off_in_order(begin: Begin) -> None:

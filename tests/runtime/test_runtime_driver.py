@@ -79,6 +79,23 @@ def test_a_worker_that_never_loads_is_given_up() -> None:
     assert 600.0 < life.clock() < 620.0 and life.helped == 0
 
 
+def test_a_worker_without_a_machine_is_waited_for() -> None:
+    """Hours without a machine are no failed start: students help themselves, and it is used once there is one."""
+    late = Kind(0.05, place_s=7200.0, load_s=500.0, facts=TEACHER)
+    life = Life([Plan("s", (1,) * 90, answer_s=100.0)], [late], Weather(), policy=Policy(1, 1), patience_s=3.0)
+    driver = life.driver
+    life.turn(0.0)
+    asker = driver.asker("early")
+    asker.ask(Question(1, 1, lambda facts: b"early 0 1", lambda: b"", lambda payload: ""))
+    life.turn(1.0)
+    assert (driver.workers_left, driver.workers_unplaced) == (0, 1), "it neither is ready nor loads"
+    asker.close()
+    life.run(9000.0)
+    life.end()
+    assert kinds_of(life) == ["joined"] and driver.failed_starts == []
+    assert 70 <= life.helped <= 76 and 7700.0 < life.clock() < 7900.0
+
+
 def test_workers_that_can_not_load_are_not_waited_for() -> None:
     """Three in a row, and nobody is left although more are started; one that gets in makes it good."""
     life = Life([Plan("s", (1, 1))], [HOPELESS, STRANGER, HOPELESS, HOPELESS, GOOD], Weather(), policy=Policy(1, 1))

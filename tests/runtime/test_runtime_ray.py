@@ -64,7 +64,7 @@ def test_nodes_come_and_go(cluster: object) -> None:
 
     backend = RayBackend(Role()._asdict(), prepare, {"num_cpus": 1})
     name = backend.start()
-    assert backend.poll(1.0) == []
+    assert backend.poll(1.0) == [] and not backend.placed(name)
     begun_s = time.monotonic()
     node = cluster.add_node(num_cpus=1)  # type: ignore[attr-defined]
     (hello,) = heard(backend, 1)

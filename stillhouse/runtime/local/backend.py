@@ -87,6 +87,10 @@ class LocalBackend:
             self._selector.register(member.child.exit_fd, selectors.EVENT_READ, partial(self._exited, member))
         return name
 
+    def placed(self, worker: str) -> bool:
+        """Always: this machine holds whatever is started."""
+        return True
+
     def send(self, worker: str, lease: Lease, payload: bytes) -> None:
         """Give a loan to a worker."""
         if member := self._members.get(worker):

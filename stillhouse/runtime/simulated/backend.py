@@ -22,11 +22,12 @@ from stillhouse.runtime.work import Lease
 class _Worker:
     """One simulated worker. ``work`` is what it holds, the first being worked on; ``turn`` makes old plans void."""
 
-    __slots__ = ("busy", "frozen", "kind", "leaving", "left_s", "name", "ready", "revoked", "said_s", "since_s", "slow",
-                 "turn", "until_s", "work", "worked_s")  # fmt: skip
+    __slots__ = ("busy", "frozen", "kind", "leaving", "left_s", "name", "placed_s", "ready", "revoked", "said_s", "since_s",
+                 "slow", "turn", "until_s", "work", "worked_s")  # fmt: skip
 
     def __init__(self, name: str, kind: Kind, now: float) -> None:
         self.name, self.kind, self.since_s = name, kind, now
+        self.placed_s = now + kind.place_s
         self.work: deque[tuple[Lease, bytes]] = deque()
         self.revoked: set[Lease] = set()
         self.ready = self.busy = self.frozen = False
@@ -77,6 +78,11 @@ class Simulated:
         if self._closed:
             raise StillhouseError("a backend that is closed starts no worker")
         return self._begin(self._kinds[self._started % len(self._kinds)])
+
+    def placed(self, worker: str) -> bool:
+        """Whether there is a machine for a worker."""
+        there = self._workers.get(worker)
+        return there is None or self._clock.now_s >= there.placed_s
 
     def send(self, worker: str, lease: Lease, payload: bytes) -> None:
         """Give a loan to a worker."""
@@ -203,7 +209,7 @@ class Simulated:
         worker = _Worker(f"w{self._started}", kind, now)
         self._started += 1
         self._workers[worker.name] = worker
-        self._plan(now + kind.load_s, lambda: self._hello(worker))
+        self._plan(worker.placed_s + kind.load_s, lambda: self._hello(worker))
         return worker.name
 
     def _hello(self, worker: _Worker) -> None:

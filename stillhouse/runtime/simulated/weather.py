@@ -61,7 +61,8 @@ class Kind:
 
     Attributes:
         pace_s: seconds a unit; what it takes varies by the share ``jitter`` up and down.
-        load_s: from its start to its hello.
+        place_s: from its start until there is a machine for it.
+        load_s: from then to its hello.
         slots: the most items it holds.
         tells_pace: whether its hello says ``pace_s``.
         facts: what else its hello says.
@@ -70,6 +71,7 @@ class Kind:
 
     pace_s: float
     load_s: float = 0.0
+    place_s: float = 0.0
     slots: int = 64
     jitter: float = 0.0
     tells_pace: bool = True
