@@ -112,6 +112,31 @@ def test_a_late_answer_to_an_open_item_is_taken() -> None:
     assert play.dispatcher.status(play.now).totals.reissued == 0
 
 
+def test_what_comes_back_undone_is_not_asked_again() -> None:
+    """A loan that is given back and lent on is no question asked again; one that was lost, failed or hung with is."""
+    play = ByHand()
+
+    def reissued() -> int:
+        return play.dispatcher.status(play.now).totals.reissued
+
+    play.ask()
+    for number in range(3):
+        play.handle(w.Joined(f"s#{number}", None, 1, sure=True))
+        assert play.sent() == [(f"s#{number}", 0)]
+        play.handle(w.Draining(f"s#{number}", "the student goes on"))
+        play.skip(f"s#{number}", 0, number + 1)
+    assert reissued() == 0
+    play.join("a", 1.0)
+    play.gone("a")
+    play.join("b", 1.0)
+    assert play.sent() == [("b", 0)] and reissued() == 1, "lost"
+    play.fail("b", 0, 5)
+    assert play.sent() == [("b", 0)] and reissued() == 2, "failed"
+    play.tick(99.0)
+    play.join("c", 1.0)
+    assert play.sent() == [("c", 0)] and reissued() == 3, "hung"
+
+
 def test_a_late_answer_to_a_closed_item_is_dropped() -> None:
     """The first answer wins; the other worker hears that its work is not needed."""
     play = ByHand()

@@ -67,14 +67,19 @@ def blame(state: State, loan: Loan, why: str) -> None:
         loan.open.story += (Attempt(loan.worker.name, lease.generation, state.now, why),)
 
 
-def reconsider(state: State, opened: OpenItem) -> None:
-    """An open item may have lost its last live loan: then lend it again, or give it up."""
+def reconsider(state: State, opened: OpenItem, *, lost: bool) -> None:
+    """An open item may have lost its last live loan: then lend it again, or give it up.
+
+    Args:
+        lost: whether the worker of that loan was lost, hung or failed, and did not merely leave it undone.
+    """
     if opened.state > LEASED:
         return
     if opened.is_live():
         note_head(state, opened.consumer)
         return
     opened.state = PENDING
+    opened.lost |= lost
     opened.ticket = VOID
     if opened.exhausted(state.settings.tries_max, lone=state.totals.joined < 2):
         state.totals.given_up += 1
@@ -102,7 +107,7 @@ def overtake(state: State, head: OpenItem) -> None:
         soonest = min(able, key=lambda worker: _first_done_s(worker, usual_s, state.now))
         for loan in _behind(soonest, head):
             revoke(state, loan)
-            reconsider(state, loan.open)
+            reconsider(state, loan.open, lost=False)
 
 
 def _behind(worker: Worker, head: OpenItem) -> list[Loan]:

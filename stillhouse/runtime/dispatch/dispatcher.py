@@ -192,7 +192,7 @@ class Dispatcher:
         if was_usable:
             self._leave_usable(worker)
         for loan in held:
-            reconsider(state, loan.open)
+            reconsider(state, loan.open, lost=True)
 
     def _answered(self, event: work.Answered) -> None:
         state = self._state
@@ -228,7 +228,7 @@ class Dispatcher:
         worker.failures += 1
         self._come_back(worker, loan)
         blame(self._state, loan, event.why)
-        reconsider(self._state, loan.open)
+        reconsider(self._state, loan.open, lost=True)
         self._go_on(worker)
 
     def _skipped(self, event: work.Skipped) -> None:
@@ -238,7 +238,7 @@ class Dispatcher:
             return
         self._state.totals.skipped += 1
         self._come_back(worker, loan)
-        reconsider(self._state, loan.open)
+        reconsider(self._state, loan.open, lost=False)
         self._go_on(worker)
 
     def _tick(self, event: work.Tick) -> None:
@@ -297,7 +297,7 @@ class Dispatcher:
         for loan in worker.held.values():
             if loan.live:
                 loan.live = False
-                reconsider(state, loan.open)
+                reconsider(state, loan.open, lost=True)
 
     def _trust(self, worker: Worker) -> None:
         """A suspect worker is alive: what nobody else works on stays with it, the rest it need not do."""
@@ -310,7 +310,7 @@ class Dispatcher:
         for loan in worker.held.values():
             opened = loan.open
             if opened.state == PENDING and not opened.solo and not loan.revoked:
-                opened.state, loan.live = LEASED, True
+                opened.state, opened.lost, loan.live = LEASED, False, True
                 loan.allowance_s = state.settings.allowance(worker.pace_s, opened.item.size)
                 worker.last_s = loan.deadline_s = worker.last_s + loan.allowance_s
             else:

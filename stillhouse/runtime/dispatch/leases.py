@@ -46,15 +46,16 @@ class OpenItem:
         age: its place among all items of all consumers.
         loans: those that are held, in the order of their generations.
         queued: it has an entry in the backlog, void unless it is pending.
+        lost: it is pending since a worker was lost, hung or failed with it; not where a loan came back undone.
         story: how its loans went wrong.
         ticket: of its entry among the items that might be hedged; older entries are void.
     """
 
-    __slots__ = ("age", "consumer", "generation", "item", "loans", "queued", "state", "story", "ticket")
+    __slots__ = ("age", "consumer", "generation", "item", "loans", "lost", "queued", "state", "story", "ticket")
 
     def __init__(self, item: Item, consumer: Consumer, age: int) -> None:
         self.item, self.consumer, self.age = item, consumer, age
-        self.state, self.generation, self.queued = PENDING, 0, False
+        self.state, self.generation, self.queued, self.lost = PENDING, 0, False, False
         self.loans: list[Loan] = []
         self.story: tuple[Attempt, ...] = ()
         self.ticket = -1

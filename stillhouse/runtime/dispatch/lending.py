@@ -11,7 +11,7 @@ import math
 
 from stillhouse.runtime.dispatch.backlog import LOOK
 from stillhouse.runtime.dispatch.heaps import VOID
-from stillhouse.runtime.dispatch.leases import LEASED, PENDING, Consumer, Loan, OpenItem, Worker
+from stillhouse.runtime.dispatch.leases import LEASED, Consumer, Loan, OpenItem, Worker
 from stillhouse.runtime.dispatch.state import State
 from stillhouse.runtime.work import Lease, Send
 
@@ -89,8 +89,9 @@ def lend(state: State, opened: OpenItem, worker: Worker) -> Loan:
     totals.leased += 1
     if opened.generation:
         totals.hedged += opened.state == LEASED
-        totals.reissued += opened.state == PENDING
+        totals.reissued += opened.lost
     opened.generation += 1
+    opened.lost = False
     opened.state = LEASED
     lease = Lease(item.consumer, item.number, opened.generation)
     allowance_s = math.inf if worker.sure else state.settings.allowance(worker.pace_s, item.size)

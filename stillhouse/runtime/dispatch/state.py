@@ -21,8 +21,8 @@ class Totals:
 
     Attributes:
         submitted, answered, given_up, taken, discarded: items; the last are those of closed consumers.
-        leased: loans made; ``reissued`` and ``hedged`` of them went to an item that had been lent before, because no
-            live loan was left, or in addition to one.
+        leased: loans made; ``reissued`` of them went to an item whose worker was lost, hung or failed, ``hedged`` to
+            one that is on loan as well; what came back undone and is lent again is neither.
         revoked, dropped, skipped, failed: loans called back; answers not needed; loans left out; loans that failed.
         joined, lost: workers; lost are those that went without having been let go.
         suspected, trusted: times that a worker was held for hung, and that it turned out alive.

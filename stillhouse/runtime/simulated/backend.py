@@ -22,8 +22,10 @@ from stillhouse.runtime.work import Lease
 class _Worker:
     """One simulated worker. ``work`` is what it holds, the first being worked on; ``turn`` makes old plans void."""
 
-    __slots__ = ("busy", "frozen", "kind", "leaving", "left_s", "name", "placed_s", "ready", "revoked", "said_s", "since_s",
-                 "slow", "turn", "until_s", "work", "worked_s")  # fmt: skip
+    __slots__ = (
+        "busy", "frozen", "kind", "leaving", "left_s", "name", "placed_s", "ready", "revoked", "said_s", "since_s",
+        "slow", "turn", "until_s", "work", "worked_s",
+    )  # fmt: skip
 
     def __init__(self, name: str, kind: Kind, now: float) -> None:
         self.name, self.kind, self.since_s = name, kind, now
