@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+if TYPE_CHECKING:
+    from stillhouse.runner.joining import Cluster
 
 
 @click.command(
@@ -14,9 +19,10 @@ Examples:
   stillhouse join runs/job --set fleet.device=cpu   on its processor, whatever the run uses
   ssh -R /tmp/door:DOOR gpu stillhouse join /tmp/door --set data.source.train=/data/train.parquet
                                                     on another machine; DOOR: 'address' in runs/job/fleet.json
+  stillhouse join 10.0.0.5:6379                     this machine for runs on the Ray cluster of that head
 """
 )
-@click.argument("run", metavar="RUN|DOOR", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN|ADDRESS", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value of the run's recipe.")
 @click.option("--weights", type=click.Path(path_type=Path), help="A copy of the teacher's weights, on another machine.")
 def join(run: Path, overrides: tuple[str, ...], weights: Path | None) -> None:
@@ -24,14 +30,33 @@ def join(run: Path, overrides: tuple[str, ...], weights: Path | None) -> None:
 
     The run must have a fleet (run --workers). A teacher with other weights, another engine or other code is turned
     away. Data that are elsewhere here are named with --set; where there are none, the run sends pixels.
+
+    If the run's workers live on Ray, this machine becomes a node of the cluster, with place for one worker more (of
+    ADDRESS: with all its processors and GPUs). It stays when the run is over; SIGTERM lets it finish what it holds.
     """
     import sys
 
-    from stillhouse.runner.joining import door_of
+    from stillhouse.foundation.errors import UserError
+    from stillhouse.runner.joining import Cluster, way_in
 
-    door = door_of(run)
+    found = way_in(run)
+    if isinstance(found, Cluster):
+        if overrides or weights is not None:
+            raise UserError("--set and --weights are for a run on this machine's own door: on Ray the run tells all")
+        _become_node(found)
     from stillhouse.foundation.allocator import keep_freed_memory
     from stillhouse.runner.worker import work
 
     keep_freed_memory()
-    sys.exit(work(door, None, overrides, weights))
+    sys.exit(work(found.address, None, overrides, weights))
+
+
+def _become_node(cluster: Cluster) -> NoReturn:
+    """Go on as Ray's own program for that."""
+    from stillhouse.runner.joining import check_ray_installed
+
+    check_ray_installed()
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    command = cluster.command()
+    os.execv(command[0], command)

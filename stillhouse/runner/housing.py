@@ -7,14 +7,12 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stillhouse.data.shared import memory_of, told
-from stillhouse.foundation.errors import RecipeError
 from stillhouse.foundation.files import sha256, write_atomic, write_json
 from stillhouse.recipe.fleet import FleetSection
 from stillhouse.runner.job import Job
@@ -51,7 +49,7 @@ def house(section: FleetSection, job: Job, weights: bytes, folder: Path, warn: C
         FleetError: no socket can be made, or no cluster be reached.
     """
     if section.backend == "ray":
-        return _on_ray(section, job, weights)
+        return _on_ray(section, job, weights, folder)
     place, forget = _shared(weights, folder)
     command = [sys.executable, "-m", "stillhouse.runner.worker", str(threads_of(section))]
     backend = LocalBackend(replace(job, weights=place).as_json(), command, warn)
@@ -62,16 +60,6 @@ def house(section: FleetSection, job: Job, weights: bytes, folder: Path, warn: C
         forget()
 
     return Housing(backend, close)
-
-
-def check_ray_installed() -> None:
-    """Refuse a recipe that wants Ray where there is none.
-
-    Raises:
-        RecipeError: says what to install.
-    """
-    if find_spec("ray") is None:
-        raise RecipeError("fleet.backend: ray needs the extra 'ray': pip install 'stillhouse[ray]', or say local")
 
 
 def threads_of(section: FleetSection) -> int:
@@ -93,13 +81,20 @@ def _shared(weights: bytes, folder: Path) -> tuple[Mapping[str, Any], Callable[[
     return {"path": place["path"], "digest": sha256(weights)}, partial(os.close, descriptor)
 
 
-def _on_ray(section: FleetSection, job: Job, weights: bytes) -> Housing:
+def _on_ray(section: FleetSection, job: Job, weights: bytes, folder: Path) -> Housing:
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when Ray is loaded
-    from stillhouse.runtime.ray_backend import RayBackend, connect
+    from stillhouse.runtime.ray_backend import RayBackend, address, connect
 
     disconnect = connect()
     threads = threads_of(section)
     answering = partial(prepare, overrides=(f"fleet.threads={threads}",))
     given = replace(job, weights={"content": weights, "digest": sha256(weights)}).as_json()
     gpus = 1 if section.device.startswith("cuda") else 0
-    return Housing(RayBackend(given, answering, {"num_cpus": threads, "num_gpus": gpus}), disconnect)
+    backend = RayBackend(given, answering, {"num_cpus": threads, "num_gpus": gpus})
+    write_json(folder / DOOR, {"ray": address(), "cpus": threads, "gpus": gpus})
+
+    def close() -> None:
+        (folder / DOOR).unlink(missing_ok=True)
+        disconnect()
+
+    return Housing(backend, close)

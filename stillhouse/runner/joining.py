@@ -1,27 +1,68 @@
-"""Where the workers of a run come in."""
+"""Where teachers come in by hand: the door of a run on this machine, or the cluster on which its workers live."""
 
 from __future__ import annotations
 
 import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from stillhouse.foundation.errors import RunDirError
+from stillhouse.foundation.errors import RecipeError, RunDirError
 
 DOOR = "fleet.json"
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
 
 
-def door_of(path: Path) -> str:
-    """The address at which a run's workers join: of a run directory, or ``path`` itself if it is a socket.
+@dataclass(frozen=True)
+class Socket:
+    """A run that listens: whoever joins is a worker of it."""
+
+    address: str
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster: a machine that joins is a node of it, and workers of runs that wait for a place are put there.
+
+    Attributes:
+        address: host and port of its head.
+        cpus, gpus: of one worker of the run; None: not known.
+    """
+
+    address: str
+    cpus: int | None = None
+    gpus: int | None = None
+
+    def command(self) -> list[str]:
+        """Makes this machine a node with place for one worker, or with all that it has, until SIGTERM drains it."""
+        place = [] if self.cpus is None else [f"--num-cpus={self.cpus}", f"--num-gpus={self.gpus}"]
+        # Ports of workers are drawn: other nodes may be on this machine.
+        ports = ["--min-worker-port=0", "--max-worker-port=0"]
+        return [*RAY, "start", f"--address={self.address}", "--block", *place, *ports]
+
+
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
+"""The command ``ray`` of this environment, wherever that is."""
+
+
+def way_in(path: Path) -> Socket | Cluster:
+    """How a teacher joins: ``path`` is a run directory, the socket of a run, or host:port of a Ray cluster.
 
     Raises:
-        RunDirError: there is none.
+        RunDirError: there is no way in.
     """
     if path.is_socket():
-        return str(path)
+        return Socket(str(path))
+    if _HOST_AND_PORT.fullmatch(str(path)) and not path.exists():
+        return Cluster(str(path))
     if not (path / "recipe.yaml").exists():
-        raise RunDirError(f"{path} is neither a run directory nor the socket of one")
+        raise RunDirError(f"{path} is neither a run directory, nor the socket of one, nor host:port of a Ray cluster")
     try:
-        return str(json.loads((path / DOOR).read_text())["address"])
+        return _told(json.loads((path / DOOR).read_text()))
     except FileNotFoundError as error:
         raise RunDirError(
             f"{path} has no fleet to join now: it is not running, was begun without --workers, or asks no teacher "
@@ -29,3 +70,19 @@ def door_of(path: Path) -> str:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise RunDirError(f"{path / DOOR} is damaged ({error}): stop the run and resume it") from error
+
+
+def check_ray_installed() -> None:
+    """Refuse a recipe that wants Ray where there is none.
+
+    Raises:
+        RecipeError: says what to install.
+    """
+    if find_spec("ray") is None:
+        raise RecipeError("fleet.backend: ray needs the extra 'ray': pip install 'stillhouse[ray]', or say local")
+
+
+def _told(door: Mapping[str, Any]) -> Socket | Cluster:
+    if "ray" in door:
+        return Cluster(str(door["ray"]), int(door["cpus"]), int(door["gpus"]))
+    return Socket(str(door["address"]))

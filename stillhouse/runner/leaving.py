@@ -15,6 +15,9 @@ from stillhouse.foundation.events import read_events
 from stillhouse.runner.joining import DOOR
 from stillhouse.runner.rundir import open_run
 
+_TITLES = ("stillhouse", "ray::TeacherActor")
+"""One of these is in the command line of a worker's process."""
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -74,8 +77,8 @@ def ask_to_leave(path: Path, name: str) -> str:
         raise UserError(f"{path} has no worker '{name}' now: {nearest(name, [each.name for each in workers])}")
     if not worker.here:
         raise UserError(
-            f"{name} works on {worker.host}, not here: press Ctrl-C there, where 'stillhouse join' runs (process "
-            f"{worker.process_id})"
+            f"{name} works on {worker.host}, not here: end it there with 'kill {worker.process_id}', or with Ctrl-C "
+            "where 'stillhouse join' runs"
         )
     if worker.leaving:
         raise UserError(f"{name} is leaving already: it finishes what it holds")
@@ -92,7 +95,7 @@ def _terminate(worker: Worker) -> None:
     except OSError as error:
         raise gone from error
     try:
-        if "stillhouse" not in _command(worker.process_id):
+        if not any(title in _command(worker.process_id) for title in _TITLES):
             raise gone
         if handle is not None:
             signal.pidfd_send_signal(handle, signal.SIGTERM)

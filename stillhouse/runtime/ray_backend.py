@@ -17,7 +17,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -32,6 +32,7 @@ from stillhouse.runtime.work import Lease
 
 _WORDS_MAX = 10_000
 _GRACE_S = 10.0
+_LOOK_S = 2.0
 _GROUPS = {"work": 1, "talk": 1, "watch": 2}
 
 
@@ -57,6 +58,11 @@ def connect() -> Callable[[], None]:
             "and the same token"
         ) from error
     return ray.shutdown
+
+
+def address() -> str:
+    """Host and port at which machines join the cluster that this process is connected to."""
+    return str(ray.get_runtime_context().gcs_address)
 
 
 class TeacherActor:
@@ -108,14 +114,26 @@ class TeacherActor:
 
     @ray.method(concurrency_group="watch")
     def wants_to_leave(self) -> str:
-        """Returns when somebody wants this worker's place."""
-        self._leaving.wait()
+        """Returns when somebody wants this worker's place, or its node's."""
+        node = ray.get_runtime_context().get_node_id()
+        while not self._leaving.wait(_LOOK_S):
+            if node in _draining():
+                return "its machine is to be taken away"
         return "got SIGTERM"
 
     @ray.method(concurrency_group="watch")
     def live(self) -> None:
         """Never returns: so the end of this process is heard at once, whatever it does."""
         threading.Event().wait()
+
+
+def _draining() -> Collection[str]:
+    """Nodes that take nothing more and go soon: what Ray's own trainer asks, too; nothing public tells."""
+    try:
+        found: Collection[str] = ray._private.state.state.get_draining_nodes()
+    except (RayError, RuntimeError, AttributeError):
+        return ()
+    return found
 
 
 def _in_words(error: BaseException) -> str:

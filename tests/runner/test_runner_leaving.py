@@ -43,10 +43,10 @@ def running(folder: Path, workers: Any, *events: dict[str, Any]) -> Path:
     return folder
 
 
-@pytest.fixture
-def stand_in() -> Iterator[subprocess.Popen[bytes]]:
+@pytest.fixture(params=["stillhouse.runner.worker", "ray::TeacherActor"])
+def stand_in(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
     """A process that looks like a worker."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "stillhouse.runner.worker"]) as process:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", request.param]) as process:
         yield process
         process.kill()
 
@@ -108,7 +108,7 @@ def test_who_is_not_asked(tmp_path: Path, stranger: subprocess.Popen[bytes]) -> 
         changed("joined", "twice", stranger.pid), changed("leaving", "twice"),
     )  # fmt: skip
     for name, words in {
-        "far": "press Ctrl-C there",
+        "far": "end it there with .kill",
         "other": "is no worker",
         "gone": "is no worker",
         "twice": "is leaving already",

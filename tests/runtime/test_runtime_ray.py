@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from stillhouse.runtime.backend import Answer, Hello, Left, Report
+from stillhouse.runtime.backend import Answer, Hello, Leaving, Left, Report
 from stillhouse.runtime.work import Lease
 
 from .acting import Role, prepare
@@ -76,3 +78,31 @@ def test_nodes_come_and_go(cluster: object) -> None:
     (left,) = heard(backend, 1)
     assert isinstance(left, Left) and left.worker == name
     backend.close()
+
+
+def test_a_node_that_is_to_be_taken_away_is_emptied(cluster: object) -> None:
+    """SIGTERM for a node: its worker is told to leave, what it holds is answered, and the node goes once it is idle."""
+    from stillhouse.runtime.ray_backend import RayBackend
+
+    address = cluster.address  # type: ignore[attr-defined]
+    ports = ["--min-worker-port=0", "--max-worker-port=0"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--block", "--num-cpus=1"]
+    node = subprocess.Popen([*command, *ports], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    backend = RayBackend(Role()._asdict(), prepare, {"num_cpus": 1})
+    try:
+        name = backend.start()
+        assert isinstance(heard(backend, 1)[0], Hello)
+        for number in range(2):
+            backend.send(name, Lease("student", number, 1), b"wait 4")
+        node.terminate()
+        leaving, *answers = heard(backend, 3)
+        assert leaving == Leaving(name, "its machine is to be taken away")
+        assert [type(each) for each in answers] == [Answer, Answer]
+        assert node.poll() is None
+        backend.dismiss(name, "let go", kill=False)
+        assert heard(backend, 1) == [Left(name, "let go")]
+        node.wait(20)
+    finally:
+        backend.close()
+        node.kill()
+        node.wait()
