@@ -12,7 +12,7 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -20,8 +20,26 @@ from stillhouse.foundation.errors import CorruptError, StorageError
 from stillhouse.foundation.events import CheckpointRefused, CheckpointWritten, Event
 from stillhouse.foundation.files import write_atomic
 
+Buffer = bytes | bytearray
+
 _MAGIC = b"STILLCK1"
 _HEADER_BYTES = len(_MAGIC) + hashlib.sha256().digest_size
+
+
+class Keeper(Protocol):
+    """Who keeps a training's checkpoints; see :class:`Checkpoints`."""
+
+    def due(self) -> bool:
+        """Whether the time between checkpoints has passed."""
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Keep one."""
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest good one."""
+
+    def newest(self) -> Path | None:
+        """Where the newest one is."""
 
 
 class Checkpoints:
@@ -53,10 +71,11 @@ class Checkpoints:
         Raises:
             StorageError: the disk refused; the checkpoints before are untouched.
         """
+        self.write(step, packed(state))
+
+    def write(self, step: int, payload: Buffer) -> None:
+        """The same of a state that is :func:`packed` already."""
         started = time.monotonic()
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        payload = buffer.getvalue()
         path = self._folder / f"step-{step:010d}.ckpt"
         write_atomic(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
         for old in self._files()[self._keep :]:
@@ -68,7 +87,7 @@ class Checkpoints:
         """The newest good checkpoint's state, or None where there is none; damaged ones are deleted."""
         for path in self._files():
             try:
-                return _read(path)
+                return unpacked(_read(path), str(path))
             except CorruptError as error:
                 self._emit(CheckpointRefused(self._phase, path.name, str(error)))
                 path.unlink(missing_ok=True)
@@ -87,7 +106,27 @@ class Checkpoints:
         return sorted(self._folder.glob("step-*.ckpt"), reverse=True)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def packed(state: dict[str, Any]) -> bytes:
+    """A state as bytes."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def unpacked(payload: Buffer, name: str) -> dict[str, Any]:
+    """The state in such bytes, on the CPU.
+
+    Raises:
+        CorruptError: there is none.
+    """
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever unpickling raises
+        raise CorruptError(f"{name} holds no state of ours: {error}") from error
+    return state
+
+
+def _read(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -97,8 +136,4 @@ def _read(path: Path) -> dict[str, Any]:
     payload = data[_HEADER_BYTES:]
     if hashlib.sha256(payload).digest() != data[len(_MAGIC) : _HEADER_BYTES]:
         raise CorruptError(f"{path} does not match its checksum: it was damaged on disk or cut short")
-    try:
-        state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever unpickling raises; the checksum fits, so another program wrote it
-        raise CorruptError(f"{path} holds no state of ours: {error}") from error
-    return state
+    return payload

@@ -1,7 +1,8 @@
 """The one training loop: of a teacher, a student, a control, and later of blocks and search trials.
 
 What differs is passed in. Same recipe, same bits: a step's batch, knowledge, learning rate and random numbers
-depend on its number alone, so that a training continued from a checkpoint ends in the same weights.
+depend on its number alone, so that a training continued from a checkpoint ends in the same weights, and one by several
+students (``students.group``) in those of one alone.
 Order of a step's end: evaluation, progress, checkpoint; a crash between them repeats work and loses none.
 """
 
@@ -10,11 +11,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stillhouse.data.ahead import ahead
@@ -23,6 +22,7 @@ from stillhouse.data.stream import Stream
 from stillhouse.foundation.clock import Stopwatch
 from stillhouse.foundation.errors import Interrupted, StillhouseError
 from stillhouse.foundation.events import Evaluated, Event, PhaseStarted, Progress
+from stillhouse.foundation.files import sha256
 from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.knowledge.source import KnowledgeSource
@@ -30,10 +30,13 @@ from stillhouse.models.compiled import compiled
 from stillhouse.models.network import Network
 from stillhouse.models.placement import autocast, seed_device
 from stillhouse.models.taps import Taps
+from stillhouse.models.weights import weights_bytes
 from stillhouse.recipe.recipe import TrainSection
-from stillhouse.students.checkpoint import Checkpoints
+from stillhouse.students.checkpoint import Keeper
 from stillhouse.students.evaluate import Evaluation
+from stillhouse.students.group import Alone, Group
 from stillhouse.students.guard import LossGuard
+from stillhouse.students.micro import MicroBatches
 from stillhouse.students.objective import Objective
 from stillhouse.students.optimizer import learning_rate
 from stillhouse.students.state import TrainingState
@@ -53,17 +56,19 @@ class FitContext:
         interrupted: the number of a signal that asks to stop, or None; looked at after each step.
         progress_every_s: seconds between progress events (each epoch's end has one anyway).
         ahead_max_bytes: batches made ahead of the step, in the background; 0: each when it is needed.
+        group: who trains along; the stream then gives this student's share of each batch.
     """
 
     phase: str
     seed: int
     device: torch.device
     emit: Callable[[Event], None]
-    checkpoints: Checkpoints | None = None
+    checkpoints: Keeper | None = None
     evaluate: Callable[[nn.Module], Evaluation] | None = None
     interrupted: Callable[[], int | None] = lambda: None
     progress_every_s: float = 1.0
     ahead_max_bytes: int = 0
+    group: Group = field(default_factory=Alone)
 
 
 def fit(
@@ -120,6 +125,7 @@ class Loop:
             self.forward = compiled(network)
         self.watch = Stopwatch()
         self.losses: dict[str, Tensor] = {}
+        self.seen = torch.empty(0, dtype=torch.int64)
         self.unsaid_steps = 0
         self.said_at = time.monotonic()
 
@@ -140,20 +146,25 @@ class Loop:
                     self.watch.lap("wait")
                     knowledge.check_aligned(batch)
                     self.step(batch, knowledge, taps)
-                    self.after_step(batch.sample_ids)
+                    self.after_step()
         return state.result
 
     def step(self, batch: Batch, knowledge: Knowledge, taps: Taps) -> None:
-        """One optimiser step, over ``accumulate`` micro-batches."""
-        state, settings, device = self.state, self.settings, self.context.device
-        seed_device(subseed(self.context.seed, state.step), device)
+        """One optimiser step, over this student's share of ``accumulate`` micro-batches."""
+        state, settings, group = self.state, self.settings, self.context.group
+        device, count = self.context.device, settings.accumulate
         rate = learning_rate(settings, state.step, self.stream.steps_per_epoch)
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        size = len(batch) // settings.accumulate
+        for each in state.optimizer.param_groups:
+            each["lr"] = rate
+        trainable = [parameter for each in state.optimizer.param_groups for parameter in each["params"]]
+        names = ("total", *state.objective.part_names(partly=knowledge.known is not None))
+        found = MicroBatches(group, trainable, (state.network, state.objective), names, count)
+        share = group.share(count)
+        size = len(batch) // len(share)
         whole, knowledge = batch.to(device), knowledge.to(device)
-        step_loss = torch.zeros((), device=device)
-        for start in range(0, len(batch), size):
+        for number in share:
+            seed_device(subseed(self.context.seed, state.step * count + number), device)
+            start = (number - share.start) * size
             micro, known = whole.part(start, start + size), knowledge.part(start, start + size)
             inputs = micro.inputs
             if settings.engine.channels_last and inputs.ndim == 4:
@@ -161,14 +172,17 @@ class Loop:
             with autocast(settings.engine.precision, device):
                 logits = self.forward(inputs)
             loss, parts = state.objective(logits, taps.read(), known, micro.targets, micro.partners, micro.shares)
-            state.scaler.scale(loss / settings.accumulate).backward()
-            step_loss += loss.detach() / settings.accumulate
-            self.note({"total": loss.detach(), **parts})
+            state.scaler.scale(loss / count).backward()
+            found.put({"total": loss.detach(), **parts})
+        step_loss = torch.zeros((), device=device)
+        for losses in found.close():
+            step_loss += losses["total"] / count
+            self.note(losses)
+        self.seen = group.gathered(torch.from_numpy(batch.sample_ids).view(len(share), size), count).flatten()
         if settings.clip_norm is not None:
             state.scaler.unscale_(state.optimizer)
-            trainable = [p for group in state.optimizer.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(trainable, settings.clip_norm)
-        self.guard.watch(state.step, batch, step_loss)
+        self.guard.watch(state.step, self.seen, step_loss)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
@@ -182,14 +196,13 @@ class Loop:
         for name, value in losses.items():
             self.losses[name] = self.losses[name] + value if name in self.losses else value
 
-    def after_step(self, sample_ids: NDArray[np.int64]) -> None:
-        """Evaluate, tell, save, stop: each when it is time."""
+    def after_step(self) -> None:
+        """Evaluate, tell, save, stop: each when it is time, and when one student says so all do."""
         state, context, watch = self.state, self.context, self.watch
         epoch_ends = state.step % self.stream.steps_per_epoch == 0
-        signal = context.interrupted()
-        saves = context.checkpoints is not None and (
-            context.checkpoints.due() or signal is not None or state.step == self.steps
-        )
+        due = context.checkpoints is not None and context.checkpoints.due()
+        signal, wanted = context.group.largest([context.interrupted() or 0, int(due)])
+        saves = context.checkpoints is not None and bool(wanted or signal or state.step == self.steps)
         watch.lap("step")
         if epoch_ends and context.evaluate is not None:
             found = context.evaluate(state.result)
@@ -200,12 +213,32 @@ class Loop:
             self.tell()
         if saves or state.step == self.steps:
             self.guard.settle()
-            state.check_finite(context.phase, sample_ids)
+            state.check_finite(context.phase, self.seen)
+            self.check_same()
         if context.checkpoints is not None and saves:
             context.checkpoints.save(state.step, state.state_dict())
             watch.lap("checkpoint")
-        if signal is not None and state.step < self.steps:
+        if signal and state.step < self.steps:
             raise Interrupted(f"stopped at step {state.step} of {self.steps} of {context.phase}", signal)
+
+    def check_same(self) -> None:
+        """Refuse to go on with students that don't have the same weights any more.
+
+        Raises:
+            StillhouseError: they compute otherwise: unlike hardware, libraries or threads.
+        """
+        group = self.context.group
+        if group.size == 1:
+            return
+        found = sha256(weights_bytes(self.state.network))
+        parts = [int(found[start : start + 15], 16) for start in range(0, 60, 15)]
+        largest = group.largest([*parts, *(-part for part in parts)])
+        if largest != [*parts, *(-part for part in parts)]:
+            raise StillhouseError(
+                f"{self.context.phase}: after step {self.state.step} the students' weights differ, though all took the "
+                "same steps: give every student the same kind of processor and the same versions, or say "
+                "fleet.students: 1"
+            )
 
     def tell(self) -> None:
         """Emit the progress since the last time."""

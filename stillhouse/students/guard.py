@@ -11,9 +11,8 @@ from collections import deque
 
 import torch
 
-from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import DivergedError
-from stillhouse.students.checkpoint import Checkpoints
+from stillhouse.students.checkpoint import Keeper
 from stillhouse.students.state import TrainingState, named_samples
 
 _LAG_STEPS = 8
@@ -26,20 +25,20 @@ class LossGuard:
         ratio_max: largest loss allowed, in units of the first step's.
     """
 
-    def __init__(self, phase: str, state: TrainingState, ratio_max: float, checkpoints: Checkpoints | None) -> None:
+    def __init__(self, phase: str, state: TrainingState, ratio_max: float, checkpoints: Keeper | None) -> None:
         self._phase = phase
         self._state = state
         self._ratio_max = ratio_max
         self._checkpoints = checkpoints
-        self._open: deque[tuple[int, Batch, torch.Tensor]] = deque()
+        self._open: deque[tuple[int, torch.Tensor, torch.Tensor]] = deque()
 
-    def watch(self, step: int, batch: Batch, loss: torch.Tensor) -> None:
+    def watch(self, step: int, sample_ids: torch.Tensor, loss: torch.Tensor) -> None:
         """Take note of a step's loss; looks at it when that costs nothing.
 
         Raises:
             DivergedError: an earlier or this step's loss is out of bounds.
         """
-        self._open.append((step, batch, loss))
+        self._open.append((step, sample_ids, loss))
         lag = 0 if loss.device.type == "cpu" else _LAG_STEPS
         while len(self._open) > lag:
             self._look(*self._open.popleft())
@@ -49,7 +48,7 @@ class LossGuard:
         while self._open:
             self._look(*self._open.popleft())
 
-    def _look(self, step: int, batch: Batch, loss: torch.Tensor) -> None:
+    def _look(self, step: int, sample_ids: torch.Tensor, loss: torch.Tensor) -> None:
         value = loss.item()
         if self._state.first_loss is None:
             self._state.first_loss = value
@@ -62,6 +61,6 @@ class LossGuard:
         newest = self._checkpoints.newest() if self._checkpoints else None
         kept = f"The last good checkpoint is {newest}." if newest else "No checkpoint was written before."
         raise DivergedError(
-            f"{self._phase}: the loss {what} at step {step}, {named_samples(batch.sample_ids)}. {kept} "
+            f"{self._phase}: the loss {what} at step {step}, {named_samples(sample_ids)}. {kept} "
             "Look at these samples, or begin a new run with a lower learning rate or clip_norm"
         )

@@ -64,6 +64,14 @@ class Objective(nn.Module):
         """Modules of the student whose activations are needed."""
         return tuple(sorted({term.student for term in self._section.features}))
 
+    def part_names(self, *, partly: bool) -> tuple[str, ...]:
+        """The parts that :meth:`forward` may tell; ``partly``: of knowledge that need not be known."""
+        section = self._section
+        names = ["cross_entropy"] if section.cross_entropy > 0 else []
+        names += ["kd"] if self.ask.logits else []
+        names += [_part_name(term) for term in section.features]
+        return (*names, "labels_alone") if partly and not self._leaves_out_unknown else tuple(names)
+
     def forward(
         self,
         logits_BK: Tensor,
@@ -96,7 +104,7 @@ class Objective(nn.Module):
             total = total + self._section.kd.weight * parts["kd"]
         for term, adapter in zip(self._section.features, self._adapters, strict=True):
             student, teacher = _same_size(features[term.student], knowledge.features[term.teacher])
-            name = f"features.{term.student}->{term.teacher}"
+            name = _part_name(term)
             parts[name] = losses.feature_mse(adapter(student.float()), teacher)
             total = total + term.weight * parts[name]
         return total, {name: part.detach() for name, part in parts.items()}
@@ -133,6 +141,10 @@ class Objective(nn.Module):
             parts = {"labels_alone": loss.detach(), **parts}
             total = total + (1 - share) * weight * loss
         return total, parts
+
+
+def _part_name(term: FeatureTerm) -> str:
+    return f"features.{term.student}->{term.teacher}"
 
 
 def _adapter(term: FeatureTerm, student: Sequence[int], teacher: Sequence[int]) -> nn.Module:

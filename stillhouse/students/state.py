@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stillhouse.foundation.errors import DivergedError, ModelError
@@ -79,7 +77,7 @@ class TrainingState:
         self.step = state["step"]
         self.first_loss = state["first_loss"]
 
-    def check_finite(self, phase: str, sample_ids: NDArray[np.int64]) -> None:
+    def check_finite(self, phase: str, sample_ids: torch.Tensor) -> None:
         """Refuse weights that a checkpoint should not hold.
 
         Args:
@@ -95,7 +93,7 @@ class TrainingState:
                 raise DivergedError(f"{phase}: after step {self.step}, {ids}, the weight '{name}' is no longer finite")
 
 
-def named_samples(sample_ids: NDArray[np.int64]) -> str:
+def named_samples(sample_ids: torch.Tensor) -> str:
     """The first few ids of a batch, for messages."""
     more = f" and {len(sample_ids) - 8} more" if len(sample_ids) > 8 else ""
-    return f"samples {', '.join(str(each) for each in sample_ids[:8])}{more}"
+    return f"samples {', '.join(str(each) for each in sample_ids[:8].tolist())}{more}"
