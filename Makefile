@@ -7,8 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test fast lint bench simulate clean
 
 demo: $(READY)
-	rm -rf runs/demo
-	$(BIN)/stillhouse run recipes/digits.yaml --out runs/demo
+	$(BIN)/python scripts/demo.py
 
 # One thread for each of two test processes: more would only wait for each other.
 test: $(READY)
@@ -18,8 +17,8 @@ fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu and not ray"
 
 lint: $(READY)
-	$(BIN)/ruff check stillhouse tests benchmarks
-	$(BIN)/ruff format --check stillhouse tests benchmarks
+	$(BIN)/ruff check stillhouse tests benchmarks scripts
+	$(BIN)/ruff format --check stillhouse tests benchmarks scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -34,6 +34,7 @@ from stillhouse.report.numbers import (
 from stillhouse.report.waiting import wait_line
 
 EACH_SEED = "Each seed"
+EACH_TEACHER = "Each teacher"
 _SAME = "same"
 
 
@@ -93,6 +94,8 @@ def rows(result: Mapping[str, Any]) -> list[Row]:
     table.append(Row("95 % interval", _interval(result, "teacher"), _interval(result, "student"), MISSING, MISSING))
     if max(len(listed(result, role, "seeds")) for role in ("student", "control")) > 1:
         table.append(Row(EACH_SEED, MISSING, _seeds(result, "student"), _seeds(result, "control"), MISSING))
+    if listed(result, "teacher", "members"):
+        table.append(Row(EACH_TEACHER, _members(result), MISSING, MISSING, MISSING))
     for cost in _COSTS:
         large, small = figure(result, "teacher", cost.key), figure(result, "student", cost.key)
         same = _SAME if has_control and small is not None else MISSING
@@ -132,7 +135,7 @@ def terminal_table(result: Mapping[str, Any]) -> Table:
     for name in ("teacher", "student", *(("control",) if has_control else ())):
         table.add_column(name, justify="right", style="bold" if name == "student" else "")
     table.add_column("against teacher", style="dim")
-    for row in (row for row in rows(result) if row.label != EACH_SEED):
+    for row in (row for row in rows(result) if row.label not in (EACH_SEED, EACH_TEACHER)):
         cells = [row.label, row.teacher, row.student, *([row.control] if has_control else []), row.ratio]
         table.add_row(*(Text(cell) for cell in cells))
     return table
@@ -177,6 +180,15 @@ def _interval(result: Mapping[str, Any], role: str) -> str:
     if low is None or high is None:
         return MISSING
     return f"{percent(low).removesuffix(' %')} to {percent(high)}"
+
+
+def _members(result: Mapping[str, Any]) -> str:
+    """What each of several teachers gets right alone; of a specialist, among its own classes."""
+    said, classes = [], len(listed(result, "data", "classes"))
+    for each in listed(result, "teacher", "members"):
+        few = "" if dig(each, "classes") in (None, classes) else f" of {dig(each, 'classes')} classes"
+        said.append(percent(figure(each, "accuracy")) + few)
+    return ", ".join(said)
 
 
 def _seeds(result: Mapping[str, Any], role: str) -> str:

@@ -132,6 +132,7 @@ def _teachers(run: Run) -> dict[str, Any]:
     return {
         "fleet_figure": [marked(drawing)] if drawing else [],
         "fleet_legend": timeline.LEGEND,
+        "fleet_sentence": teacher_words.sentence(run),
         "fleet_table": teacher_words.table(run, found),
         "fleet_facts": teacher_words.facts(run, found),
     }

@@ -187,4 +187,6 @@ def phase_words(name: str) -> str:
     role, _, index = name.partition("-")
     if role in ("student", "control") and index.isdigit():
         return f"{role.capitalize()}, seed {int(index) + 1}"
+    if role == "teacher" and index.isdigit():
+        return f"Teacher {int(index) + 1}"
     return "Teacher, answering ahead" if name == "teach" else name.capitalize()

@@ -30,6 +30,23 @@ def facts(run: Run, found: Teachers) -> list[tuple[str, str]]:
     return [*pairs, ("Answered by the student", f"{grouped(found.own_views)} views")] if pairs else []
 
 
+def sentence(run: Run) -> str:
+    """Whether anything was lost with the teachers that were; empty while the run is unfinished."""
+    told = dig(run.result, "fleet")
+    lost, again, unanswered = (figure(told, name) for name in ("workers_lost", "questions_reissued", "unanswered"))
+    if not figure(told, "workers_joined") or unanswered is None:
+        return ""
+    words = f"{_counted(unanswered, 'view')} had no answer." if unanswered else "Every view was answered."
+    if lost:
+        words += f" {_counted(lost, 'teacher')} {'was' if lost == 1 else 'were'} lost on the way"
+        words += f", and {_counted(again or 0, 'question')} {'was' if again == 1 else 'were'} asked again."
+    return words if unanswered or not lost else f"Nothing was lost. {words}"
+
+
+def _counted(number: float, noun: str) -> str:
+    return f"{grouped(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def table(run: Run, found: Teachers) -> Table | None:
     """A row for each worker, those that answered most if there are very many; None where there was none."""
     if not found.workers:

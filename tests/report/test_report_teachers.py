@@ -13,7 +13,7 @@ import pytest
 from stillhouse.foundation.events import EventLog, FleetChanged, FleetMeasured, RunStarted, WorkerMeasured
 from stillhouse.report.html import write_report
 from stillhouse.report.read import read_run
-from stillhouse.report.teacher_words import table
+from stillhouse.report.teacher_words import sentence, table
 from stillhouse.report.teachers import Stretch, merged, teachers
 from stillhouse.report.timeline import ROWS_MAX, draw_timeline
 
@@ -93,12 +93,27 @@ def test_the_table_names_each(told: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"workers_lost": 0}, "Every view was answered."),
+        ({"unanswered": 1}, "1 view had no answer. 1 teacher was lost on the way, and 12 questions were asked again."),
+        ({"workers_joined": 0}, ""),
+    ],
+)
+def test_what_was_lost_is_told(counts: Json, words: str, result: Json, make_run: MakeRun, tmp_path: Path) -> None:
+    """Lost is what nobody answered, not a teacher; where no teacher joined there is nothing to tell."""
+    result["fleet"] = FLEET | counts
+    assert sentence(read_run(make_run(tmp_path / "run", result, STORY))) == words
+
+
 def test_the_page_shows_the_fleet(told: Path) -> None:
     """The page has the timeline, with how each teacher went, and the result's counts; text in it is readable."""
     page = write_report(told).read_text()
     words = re.sub(r"<[^>]+>", " ", page).replace("\N{NO-BREAK SPACE}", " ")
     for each in (
         "Teachers</h2>", "2 teachers answered, 1 was lost on the way; the student waited 42 %.", "Lost on the way",
+        "Nothing was lost. Every view was answered. 1 teacher was lost on the way, and 12 questions were asked again.",
         "12", "Teachers of this run", "The student answered 90 views itself", "joined-…: a person started it",
     ):  # fmt: skip
         assert each in page or each in words, each
