@@ -22,6 +22,7 @@ class Question(NamedTuple):
         pack: a worker's facts -> what is sent to it.
         answer: makes the answer in the calling thread, for a waiting student that does what a worker would.
         wrong: a worker's answer -> why it can't be one, "" if it can.
+        most: units that the student ever has open, where something else than its window bounds them.
     """
 
     size: int
@@ -29,6 +30,7 @@ class Question(NamedTuple):
     pack: Callable[[Facts], bytes]
     answer: Callable[[], Payload]
     wrong: Callable[[Payload], str]
+    most: int | None = None
 
 
 class Outcome(NamedTuple):
@@ -62,11 +64,13 @@ class Record(NamedTuple):
         units: taken.
         waited_s: seconds without the answer it needed next, also those in which it answered itself.
         waiting: whether it waits now.
+        window_units: the most that it may have open, as far as its questions have shown.
     """
 
     units: int
     waited_s: float
     waiting: bool
+    window_units: int
 
 
 class Asker:
@@ -89,7 +93,7 @@ class Asker:
         self._loan: Loan | None = None
         self._lent: Loan | None = None
         self._open: deque[Question] = deque()
-        self._open_bytes = self._asked = self._units = self._helped = 0
+        self._open_bytes = self._asked = self._units = self._helped = self._window_units = 0
         self._waited_s = 0.0
         self._waits_since_s: float | None = None
         self._helper: str | None = None
@@ -110,6 +114,8 @@ class Asker:
         number, self._asked = self._asked, self._asked + 1
         self._open.append(question)
         self._open_bytes += question.nbytes
+        fitting = self._window_bytes * question.size // question.nbytes
+        self._window_units = max(fitting if question.most is None else min(fitting, question.most), question.size)
         self._post(Posted(w.Submitted(w.Item(self.name, number, question.size, question.nbytes)), question))
         return number
 
@@ -152,7 +158,7 @@ class Asker:
         with self._came:
             since_s = self._waits_since_s
             waits_s = 0.0 if since_s is None else self._clock() - since_s
-            return Record(self._units, self._waited_s + waits_s, since_s is not None)
+            return Record(self._units, self._waited_s + waits_s, since_s is not None, self._window_units)
 
     def settle(self, loan: Loan, payload: Payload) -> None:
         """Answer a loan."""

@@ -88,7 +88,6 @@ class Driver:
         self._sent_away: dict[str, float] = {}
         self._helpers: dict[str, Asker] = {}
         self._asked = False
-        self._window_units = 0
         self._look_at_s = float("-inf")
         self._failure: BaseException | None = None
         self._closing = threading.Event()
@@ -189,7 +188,6 @@ class Driver:
                 assert posted.question is not None
                 self._questions[item.consumer, item.number] = posted.question
                 self._asked = True
-                self._window_units = max(self._settings.window_bytes * item.size // item.nbytes, item.size)
             case w.Joined(worker):
                 self._helpers[worker] = self._askers[worker.rpartition("#")[0]]
             case w.Closed(consumer):
@@ -311,9 +309,7 @@ class Driver:
     def _scale(self, now_s: float) -> None:
         status = self._dispatcher.status(now_s)
         askers, pace_s = list(self._askers.values()), self._inline_pace_s()
-        self.view = view = self._gauge.view(
-            status, list(self._starting), self._facts, askers, pace_s, self._window_units
-        )
+        self.view = view = self._gauge.view(status, list(self._starting), self._facts, askers, pace_s)
         decision, self._memory = self._policy.decide(view, self._memory, now_s)
         match decision:
             case Grow(count, why):

@@ -42,14 +42,12 @@ class Gauge:
         facts: Mapping[str, Facts],
         askers: Sequence[Asker],
         inline_pace_s: float | None,
-        window_units: int,
     ) -> FleetView:
         """The fleet as it is now and was of late.
 
         Args:
             loading: workers started that are not ready.
             facts: what each ready worker told of itself.
-            window_units: that a student may have asked for and not taken.
         """
         records = {asker.name: asker.record() for asker in askers}
         now = _Seen(
@@ -78,21 +76,19 @@ class Gauge:
         buffered = {each.name: each.buffered_units for each in status.consumers}
         pending = sum(each.open_units - each.buffered_units for each in status.consumers)
         consumers = [
-            _consumer(name, record, before, now.at_s, buffered.get(name, 0), window_units)
-            for name, record in records.items()
+            _consumer(name, record, before, now.at_s, buffered.get(name, 0)) for name, record in records.items()
         ]
         start_s = statistics.median(self._starts_s) if self._starts_s else None
         return FleetView(tuple(workers), tuple(consumers), pending, inline_pace_s, start_s)
 
 
-def _consumer(
-    name: str, record: Record, before: _Seen, now_s: float, buffered_units: int, window_units: int
-) -> ConsumerView:
+def _consumer(name: str, record: Record, before: _Seen, now_s: float, buffered_units: int) -> ConsumerView:
     passed_s = now_s - before.at_s
     waited_s = record.waited_s - before.waited_s.get(name, 0.0)
     took, own_s = record.units - before.units.get(name, 0), passed_s - waited_s
     rate = took / own_s if took and own_s > 0 else None
-    return ConsumerView(name, rate, buffered_units, window_units, record.waiting, _share(waited_s, passed_s))
+    starved_share = _share(waited_s, passed_s)
+    return ConsumerView(name, rate, buffered_units, record.window_units, record.waiting, starved_share)
 
 
 def _share(part: float, whole: float) -> float:

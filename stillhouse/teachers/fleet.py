@@ -257,10 +257,15 @@ class _Line:
         def wrong(payload: Payload) -> str:
             return "" if len(payload) == nbytes else f"an answer of {len(payload)} bytes, not {nbytes}"
 
-        number = self._asker.ask(Question(count, nbytes, _packer(batch), answer, wrong))
+        number = self._asker.ask(Question(count, nbytes, _packer(batch), answer, wrong, self._views_max()))
         self._under_way[number] = _Asked(batch, tuple(owners))
         self._gathered -= count
         return True
+
+    def _views_max(self) -> int:
+        """Views that the line ever holds."""
+        each = self._waiting[0].batch
+        return max(min(_LINE_MAX, self._fleet.line_bytes // max(each.nbytes, 1)), 2) * len(each)
 
     def _answered(self, batch: Batch) -> memoryview:
         return self._fleet.answer(batch).reshape(-1).data

@@ -140,6 +140,17 @@ def test_waiting_is_told_in_the_drivers_seconds() -> None:
     assert asker.record().waited_s == pytest.approx(life.clock()) and 1.0 < life.clock() < 2.0
 
 
+@pytest.mark.parametrize(("most", "window_units"), [(None, 50), (8, 8), (80, 50), (1, 2)])
+def test_a_window_is_no_larger_than_what_its_student_fills(most: int | None, window_units: int) -> None:
+    """Water marks are shares of what a student ever has open: a bound of its own counts, and a question always fits."""
+    life = Life([], [GOOD], Weather(), settings=Settings(window_bytes=100))
+    asker = life.driver.asker("s")
+    asker.ask(Question(2, 4, lambda facts: b"s 0 2", lambda: b"", lambda payload: "", most))
+    life.turn(1.0)
+    assert life.driver.view is not None
+    assert [each.window_units for each in life.driver.view.consumers] == [window_units]
+
+
 def test_what_can_be_no_answer_is_asked_again() -> None:
     """An answer that its question refuses is a failure of that loan, and the student never hears it."""
     life, told = Life([], [GOOD], Weather()), list[str]()

@@ -201,3 +201,16 @@ def test_waiting_is_counted_and_a_student_that_leaves_closes() -> None:
     assert source.waits()["teacher"] > 0
     assert source.waits()["teacher"] == 0
     assert source.view_s is not None and source.view_s > 0
+
+
+@pytest.mark.parametrize("line_bytes", [10**6, 10 * 4 * 8, 1])
+def test_a_question_says_how_far_ahead_a_student_asks(line_bytes: int) -> None:
+    """While nobody answers, as many views are asked about as each question says may be open, to a batch."""
+    asker = Scripted(10**6, 0)
+    asker.silent = 200
+    served = fleet_of(asker, 2, line_bytes=line_bytes).rows(batch(list(range(4))) for _ in range(100))
+    next(served)
+    told = {question.most for _, question in asker.open}
+    (most,) = told
+    assert most is not None and most - 4 <= len(asker.sizes) * 2 <= most + 4
+    served.close()
