@@ -226,6 +226,21 @@ class FleetMeasured:
 
 
 @dataclass(frozen=True)
+class GroupChanged:
+    """Something happened to the students that train one network together.
+
+    ``kind``: ``started`` (so many ``students`` go on from ``step``), ``lost`` (one died, ``text`` says which and why;
+    the others are ended, and all begin again from the newest checkpoint).
+    """
+
+    phase: str
+    kind: str
+    students: int
+    step: int
+    text: str
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something a person should look at; the run goes on."""
 
@@ -247,6 +262,7 @@ Event = (
     | SourceMeasured
     | FleetChanged
     | FleetMeasured
+    | GroupChanged
     | Warned
 )
 

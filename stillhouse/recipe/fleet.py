@@ -1,4 +1,4 @@
-"""Workers that answer for the teacher outside the student's process: how many, where, and what if none is left."""
+"""Who works outside the run's process: teachers (how many, where, what if none is left), and several students."""
 
 from __future__ import annotations
 
@@ -27,12 +27,25 @@ def _workers(value: Any) -> Any:
     return value
 
 
+def _students(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        if len(value) != 2 or not all(map(_whole, value)):
+            raise ValueError(f"must be one number of students, or [min, max], not {list(value)}")
+        least, most = value
+        if least < 1 or most < least:
+            raise ValueError(f"[{least}, {most}]: min is at least 1, and max at least min")
+    elif not _whole(value) or value < 1:
+        raise ValueError(f"must be one number of students, at least 1, or [min, max], not {value!r}")
+    return value
+
+
+Students = Annotated[PositiveInt | tuple[PositiveInt, PositiveInt], BeforeValidator(_students)]
 Workers = Annotated[NonNegativeInt | tuple[PositiveInt, PositiveInt], BeforeValidator(_workers)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class FleetSection(Section):
-    """Teachers on workers of their own, which may come, go and die while the student trains."""
+    """Teachers and students in processes of their own, which may come, go and die while the student trains."""
 
     workers: Workers = Field(
         0,
@@ -62,6 +75,17 @@ class FleetSection(Section):
         "that the store does not hold are learnt from their labels; stored_only: they are left out; stop: the run ends "
         "and can be resumed. Only inline and stop leave the student what it would have been",
     )
+
+    students: Students = Field(
+        1,
+        description="number of processes that train the student together, or [min, max] to go on with fewer when one "
+        "is lost; each takes a share of student.train.accumulate's micro-batches, results don't depend on it",
+    )
+
+    @property
+    def students_range(self) -> tuple[int, int]:
+        """The fewest and the most students."""
+        return (self.students, self.students) if isinstance(self.students, int) else self.students
 
     @property
     def workers_range(self) -> tuple[int, int]:

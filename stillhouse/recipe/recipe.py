@@ -304,6 +304,24 @@ class Recipe(Section):
     compute: ComputeSection = ComputeSection()
     export: ExportSection = ExportSection()
 
+    @model_validator(mode="after")
+    def _students_have_work(self) -> Self:
+        most, train = self.fleet.students_range[1], self.student.train
+        if most > 1 and train.accumulate < most:
+            size = train.batch_size
+            fitting = next((count for count in range(most, size + 1) if size % count == 0), None)
+            mend = f"write student.train.accumulate: {fitting}" if fitting else "raise student.train.batch_size"
+            raise ValueError(
+                f"fleet.students: {most} students share the micro-batches of a step, and student.train.accumulate is "
+                f"{train.accumulate}: {mend}, or ask for fewer students"
+            )
+        if most > 1 and self.student.model.arch == "live":
+            raise ValueError(
+                "fleet.students: a student handed over from Python can't be built in other processes: name it by "
+                "file.py:function, or leave fleet.students at 1"
+            )
+        return self
+
 
 def as_dict(recipe: Recipe) -> dict[str, object]:
     """The recipe as plain JSON values, complete with its defaults."""

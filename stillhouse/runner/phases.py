@@ -24,6 +24,8 @@ from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
 from stillhouse.models.network import Network
 from stillhouse.models.weights import load_into, read_weights, weights_bytes
 from stillhouse.recipe.recipe import TrainSection
+from stillhouse.runner.gathering import gatherer
+from stillhouse.runner.group import course_of, train_together
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import objective_of
 from stillhouse.runner.rundir import RunDir
@@ -70,7 +72,7 @@ class Trainer:
         settings, network = self.materials.recipe.student.train, self.materials.networks.student(number)
         objective = objective_of(self.materials.networks, network, teacher, number)
         source: KnowledgeSource = NoKnowledge() if teaching is None else teaching.source()
-        return self.train(student_phase(number), network, source, objective, settings, number)
+        return self.train(student_phase(number), network, source, objective, settings, number, several=True)
 
     def control(self, number: int) -> Network:
         """The same student, from the same weights, in the same order, without the teacher."""
@@ -87,8 +89,14 @@ class Trainer:
         objective: Objective,
         settings: TrainSection,
         seed_number: int,
+        *,
+        several: bool = False,
     ) -> Network:
-        """Train unless the phase is done; gives ``network`` the phase's weights."""
+        """Train unless the phase is done; gives ``network`` the phase's weights.
+
+        Args:
+            several: whether by as many students as the recipe says.
+        """
         self.signals.check(f"before {phase}")
         weights, keep = PhaseWeights(self.folder.weights(phase)), self.materials.recipe.checkpoint
         checkpoints = Checkpoints(self.folder.checkpoints(phase), phase, keep.every_s, keep.keep, self.emit)
@@ -99,13 +107,21 @@ class Trainer:
             started, meter = time.monotonic(), EnergyMeter()
             context = self.context(phase, checkpoints, meter)
             stream = self.materials.stream(settings, seed_number)
-            result = fit(copy.deepcopy(network), source, stream, objective, settings, context)
-            weights.write(weights_bytes(result))
+            if several and self.materials.recipe.fleet.students_range[1] > 1:
+                course = course_of(self.materials, network, objective, source, stream, context, checkpoints)
+                weights.write(train_together(course, gatherer(self.materials.recipe.fleet, self.warn)))
+            else:
+                result = fit(copy.deepcopy(network), source, stream, objective, settings, context)
+                weights.write(weights_bytes(result))
             energy = meter.read()
             self.emit(PhaseFinished(phase, time.monotonic() - started, energy.joules, energy.source))
         checkpoints.clear()
         load_into(network, read_weights(weights.path), str(weights.path))
         return network.to(self.materials.device)
+
+    def warn(self, message: str) -> None:
+        """Tell a person something."""
+        self.emit(Warned(message))
 
     def context(self, phase: str, checkpoints: Checkpoints, meter: EnergyMeter) -> FitContext:
         """What surrounds the training of a phase."""

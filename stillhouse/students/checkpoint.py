@@ -61,6 +61,11 @@ class Checkpoints:
         self._emit = emit
         self._last = time.monotonic()
 
+    @property
+    def folder(self) -> Path:
+        """Theirs alone."""
+        return self._folder
+
     def due(self) -> bool:
         """Whether the time between checkpoints has passed."""
         return time.monotonic() - self._last >= self._every_s

@@ -33,6 +33,9 @@ class Objective(nn.Module):
             the feature terms.
         leaves_out_unknown: whether views without an answer teach nothing; else they teach their labels, at the weight
             of cross-entropy and KD together.
+
+    Attributes:
+        teacher_shapes: of the teacher's activations that are asked for.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Objective(nn.Module):
         self._leaves_out_unknown = leaves_out_unknown
         self._section = section
         self._label_smoothing = label_smoothing
+        self.teacher_shapes = {term.teacher: tuple((teacher_shapes or {})[term.teacher]) for term in section.features}
         self._adapters = nn.ModuleList(
             _adapter(term, (student_shapes or {})[term.student], (teacher_shapes or {})[term.teacher])
             for term in section.features

@@ -28,9 +28,40 @@ def test_no_fleet_unless_asked_for() -> None:
     assert parse(BASE).fleet.workers_range == (0, 0)
 
 
+@pytest.mark.parametrize(("written", "limits"), [("1", (1, 1)), ("3", (3, 3)), ("[1, 4]", (1, 4))])
+def test_students_are_a_number_or_a_range(written: str, limits: tuple[int, int]) -> None:
+    """One number is both limits; without a word there is one student."""
+    recipe = parse(BASE, [f"fleet.students={written}", "student.train.accumulate=4"])
+    assert recipe.fleet.students_range == limits
+    assert parse(dump(recipe)) == recipe
+    assert parse(BASE).fleet.students_range == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("most", "batch_size", "mend"),
+    [(3, 128, "write student.train.accumulate: 4"), (3, 2, "raise student.train.batch_size")],
+)
+def test_every_student_has_a_micro_batch(most: int, batch_size: int, mend: str) -> None:
+    """More students than micro-batches are refused, and what to write instead is said."""
+    wanted = rf"fleet.students: {most} students share .* student.train.accumulate is 2: {mend}"
+    asked = [f"fleet.students=[1, {most}]", "student.train.accumulate=2", f"student.train.batch_size={batch_size}"]
+    with pytest.raises(RecipeError, match=wanted):
+        parse(BASE, asked)
+
+
+def test_a_live_student_stays_alone() -> None:
+    """A student that only the caller's process has can't be trained in others."""
+    with pytest.raises(RecipeError, match=r"fleet.students: a student handed over from Python .* file.py:function"):
+        parse(BASE, ["fleet.students=2", "student.train.accumulate=2", "student.model.arch=live"])
+
+
 @pytest.mark.parametrize(
     ("words", "story"),
     [
+        ("students=0", r"'fleet.students': must be one number of students, at least 1, or \[min, max\], not 0"),
+        ("students=[0, 2]", r"'fleet.students': \[0, 2\]: min is at least 1"),
+        ("students=[3, 2]", r"'fleet.students': \[3, 2\]: .* max at least min"),
+        ("students=[1, x]", r"'fleet.students': must be one number of students, or \[min, max\]"),
         ("workers=-1", r"'fleet.workers': must be one number of workers \(0: no fleet\), or \[min, max\], not -1"),
         ("workers=many", r"'fleet.workers': must be one number of workers .* not 'many'"),
         ("workers=1.5", r"'fleet.workers': must be one number of workers .* not 1.5"),

@@ -18,6 +18,8 @@ from stillhouse.foundation.errors import FleetError
 
 # The kernel keeps the address in 108 bytes (104 on macOS), the last of them a zero.
 _ADDRESS_BYTES_MAX = 103
+# A file beside the socket, by which processes that came in may find one another.
+MEETING = "meeting"
 _PREFIX = "stillhouse-"
 _PEER = struct.Struct("3i")
 
@@ -100,7 +102,7 @@ def _sweep(place: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    for name in ("door", "door~"):
+    for name in ("door", "door~", MEETING):
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()

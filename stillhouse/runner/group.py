@@ -1,0 +1,326 @@
+"""Students that train one network together: the run's process feeds them, hears them, and begins again when one dies.
+
+It trains nothing itself meanwhile. It asks for the knowledge of whole batches in the order of the run, as ever, cuts
+each into the students' shares, writes the checkpoints that the first of them sends, and looks at the network for it.
+When a student is gone the others are ended, and all go on from the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from stillhouse.data.ahead import ahead
+from stillhouse.data.batch import Batch
+from stillhouse.data.stream import Stream
+from stillhouse.foundation import errors
+from stillhouse.foundation.errors import FleetError, Interrupted, StillhouseError
+from stillhouse.foundation.events import Evaluated, Event, GroupChanged, PhaseStarted, Progress
+from stillhouse.knowledge.knowledge import Knowledge
+from stillhouse.knowledge.source import KnowledgeSource
+from stillhouse.models.interface import Interface
+from stillhouse.models.network import Network
+from stillhouse.models.weights import load_into, weights_bytes
+from stillhouse.recipe.load import dump
+from stillhouse.recipe.recipe import DataSection, DigitsSource, Recipe, TeacherSection, TrainSection
+from stillhouse.runner.materials import Materials
+from stillhouse.runner.shares import pack, pack_share
+from stillhouse.runtime.local.crew import Came, Crew, Gone, Said
+from stillhouse.students.checkpoint import Checkpoints, packed
+from stillhouse.students.evaluate import Evaluation
+from stillhouse.students.fit import FitContext
+from stillhouse.students.group import share_of
+from stillhouse.students.objective import Objective
+
+RESTARTS_MAX = 3
+"""Restarts without a new checkpoint before the run gives up."""
+
+_EVENTS: dict[str, type[Any]] = {each.__name__: each for each in (Evaluated, PhaseStarted, Progress)}
+_STEPS_AHEAD = 2
+_WORDS_S = 1.0
+
+
+class Gathered(NamedTuple):
+    """Students that were started.
+
+    Attributes:
+        names: of the students, the first one first.
+        meeting: where they find one another, plain JSON.
+    """
+
+    crew: Crew
+    names: Sequence[str]
+    meeting: Any
+
+
+Gather = Callable[[int], Gathered]
+"""Starts so many students, or fewer, at least the recipe's fewest."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """One training, as the run's process sees it; fields as :func:`stillhouse.students.fit.fit` wants them.
+
+    Attributes:
+        validate: looks at a network.
+        interrupted: the number of a signal that asks to stop, or None.
+        ahead_max_bytes: of batches made ahead; students may hold as much that they have not come to.
+    """
+
+    recipe: Recipe
+    phase: str
+    network: Network
+    objective: Objective
+    source: KnowledgeSource
+    stream: Stream
+    interface: Interface
+    checkpoints: Checkpoints
+    validate: Callable[[nn.Module], Evaluation]
+    emit: Callable[[Event], None]
+    interrupted: Callable[[], int | None]
+    ahead_max_bytes: int
+    device: torch.device
+
+    @property
+    def settings(self) -> TrainSection:
+        """Of the training."""
+        return self.recipe.student.train
+
+    @property
+    def steps(self) -> int:
+        """In all."""
+        return self.settings.epochs * self.stream.steps_per_epoch
+
+
+def train_together(course: Course, gather: Gather) -> bytes:
+    """Train to the end, however many students die on the way; the weights, a canonical safetensors file.
+
+    Raises:
+        Interrupted: a signal came; a checkpoint was written.
+        FleetError: students died again and again without getting further.
+        StillhouseError: what any student's training raised.
+    """
+    least, most = course.recipe.fleet.students_range
+    wanted, futile = most, 0
+    while True:
+        state = course.checkpoints.load()
+        begun = state["step"] if state else 0
+        try:
+            return _Attempt(course, gather, wanted, state).run()
+        except _LostError as lost:
+            newest = course.checkpoints.newest()
+            further = newest is not None and int(newest.stem.removeprefix("step-")) > begun
+            futile = 0 if further else futile + 1
+            wanted = most if further else max(wanted - 1, least)
+            course.emit(GroupChanged(course.phase, "lost", lost.students, begun, lost.why))
+            if futile > RESTARTS_MAX:
+                raise FleetError(
+                    f"{course.phase}: the students died {futile} times without getting any further, at last: "
+                    f"{lost.why}; mend that, or say fleet.students: 1, and go on with 'stillhouse resume'"
+                ) from None
+
+
+class _LostError(Exception):
+    """A student is gone, and with it the group."""
+
+    def __init__(self, why: str, students: int) -> None:
+        super().__init__(why)
+        self.why, self.students = why, students
+
+
+class _Attempt:
+    """From a checkpoint to the end, or to a death."""
+
+    def __init__(self, course: Course, gather: Gather, wanted: int, state: dict[str, Any] | None) -> None:
+        self._course, self._state = course, state
+        self._first_step = state["step"] if state else 0
+        gathered = gather(wanted)
+        self._crew, self._names, self._meeting = gathered
+        self._size = len(self._names)
+        self._sent: deque[tuple[int, int]] = deque()
+        self._took = dict.fromkeys(self._names, self._first_step - 1)
+        self._in = set[str]()
+        self._weights: bytes | None = None
+        self._done = self._stopping = False
+        self._network = copy.deepcopy(course.network).to(course.device)
+
+    def run(self) -> bytes:
+        """The weights."""
+        course = self._course
+        try:
+            while len(self._in) < self._size:
+                self._hear(1.0)
+            course.emit(GroupChanged(course.phase, "started", self._size, self._first_step, ""))
+            made = ahead(course.stream.batches(self._first_step, course.steps), course.ahead_max_bytes)
+            course.source.waits(), course.source.counts()
+            answers = course.source.teach(made)
+            with contextlib.closing(made), contextlib.closing(answers):  # type: ignore[type-var]
+                self._feed(answers)
+        finally:
+            self._crew.close()
+        assert self._weights is not None
+        return self._weights
+
+    def _feed(self, answers: Iterator[tuple[Batch, Knowledge]]) -> None:
+        number = self._first_step
+        while not self._done:
+            room = number < self._course.steps and self._has_room(number)
+            self._hear(0.0 if room else 1.0)
+            if not self._stopping and (signal := self._course.interrupted()) is not None:
+                self._stopping = True
+                for name in self._names:
+                    self._crew.send(name, {"do": "stop", "signal": signal})
+            if room and not self._done:
+                batch, knowledge = next(answers)
+                knowledge.check_aligned(batch)
+                self._hand_out(number, batch, knowledge)
+                number += 1
+
+    def _has_room(self, number: int) -> bool:
+        """Whether the students may be given one more step's shares."""
+        slowest = min(self._took.values())
+        while self._sent and self._sent[0][0] <= slowest:
+            self._sent.popleft()
+        held = sum(size for _, size in self._sent)
+        return number - slowest <= _STEPS_AHEAD or held < self._course.ahead_max_bytes
+
+    def _hand_out(self, number: int, batch: Batch, knowledge: Knowledge) -> None:
+        count = self._course.settings.accumulate
+        size, total = len(batch) // count, 0
+        for rank, name in enumerate(self._names):
+            share = share_of(rank, self._size, count)
+            forms, body = pack_share(batch, knowledge, share.start * size, share.stop * size)
+            self._crew.send(name, {"do": "share", "number": number, "forms": forms}, body)
+            total += len(body)
+        self._sent.append((number, total))
+
+    def _hear(self, timeout_s: float) -> None:
+        for news in self._crew.poll(timeout_s):
+            if isinstance(news, Gone):
+                raise _LostError(self._story(news), self._size)
+            if isinstance(news, Came):
+                self._tell_job(news.name)
+            else:
+                self._understand(news)
+
+    def _understand(self, news: Said) -> None:
+        course, header = self._course, news.header
+        match header["do"]:
+            case "took":
+                self._took[news.name] = int(header["number"])
+            case "event" if header.get("event") in _EVENTS:
+                self._tell(_EVENTS[header["event"]](**header["values"]))
+            case "checkpoint":
+                course.checkpoints.write(int(header["step"]), news.body)
+            case "evaluate":
+                load_into(self._network, safetensors.torch.load(bytes(news.body)), "the student's weights")
+                found = course.validate(self._network)
+                self._crew.send(news.name, {"do": "evaluated", "loss": found.loss}, found.correct.tobytes())
+            case "weights":
+                self._weights = bytes(news.body) or self._weights
+            case "ended":
+                self._ended(news.name, header)
+            case said:
+                raise FleetError(f"student {news.name} says '{said}', which this run does not know")
+
+    def _ended(self, name: str, header: Mapping[str, Any]) -> None:
+        how, why = header["how"], str(header["why"]) if "why" in header else ""
+        if how == "done":
+            self._done = self._done or name == self._names[0]
+        elif how == "Interrupted":
+            if name == self._names[0]:  # whose checkpoint came before
+                raise Interrupted(why, int(header["signal"]))
+        else:
+            kind = getattr(errors, how, StillhouseError)
+            raise kind(why)
+
+    def _tell(self, event: Event) -> None:
+        """Emit what the first student told; what it waited for, only this process knows."""
+        source = self._course.source
+        if isinstance(event, Progress):
+            waits = source.waits()
+            waited = event.seconds.get("data", 0.0)
+            share = min(waited / sum(waits.values()), 1.0) if sum(waits.values()) > 0 else 0.0
+            waits = {name: seconds * share for name, seconds in waits.items()}
+            seconds = {**event.seconds, "data": max(waited - sum(waits.values()), 0.0), **waits}
+            event = Progress(**{**vars(event), "seconds": seconds, "counts": source.counts()})
+        self._course.emit(event)
+
+    def _tell_job(self, name: str) -> None:
+        course, newest = self._course, self._course.checkpoints.newest()
+        job = {
+            "do": "job",
+            "recipe": dump(_bare(course.recipe)),
+            "phase": course.phase,
+            "rank": self._names.index(name),
+            "size": self._size,
+            "meeting": self._meeting,
+            "steps_per_epoch": course.stream.steps_per_epoch,
+            "shape": course.interface.shape,
+            "image": course.interface.image,
+            "classes": course.interface.classes,
+            "teacher_shapes": course.objective.teacher_shapes,
+            "checkpoints": str(course.checkpoints.folder),
+            "newest": newest.name if newest else None,
+        }
+        self._crew.send(name, job)
+        self._crew.send(name, {"do": "network"}, weights_bytes(course.network))
+        forms, body = pack(course.objective.state_dict())
+        self._crew.send(name, {"do": "objective", "forms": forms}, body)
+        self._crew.send(name, {"do": "checkpoint"}, packed(self._state) if self._state else b"")
+        self._in.add(name)
+
+    def _story(self, first: Gone) -> str:
+        """Who is gone, and why: of several that went together the one that was killed, or else the first."""
+        found, until_s = [first], time.monotonic() + _WORDS_S
+        while time.monotonic() < until_s and len(found) < self._size:
+            found += [each for each in self._crew.poll(0.1) if isinstance(each, Gone)]
+        killed = [each for each in found if each.why.startswith("killed")]
+        chosen = (killed or found)[0]
+        return f"student {self._names.index(chosen.name) + 1} of {self._size}: {chosen.why}"
+
+
+def course_of(
+    materials: Materials,
+    network: Network,
+    objective: Objective,
+    source: KnowledgeSource,
+    stream: Stream,
+    context: FitContext,
+    checkpoints: Checkpoints,
+) -> Course:
+    """The course of a student's training, of what :func:`stillhouse.students.fit.fit` would be given."""
+    assert context.evaluate is not None
+    return Course(
+        materials.recipe,
+        context.phase,
+        network,
+        objective,
+        source,
+        stream,
+        materials.interface,
+        checkpoints,
+        context.evaluate,
+        context.emit,
+        context.interrupted,
+        context.ahead_max_bytes,
+        materials.device,
+    )
+
+
+def _bare(recipe: Recipe) -> Recipe:
+    """The recipe without files that a student need not have."""
+    model = recipe.student.model.model_copy(update={"weights": None})
+    student = recipe.student.model_copy(update={"model": model})
+    teacher = TeacherSection(model=model, train=TrainSection())
+    data = DataSection(source=DigitsSource(kind="digits"))
+    return recipe.model_copy(update={"student": student, "teacher": teacher, "data": data})

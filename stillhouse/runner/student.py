@@ -1,0 +1,253 @@
+"""One student of several, in a process of its own: the run's loop on the share of each batch that the run sends.
+
+It needs no data, no store, no teacher and no file of the run: batches, knowledge and the state to begin with come by
+its line, and what the first student has to tell (progress, checkpoints, weights to look at) goes back by it.
+
+run      job {...}, then network, objective, checkpoint + body: what to train, and from where
+run      share {number, forms} + body; evaluated {...}; stop {signal}
+student  took {number}; event {...}; checkpoint {step} + body; evaluate + body
+student  ended {how, why, signal}, after its weights
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
+
+from stillhouse.data.batch import Batch
+from stillhouse.data.stream import Stream
+from stillhouse.foundation.allocator import keep_freed_memory
+from stillhouse.foundation.errors import Interrupted, StillhouseError
+from stillhouse.foundation.events import Event
+from stillhouse.foundation.seeding import subseed
+from stillhouse.knowledge.ask import Ask
+from stillhouse.knowledge.knowledge import Knowledge
+from stillhouse.models.build import build
+from stillhouse.models.interface import Interface
+from stillhouse.models.network import Network
+from stillhouse.models.placement import fixed_numerics, resolve_device
+from stillhouse.models.taps import shapes
+from stillhouse.models.weights import load_into, weights_bytes
+from stillhouse.recipe.architectures import Normalisation
+from stillhouse.recipe.load import parse
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.shares import unpack, unpack_share
+from stillhouse.runtime.local.children import die_with_parent
+from stillhouse.runtime.local.line import Line, connected
+from stillhouse.students.checkpoint import packed, unpacked
+from stillhouse.students.evaluate import Evaluation
+from stillhouse.students.fit import FitContext, fit
+from stillhouse.students.joined import Joined
+from stillhouse.students.objective import Objective
+
+_ANY = Normalisation(mean=(0.0,), std=(1.0,))
+
+
+def attend(line: Line, meeting: Callable[[Mapping[str, Any]], Store]) -> int:
+    """Train as the run says, to the end; the exit code.
+
+    Args:
+        meeting: the store where the students find one another, made from the job.
+    """
+    job = line.next("job").header
+    recipe = parse(job["recipe"], (), "the run's recipe")
+    try:
+        with fixed_numerics(int(recipe.compute.threads)):
+            line.say({"do": "weights"}, _trained(line, job, recipe, meeting))
+    except Interrupted as error:
+        line.say({"do": "ended", "how": "Interrupted", "why": str(error), "signal": error.exit_code - 128})
+    except StillhouseError as error:
+        line.say({"do": "ended", "how": type(error).__name__, "why": str(error)})
+    else:
+        line.say({"do": "ended", "how": "done"})
+    line.next("dismiss")  # the others may not be done with what they have to tell each other
+    return 0
+
+
+def _trained(
+    line: Line, job: Mapping[str, Any], recipe: Recipe, meeting: Callable[[Mapping[str, Any]], Store]
+) -> bytes:
+    rank, size, settings = job["rank"], job["size"], recipe.student.train
+    device, own = _device(recipe, rank, size)
+    network = _network(line, recipe, job)
+    objective = _objective(line, recipe, job, network)
+    first = rank == 0
+    with Joined(meeting(job), rank, size, device, own_device=own) as group:
+        desk = _Desk(line, objective.ask, settings.batch_size, job["steps_per_epoch"])
+        context = FitContext(
+            phase=job["phase"],
+            seed=subseed(recipe.seed, job["phase"], "steps"),
+            device=device,
+            emit=_Teller(line).emit if first else lambda event: None,
+            checkpoints=_Keeper(line, job, recipe.checkpoint.every_s if first else None),
+            evaluate=_Asker(line).evaluate if first else None,
+            interrupted=_Stop(line).asked,
+            group=group,
+        )
+        result = fit(network, desk, cast(Stream, desk), objective, settings, context)
+        return weights_bytes(result) if first else b""
+
+
+def _device(recipe: Recipe, rank: int, size: int) -> tuple[torch.device, bool]:
+    """Where this student computes, and whether every student on this machine has a device of its own."""
+    device = resolve_device(recipe.compute.device)
+    if device.type != "cuda":
+        return device, False
+    devices, place = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", rank))
+    device = torch.device("cuda", place % devices)
+    torch.cuda.set_device(device)
+    return device, int(os.environ.get("LOCAL_WORLD_SIZE", size)) <= devices
+
+
+def _network(line: Line, recipe: Recipe, job: Mapping[str, Any]) -> Network:
+    """The run's network, from its own weights; nothing that the recipe says of weights is looked for."""
+    model = recipe.student.model
+    options = {key: value for key, value in model.options.items() if key not in ("pretrained", "checkpoint_path")}
+    bare = model.model_copy(update={"weights": None, "options": options})
+    content = bytes(line.next("network").body)
+    state = safetensors.torch.load(content)
+    mean, std = (tuple(state[f"preprocess.{name}"].flatten().tolist()) for name in ("mean", "std"))
+    network = build(bare, _interface(job), Normalisation(mean=mean, std=std), 0, "student")
+    load_into(network, state, "the run's student")
+    return network
+
+
+def _interface(job: Mapping[str, Any]) -> Interface:
+    return Interface(tuple(job["shape"]), job["image"], job["classes"])
+
+
+def _objective(line: Line, recipe: Recipe, job: Mapping[str, Any], network: Network) -> Objective:
+    section = recipe.objective
+    objective = Objective(
+        section,
+        recipe.student.train.label_smoothing,
+        shapes(network, [term.student for term in section.features], _interface(job)),
+        {name: tuple(shape) for name, shape in job["teacher_shapes"].items()},
+        leaves_out_unknown=recipe.fleet.without_teachers == "stored_only",
+    )
+    told = line.next("objective")
+    objective.load_state_dict(unpack(told.header["forms"], told.body))
+    return objective
+
+
+class _Desk:
+    """Where shares arrive: a stream and a source in one, for a loop that asks both."""
+
+    def __init__(self, line: Line, ask: Ask, batch_size: int, steps_per_epoch: int) -> None:
+        self.ask, self.batch_size, self.steps_per_epoch = ask, batch_size, steps_per_epoch
+        self._line = line
+        self._known: deque[Knowledge] = deque()
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """This student's part of each step's batch."""
+        for number in range(first, last):
+            frame = self._line.next("share")
+            if frame.header["number"] != number:
+                raise StillhouseError(f"the share of step {frame.header['number']} came at step {number}")
+            batch, knowledge = unpack_share(frame.header["forms"], frame.body)
+            self._line.say({"do": "took", "number": number})
+            self._known.append(knowledge)
+            yield batch
+
+    def teach(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Knowledge]]:
+        """Each with the knowledge that came along."""
+        for batch in batches:
+            yield batch, self._known.popleft()
+
+    def waits(self) -> dict[str, float]:
+        """The run knows."""
+        return {}
+
+    def counts(self) -> dict[str, int]:
+        """The run knows."""
+        return {}
+
+
+class _Teller:
+    """Sends events to the run."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def emit(self, event: Event) -> None:
+        values = dataclasses.asdict(event)
+        self._line.say({"do": "event", "event": type(event).__name__, "values": values})
+
+
+class _Keeper:
+    """Keeps checkpoints by sending them to the run; those of other students than the first are not wanted."""
+
+    def __init__(self, line: Line, job: Mapping[str, Any], every_s: float | None) -> None:
+        self._line, self._every_s = line, every_s
+        self._folder, self._newest = Path(job["checkpoints"]), job["newest"]
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the first student's time has come."""
+        return self._every_s is not None and time.monotonic() - self._last >= self._every_s
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Send it."""
+        self._newest = f"step-{step:010d}.ckpt"
+        if self._every_s is not None:
+            self._line.say({"do": "checkpoint", "step": step}, packed(state))
+            self._last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """What the run wants to go on from."""
+        payload = self._line.next("checkpoint").body
+        return unpacked(payload, "the run's checkpoint") if payload else None
+
+    def newest(self) -> Path | None:
+        """Where the run keeps it."""
+        return self._folder / self._newest if self._newest else None
+
+
+class _Asker:
+    """Has the run, which has the data, look at the network so far."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def evaluate(self, network: nn.Module) -> Evaluation:
+        assert isinstance(network, Network)
+        self._line.say({"do": "evaluate"}, weights_bytes(network))
+        found = self._line.next("evaluated")
+        return Evaluation(np.frombuffer(bytes(found.body), np.bool_), found.header["loss"])
+
+
+class _Stop:
+    """Whether the run wants to stop."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._signal: int | None = None
+
+    def asked(self) -> int | None:
+        if (frame := self._line.heard("stop")) is not None:
+            self._signal = int(frame.header["signal"])
+        return self._signal
+
+
+def _in_folder(job: Mapping[str, Any]) -> Store:
+    return FileStore(job["meeting"], job["size"])
+
+
+if __name__ == "__main__":
+    keep_freed_memory()
+    die_with_parent()
+    door, own_name = sys.argv[1:]
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
+    sys.exit(attend(Line(connected(door), own_name), _in_folder))

@@ -1,0 +1,268 @@
+"""Processes that work on one thing together, as their run sees them: started, heard, and ended all at once.
+
+Unlike workers that answer loans, each of them says what it has to say unasked, and none can be done without: when one
+is gone the run ends the others. They come in by a door of their own, whose folder they may use to find one another.
+"""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from stillhouse.runtime.local.channel import Channel
+from stillhouse.runtime.local.children import Child
+from stillhouse.runtime.local.door import Door
+from stillhouse.runtime.local.frames import BODY_BYTES_MAX, Bytes, Frame, ProtocolError
+from stillhouse.runtime.local.member import name_in
+from stillhouse.runtime.local.pieces import Joiner, pieces
+
+_CONNECT_S = 120.0
+_LOOK_S = 0.05
+
+
+class Said(NamedTuple):
+    """One of them said something."""
+
+    name: str
+    header: dict[str, Any]
+    body: bytearray
+
+
+class Came(NamedTuple):
+    """One of them came in. ``hello``: what it says of itself."""
+
+    name: str
+    hello: dict[str, Any]
+
+
+class Gone(NamedTuple):
+    """One of them is no more; nothing of it follows. ``why`` is for a person."""
+
+    name: str
+    why: str
+
+
+class Crew(Protocol):
+    """Processes that belong together, wherever they live; all methods are for one thread."""
+
+    def poll(self, timeout_s: float) -> list[Came | Said | Gone]:
+        """What happened since; waits for something to happen."""
+
+    def send(self, name: str, header: dict[str, Any], body: Bytes = b"") -> None:
+        """Tell one of them something; lost if it is gone."""
+
+    def close(self) -> None:
+        """End all of them, at once. Idempotent."""
+
+
+class _Mate:
+    def __init__(self, child: Child | None) -> None:
+        self.child = child
+        self.channel: Channel | None = None
+        self.joiner = Joiner()
+
+
+class Entrance:
+    """Channels of processes that came in by a door, whoever started them.
+
+    Args:
+        door: with ``socket``, ``accept`` and ``close``.
+        welcome: the name of who says hello; raises ProtocolError for somebody else.
+        warn: told of strangers.
+    """
+
+    def __init__(self, door: Any, welcome: Callable[[dict[str, Any]], str], warn: Callable[[str], None]) -> None:
+        self._door, self._welcome, self._warn = door, welcome, warn
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(door.socket, selectors.EVENT_READ, self._knock)
+        self._mates: dict[str, _Mate] = {}
+        self._strangers: set[Channel] = set()
+        self._news: list[Came | Said | Gone] = []
+        self._open = True
+
+    def poll(self, timeout_s: float) -> list[Came | Said | Gone]:
+        """What happened since; waits for something to happen."""
+        end_s = time.monotonic() + timeout_s
+        while self._open:
+            self.look()
+            wait_s = 0.0 if self._news else min(max(end_s - time.monotonic(), 0.0), _LOOK_S)
+            for key, mask in self._selector.select(wait_s):
+                key.data(mask)
+            if self._news or time.monotonic() >= end_s:
+                break
+        news, self._news = self._news, []
+        return news
+
+    def look(self) -> None:
+        """Called often: look after what no socket tells."""
+
+    def send(self, name: str, header: dict[str, Any], body: Bytes = b"") -> None:
+        """Tell one of them something; lost if it is gone."""
+        mate = self._mates.get(name)
+        if mate is not None and mate.channel is not None:
+            for head, part in pieces(header, body):
+                mate.channel.send(head, part)
+            self._watch(name, mate.channel)
+
+    def close(self) -> None:
+        """Hang up on all. Idempotent."""
+        if not self._open:
+            return
+        self._open = False
+        for name in list(self._mates):
+            self.part(name)
+        for channel in self._strangers:
+            channel.close()
+        self._selector.close()
+        self._door.close()
+
+    def part(self, name: str) -> None:
+        """Hang up on one and forget it."""
+        mate = self._mates.pop(name)
+        if mate.channel is not None:
+            self._selector.unregister(mate.channel.socket)
+            mate.channel.close()
+
+    def left(self, name: str, why: str) -> None:
+        """One is gone."""
+        self.part(name)
+        self._news.append(Gone(name, why))
+
+    def _knock(self, _mask: int) -> None:
+        guest, problem = self._door.accept()
+        if problem:
+            self._warn(problem)
+        if guest is not None:
+            channel = Channel(guest)
+            channel.decoder.body_bytes_max = 0
+            self._strangers.add(channel)
+            self._selector.register(guest, selectors.EVENT_READ, partial(self._greet, channel))
+
+    def _greet(self, channel: Channel, _mask: int) -> None:
+        frames = channel.receive(1)
+        if not frames and not channel.ended:
+            return
+        self._selector.unregister(channel.socket)
+        self._strangers.discard(channel)
+        try:
+            if not frames:
+                channel.close()
+                return
+            name = self._welcome(frames[0].header)
+        except ProtocolError as error:
+            self._warn(f"somebody was sent away from the students' door: {error}")
+            channel.close()
+            return
+        channel.decoder.body_bytes_max = BODY_BYTES_MAX
+        self._mates.setdefault(name, _Mate(None)).channel = channel
+        self._selector.register(channel.socket, selectors.EVENT_READ, partial(self._heard, name))
+        self._news.append(Came(name, frames[0].header))
+
+    def _heard(self, name: str, mask: int) -> None:
+        mate = self._mates.get(name)
+        if mate is None or mate.channel is None:
+            return
+        channel = mate.channel
+        if mask & selectors.EVENT_WRITE:
+            channel.flush()
+        if mask & selectors.EVENT_READ:
+            self.hear(name, mate)
+        if channel.ended:
+            self.hung_up(name, mate, channel.ended)
+        else:
+            self._watch(name, channel)
+
+    def hear(self, name: str, mate: _Mate, *limit: int) -> None:
+        """Take what one says."""
+        assert mate.channel is not None
+        for frame in mate.channel.receive(*limit):
+            try:
+                whole = mate.joiner.joined(Frame(frame.header, frame.body))
+            except ProtocolError as error:
+                mate.channel.refuse(error)
+                break
+            if whole is not None:
+                self._news.append(Said(name, whole.header, whole.body))
+
+    def hung_up(self, name: str, mate: _Mate, why: str) -> None:
+        """The connection of one ended."""
+        self.left(name, why)
+
+    def _watch(self, name: str, channel: Channel) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.unsent else 0)
+        if self._selector.get_key(channel.socket).events != events:
+            self._selector.modify(channel.socket, events, partial(self._heard, name))
+
+
+class LocalCrew(Entrance):
+    """Processes of this machine, children of this one.
+
+    Attributes:
+        folder: theirs, and nobody else's; gone with them.
+
+    Args:
+        command: what starts one; the address of the door and a name are appended.
+        names: one process each.
+        warn: told of strangers at the door.
+
+    Raises:
+        FleetError: one can't be started.
+    """
+
+    def __init__(self, command: Sequence[str], names: Sequence[str], warn: Callable[[str], None]) -> None:
+        door = Door()
+        super().__init__(door, self._named, warn)
+        self.folder: Path = Path(door.address).parent
+        self._late_s = time.monotonic() + _CONNECT_S
+        self._awaited: set[str] = set()
+        try:
+            for name in names:
+                self._mates[name] = _Mate(Child([*command, door.address, name]))
+                self._awaited.add(name)
+        except BaseException:
+            self.close()
+            raise
+
+    def look(self) -> None:
+        """See who ended, and who never came."""
+        for name, mate in list(self._mates.items()):
+            assert mate.child is not None
+            if mate.child.exited():
+                if mate.channel is not None:
+                    self.hear(name, mate, 2**20)
+                self.left(name, mate.child.bury())
+        if self._awaited and time.monotonic() > self._late_s:
+            for name in sorted(self._awaited & self._mates.keys()):
+                child = self._mates[name].child
+                assert child is not None
+                child.kill()
+
+    def close(self) -> None:
+        """Kill all. Idempotent."""
+        for mate in self._mates.values():
+            if mate.child is not None:
+                mate.child.kill()
+        for mate in self._mates.values():
+            if mate.child is not None:
+                mate.child.bury()
+        super().close()
+
+    def hung_up(self, name: str, mate: _Mate, why: str) -> None:
+        """How it ended is told by its exit, which comes soon, or is helped to."""
+        assert mate.channel is not None and mate.child is not None
+        self._selector.unregister(mate.channel.socket)
+        mate.channel.close()
+        mate.channel = None
+        if "sent" in why:
+            mate.child.kill()
+
+    def _named(self, hello: dict[str, Any]) -> str:
+        name = name_in(hello)
+        if name not in self._awaited:
+            raise ProtocolError(f"it calls itself {name!r}, and nobody of that name is awaited")
+        self._awaited.discard(name)
+        return name
