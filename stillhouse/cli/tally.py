@@ -21,7 +21,8 @@ class Tally:
         views: answered, by each worker that ever joined.
         rates: views/s since the measurement before, by worker; only those that are alive.
         gone: workers that are gone, with how, in the order they went.
-        counts: sums of what progress counted: hits and misses of the store, workers lost, questions asked again ...
+        counts: sums of what progress counted, hits and misses of the store among it, and of what befell the fleet:
+            workers lost, questions asked again ...
         progress: the last of each phase, the latest phase last.
     """
 
@@ -42,6 +43,8 @@ class Tally:
                 for each in event.workers
                 if event.seconds > 0
             }
+            for name, count in event.totals.items():
+                self.counts[name] = count
             self.views |= {each.name: each.views for each in event.workers}
         elif isinstance(event, e.FleetChanged) and event.kind == "left":
             self.gone[event.worker] = event.text

@@ -208,7 +208,8 @@ class FleetMeasured:
     ``open`` (asked and not taken), ``pending`` (those not answered yet) and ``buffered`` (those answered), of at most
     ``window``; ``low`` and ``high``: the water marks for ``buffered``. ``waiting``: whether a student waits now,
     ``starved_share``: for what share of ``seconds`` (0..1) one did; ``inline``: whether it answers itself then,
-    ``own_views``: so many, in all.
+    ``own_views``: so many, in all. ``totals``: what befell this process's fleet so far: workers that joined, went
+    without leave, let their time pass; questions asked again, asked of a second worker; answers that came too late.
     """
 
     seconds: float
@@ -223,6 +224,7 @@ class FleetMeasured:
     starved_share: float
     inline: bool
     own_views: int
+    totals: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,9 @@ _TOTALS = {
     "questions_hedged": "hedged",
     "answers_dropped": "dropped",
 }
-FLEET_COUNTS = ("workers_joined", *_TOTALS, "unanswered")
+FLEET_TOTALS = ("workers_joined", *_TOTALS)
 """Numbers in events and in ``result.json``: workers that joined, went without leave, let their time pass; questions
-asked again, asked of a second worker; answers that came too late; views about which no teacher was left to be asked."""
+asked again, asked of a second worker; answers that came too late."""
 
 _INSTEAD = {
     "inline": "it answers in the student's process",
@@ -85,7 +85,6 @@ class RunFleet:
         self._joined = 0
         self._askers: list[Asker] = []
         self._watch: Watch | None = None
-        self._counted: dict[str, int] = {}
 
     def fleet(self) -> Fleet:
         """What a student's source needs."""
@@ -95,25 +94,13 @@ class RunFleet:
             answer=self._own.answer,
             helps=self._helps,
             teachers=self._teachers,
-            counts=self.counts,
+            tell=self.tell,
             group=int(recipe.teacher.engine.batch_size),
             row_bytes=self._codec.row.itemsize,
             line_bytes=recipe.fleet.window_mb * 10**6,
         )
 
-    def counts(self) -> dict[str, int]:
-        """What happened since the last call, in numbers: see :data:`FLEET_COUNTS`. Tells the rest as events."""
-        self._tell()
-        status = self._driver.status if self._driver is not None else None
-        if status is None:
-            return {}
-        now = {name: int(getattr(status.totals, field)) for name, field in _TOTALS.items()}
-        now["workers_joined"] = self._joined
-        counts = {name: now[name] - self._counted.get(name, 0) for name in now}
-        self._counted = now
-        return counts
-
-    def _tell(self, last: bool = False) -> None:
+    def tell(self, last: bool = False) -> None:
         """Emit what happened since the last time, and what was measured."""
         while self._warnings:
             self._emit(Warned(self._warnings.popleft()))
@@ -128,7 +115,9 @@ class RunFleet:
         if self._watch is not None and status is not None and view is not None:
             inline = self._degraded and self._materials.recipe.fleet.without_teachers == "inline"
             inline = inline or self._driver.inline
-            measured = self._watch.news(status, view, self._askers, inline, self._own.views, last)
+            totals = {name: int(getattr(status.totals, field)) for name, field in _TOTALS.items()}
+            totals = {"workers_joined": self._joined, **totals}
+            measured = self._watch.news(status, view, self._askers, inline, self._own.views, totals, last)
             if measured is not None:
                 self._emit(measured)
 
@@ -137,7 +126,7 @@ class RunFleet:
         if self._driver is None:
             return
         self._driver.close()
-        self._tell(last=True)
+        self.tell(last=True)
         assert self._housing is not None
         self._housing.close()
 
@@ -182,7 +171,7 @@ class RunFleet:
             FleetError: no teacher is left, and the recipe says to stop then.
             NoTeacher: the same, and it says to go on without.
         """
-        self._tell()
+        self.tell()
         assert self._driver is not None
         if self._driver.workers_left:
             self._alone_since_s, self._degraded = None, False

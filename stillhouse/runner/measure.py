@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +18,7 @@ from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
 from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.runner.environment import versions
-from stillhouse.runner.fleet import FLEET_COUNTS
+from stillhouse.runner.fleet import FLEET_TOTALS
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.verdict import accuracy_interval, judge
@@ -33,14 +34,14 @@ def measure(
     students: Sequence[Network],
     controls: Sequence[Network],
     store: dict[str, Any] | None,
-    fleet: dict[str, int] | None,
+    has_fleet: bool,
     exported: dict[str, Any],
 ) -> dict[str, Any]:
     """The whole result as plain values.
 
     Args:
         store: what is known of the label store besides hits and misses; None where there is none.
-        fleet: numbers of the fleet that no event tells; None where there is none.
+        has_fleet: whether workers answered for the teacher, and are gone by now.
     """
     right = {name: [_correct(materials, each) for each in arm] for name, arm in _arms(teacher, students, controls)}
     verdict = judge(right["student"], right["control"])
@@ -57,7 +58,7 @@ def measure(
         "engines": _engines(recipe),
         "throughput": throughput(events, "student", materials.device.type == "cpu"),
         "store": None if store is None else store | store_use(events, store),
-        "fleet": None if fleet is None else fleet_use(events, fleet),
+        "fleet": fleet_use(events) if has_fleet else None,
         "energy": _energy(events),
         "wall_s": round(_wall_s(events, time.time()), 3),
         "phase_s": {phase: round(sum(_seconds(events, phase).values()), 3) for phase in _phases(events)},
@@ -117,10 +118,20 @@ def store_use(events: Sequence[dict[str, Any]], untold: dict[str, Any]) -> dict[
     return {name: sum(counts.get(name, 0) for counts in [*told, untold]) for name in names}
 
 
-def fleet_use(events: Sequence[dict[str, Any]], untold: dict[str, int]) -> dict[str, int]:
-    """What happened to the workers, over all processes of the run."""
-    told = [event.get("counts", {}) for event in events if event["event"] == "Progress"]
-    return {name: sum(counts.get(name, 0) for counts in [*told, untold]) for name in FLEET_COUNTS}
+def fleet_use(events: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """What befell the workers, over all processes of the run; ``unanswered``: views that nobody was left to be asked.
+
+    Each process tells its sums again and again, so that a kill costs what happened since it last did, not all of it.
+    """
+    sums, told = Counter[str](), dict[str, int]()
+    for event in events:
+        if event["event"] == "RunStarted":
+            sums, told = sums + Counter(told), {}
+        elif event["event"] == "FleetMeasured":
+            told = event["totals"]
+    sums.update(told)
+    unanswered = sum(event["counts"].get("unanswered", 0) for event in events if event["event"] == "Progress")
+    return {name: sums[name] for name in FLEET_TOTALS} | {"unanswered": unanswered}
 
 
 def _seconds(events: Sequence[dict[str, Any]], phase: str) -> dict[str, float]:

@@ -170,8 +170,10 @@ class Teaching:
             raise self._refusal
 
     def news(self) -> dict[str, int]:
-        """Bytes written and damaged rows met since they were last told."""
+        """Bytes written and damaged rows met since they were last told. Has the fleet told, too."""
         assert self._writer is not None
+        if self._fleet is not None:
+            self._fleet.tell()
         return self._writer.news()
 
     def close(self) -> None:
@@ -197,9 +199,10 @@ class Teaching:
             "rows_without_room": self.store.refused_rows,
         }
 
-    def fleet_counts(self) -> dict[str, int] | None:
-        """Numbers of the fleet that were not told yet; None where there is no fleet."""
-        return None if self._fleet is None else self._fleet.counts()
+    @property
+    def has_fleet(self) -> bool:
+        """Whether workers answer for the teacher."""
+        return self._fleet is not None
 
     def _rows(self) -> RowSource:
         """Whoever answers what is not stored: workers, or the teacher in this process."""

@@ -6,7 +6,8 @@ long run, and none where nothing changed. A change of a worker's state doesn't w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from stillhouse.foundation.events import FleetMeasured, WorkerMeasured
 from stillhouse.runtime.asker import Asker
@@ -30,11 +31,19 @@ class Watch:
         self._begun_s = self._told_s = clock()
         self._busy_s: dict[str, float] = {}
         self._busy_at_s = self._waited_s = 0.0
-        self._states: dict[str, str] = {}
+        self._states: Mapping[str, str] = {}
+        self._befell: dict[str, int] = {}
         self._last: FleetMeasured | None = None
 
     def news(
-        self, status: Status, view: FleetView, askers: Sequence[Asker], inline: bool, own_views: int, last: bool = False
+        self,
+        status: Status,
+        view: FleetView,
+        askers: Sequence[Asker],
+        inline: bool,
+        own_views: int,
+        totals: Mapping[str, int],
+        last: bool = False,
     ) -> FleetMeasured | None:
         """An event, where it is time for one and something changed.
 
@@ -42,18 +51,21 @@ class Watch:
             askers: all that the run's students ever had.
             inline: whether a waiting student answers itself.
             own_views: that students answered themselves.
+            totals: what happened to workers and questions so far.
             last: the last one is made in any case.
         """
         now_s = self._clock()
         least_s, most_s = _EVERY_S
         due = now_s - self._told_s >= min(max((now_s - self._begun_s) / _AGE_PART, least_s), most_s)
-        if not (due or last or {each.name: each.state for each in view.workers} != self._states):
+        states = {each.name: each.state for each in view.workers}
+        befell = {name: count for name, count in totals.items() if count and name.startswith("workers_")}
+        if not (due or last or states != self._states or befell != self._befell):
             return None
-        found = self._measured(status, view, askers, now_s, inline, own_views)
+        found = replace(self._measured(status, view, askers, now_s, inline, own_views), totals=dict(totals))
         if not last and self._last is not None and _counters(found) == _counters(self._last):
             return None
         self._last, self._told_s = found, now_s
-        self._states = {each.name: each.state for each in view.workers}
+        self._states, self._befell = states, befell
         self._busy_s, self._busy_at_s = {each.name: each.busy_s for each in status.workers}, status.at_s
         self._waited_s = sum(each.record().waited_s for each in askers)
         return found
@@ -102,7 +114,8 @@ class Watch:
 def _counters(event: FleetMeasured) -> tuple[object, ...]:
     """What must differ from one event to the next."""
     workers = [(each.name, each.state, each.views, each.held) for each in event.workers]
-    return workers, event.open, event.pending, event.buffered, event.waiting, event.inline, event.own_views
+    student = event.open, event.pending, event.buffered, event.waiting, event.inline, event.own_views
+    return workers, student, event.totals
 
 
 def _share(part: float, whole: float) -> float:

@@ -42,7 +42,7 @@ class Fleet:
         helps: whether a waiting student is to answer itself now; looked at while it waits; raises
             :class:`NoTeacher` to let it go on without answers, anything else to end it.
         teachers: whether somebody may answer again, after NoTeacher.
-        counts: what happened to the fleet since the last call, in numbers.
+        tell: called now and then, for whoever tells how the fleet goes.
         group: views of a full question.
         row_bytes: of the answer about a view.
         line_bytes: of pixels in line, at least two batches.
@@ -52,7 +52,7 @@ class Fleet:
     answer: Callable[[Batch], EncodedRows]
     helps: Callable[[], bool]
     teachers: Callable[[], bool]
-    counts: Callable[[], dict[str, int]]
+    tell: Callable[[], None]
     group: int
     row_bytes: int
     line_bytes: int
@@ -77,8 +77,9 @@ class FleetRows:
         return {"teacher": waited}
 
     def counts(self) -> dict[str, int]:
-        """What happened to the fleet, in numbers."""
-        return self._fleet.counts()
+        """Nothing: what happens to a fleet is told by itself, and is not lost with steps that are repeated."""
+        self._fleet.tell()
+        return {}
 
     def rows(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, EncodedRows | None]]:
         """Ask ahead; yield every batch with its rows, in order; without, while no teacher is left."""

@@ -15,13 +15,14 @@ FIRST = e.FleetMeasured(
     (e.WorkerMeasured("local-1", "busy", 100, 0.01, 2, 1.0), e.WorkerMeasured("local-2", "loading", 0, None, 0, 0.0)),
     900, 600, 300, 1000, 250, 750, True, 0.5, False, 0,
 )  # fmt: skip
-COUNTS = {"workers_lost": 1, "questions_reissued": 3, "hits": 1000, "misses": 24}
+COUNTS = {"hits": 1000, "misses": 24}
+TOTALS = {"workers_lost": 1, "questions_reissued": 3}
 THEN = [
     e.FleetChanged("left", "local-1", "killed by SIGKILL", {}, 0.0),
     e.Progress("student", 1, 0.1, {"total": 1.0}, 0.1, {"step": 1.0}, 8, COUNTS),
     e.FleetMeasured(
         2.0, (e.WorkerMeasured("local-2", "busy", 3000, 0.01, 1, 0.75),), 900, 600, 900, 1000, 250, 750, False, 0.0,
-        True, 0,
+        True, 0, TOTALS,
     ),
 ]  # fmt: skip
 

@@ -25,8 +25,8 @@ RECIPE = {
 }
 
 
-def measured(seconds: float, *workers: e.WorkerMeasured) -> e.FleetMeasured:
-    return e.FleetMeasured(seconds, workers, 900, 600, 300, 1000, 250, 750, True, 0.125, False, 64)
+def measured(seconds: float, *workers: e.WorkerMeasured, **totals: int) -> e.FleetMeasured:
+    return e.FleetMeasured(seconds, workers, 900, 600, 300, 1000, 250, 750, True, 0.125, False, 64, totals)
 
 
 def progress(step: int, **counts: int) -> e.Progress:
@@ -34,11 +34,11 @@ def progress(step: int, **counts: int) -> e.Progress:
 
 
 EVENTS = [
-    measured(2.0, e.WorkerMeasured("local-1", "busy", 100, 0.01, 2, 0.9)),
-    progress(1, hits=10, misses=30, questions_reissued=2),
+    measured(2.0, e.WorkerMeasured("local-1", "busy", 100, 0.01, 2, 0.9), questions_reissued=2, workers_lost=0),
+    progress(1, hits=10, misses=30),
     e.FleetChanged("left", "local-1", "killed by SIGKILL", {}, 0.1),
-    progress(2, hits=5, misses=0, questions_reissued=1, workers_lost=1),
-    measured(4.0, e.WorkerMeasured('b"\\', "idle", 200, 0.01, 0, 0.4)),
+    progress(2, hits=5, misses=0),
+    measured(4.0, e.WorkerMeasured('b"\\', "idle", 200, 0.01, 0, 0.4), questions_reissued=3, workers_lost=1),
 ]  # fmt: skip
 WANTED = (
     'stillhouse_workers{state="idle"} 1', 'stillhouse_workers{state="busy"} 0', 'stillhouse_views_per_second 50.0',

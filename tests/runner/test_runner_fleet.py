@@ -221,4 +221,6 @@ def test_a_killed_student_leaves_no_worker_and_goes_on(tmp_path: Path, undisturb
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     if not (folder / "result.json").exists():
         assert shell("resume", folder, "--workers", 1).code == 0
-    assert json.loads((folder / "result.json").read_text())["digests"]["student_weights"] == undisturbed
+    result = json.loads((folder / "result.json").read_text())
+    assert result["digests"]["student_weights"] == undisturbed
+    assert result["fleet"]["workers_joined"] == len(joined(folder)), "what the killed process saw counts as well"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse.runner.measure import _energy, _wall_s, throughput
+from stillhouse.runner.measure import _energy, _wall_s, fleet_use, throughput
 
 
 def progress(phase: str, samples: int, **seconds: float) -> dict[str, Any]:
@@ -34,6 +34,21 @@ def test_throughput_is_samples_over_time_in_and_between_steps() -> None:
 def test_throughput_of_nothing() -> None:
     """A phase that told nothing has no throughput, rather than a division by zero."""
     assert throughput([], "student")["samples_per_s"] is None
+
+
+def test_what_a_killed_process_saw_of_its_fleet_counts() -> None:
+    """Sums over all processes of a run, each as it told them last, whatever steps were repeated after a kill."""
+    events = [
+        at(0.0, "RunStarted"), at(1.0, "FleetMeasured", totals={"workers_joined": 2, "workers_lost": 0}),
+        at(2.0, "FleetMeasured", totals={"workers_joined": 3, "workers_lost": 1, "questions_reissued": 4}),
+        at(3.0, "RunStarted"), at(4.0, "RunStarted"),
+        at(5.0, "FleetMeasured", totals={"workers_joined": 2, "workers_lost": 1}),
+        at(6.0, "Progress", counts={"unanswered": 7}),
+    ]  # fmt: skip
+    found = fleet_use(events)
+    assert (found["workers_joined"], found["workers_lost"], found["questions_reissued"]) == (5, 2, 4)
+    assert found["unanswered"] == 7 and found["answers_dropped"] == 0
+    assert set(fleet_use([]).values()) == {0}
 
 
 def test_wall_time_leaves_out_pauses() -> None:

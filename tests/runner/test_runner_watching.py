@@ -21,6 +21,7 @@ class Scene:
     busy: WorkerState = "busy"
     views: int = 0
     busy_s: float = 0.0
+    lost: int = 0
     asker: Asker = field(init=False)
     watch: Watch = field(init=False)
 
@@ -33,7 +34,7 @@ class Scene:
         status = Status(self.now_s, (worker,), (), Totals())
         student = ConsumerView("student", None, 300, 1000, False, 0.0)
         view = FleetView((WorkerView("a", "cpu", self.state, 0.001, 0.5, 20),), (student,), 50)
-        return self.watch.news(status, view, [self.asker], False, 7, last)
+        return self.watch.news(status, view, [self.asker], False, 7, {"workers_lost": self.lost}, last)
 
 
 def test_shares_are_of_the_time_since_the_event_before() -> None:
@@ -87,9 +88,12 @@ def test_long_runs_are_told_less_often() -> None:
 
 
 def test_a_change_of_state_is_told_at_once() -> None:
-    """That a worker became suspect does not wait for the next turn."""
+    """That a worker became suspect, or was lost, does not wait for the next turn."""
     scene = Scene()
     assert scene.news() is not None
     scene.now_s, scene.state = 100.5, "suspect"
     told = scene.news()
     assert told is not None and told.workers[0].state == "suspect"
+    scene.now_s, scene.lost = 100.6, 1
+    told = scene.news()
+    assert told is not None and told.totals == {"workers_lost": 1}
