@@ -48,7 +48,7 @@ from stillhouse.teachers.messages import unpack
 
 _ANY = Normalisation(mean=(0.0,), std=(1.0,))
 _PACE_GROUPS = 3
-_SLOTS = 8
+_SLOTS = 32
 
 
 def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = (), weights: Path | None = None) -> Served:

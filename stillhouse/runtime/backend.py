@@ -27,11 +27,17 @@ class Hello(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a worker made of a loan. ``payload`` is the receiver's: nothing of it is reused by the backend."""
+    """What a worker made of a loan.
+
+    Attributes:
+        payload: the receiver's: nothing of it is reused by the backend.
+        spent_s: seconds that the worker took for it, by its own clock; None where it does not say.
+    """
 
     worker: str
     lease: Lease
     payload: bytes | bytearray | memoryview
+    spent_s: float | None = None
 
 
 class Failure(NamedTuple):

@@ -202,12 +202,12 @@ class Driver:
             case Hello(worker, facts, slots):
                 if worker not in self._sent_away:
                     self._let_in(worker, facts, slots)
-            case Answer(worker, lease, payload):
+            case Answer(worker, lease, payload, spent_s):
                 question = self._questions.get((lease.consumer, lease.number))
                 if question is not None and (why := question.wrong(payload)):
                     self._handle(w.Failed(worker, lease, why))
                 else:
-                    self._handle(w.Answered(worker, lease), payload)
+                    self._handle(w.Answered(worker, lease, spent_s), payload)
             case Failure(worker, lease, why):
                 self._handle(w.Failed(worker, lease, why))
             case Skip(worker, lease):

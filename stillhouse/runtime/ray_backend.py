@@ -91,13 +91,15 @@ class TeacherActor:
 
     @ray.method(concurrency_group="work")
     def answer(self, lease: Lease, payload: bytes) -> tuple[str, Any]:
-        """("answer", bytes), ("failure", why) or ("skip", None)."""
+        """("answer", (bytes, seconds)), ("failure", why) or ("skip", None)."""
         assert self._served is not None
         if lease in self._revoked:
             self._revoked.discard(lease)
             return "skip", None
+        begun_s = time.monotonic()
         try:
-            return "answer", bytes(self._served.answer(payload))
+            answer = bytes(self._served.answer(payload))
+            return "answer", (answer, time.monotonic() - begun_s)
         except MemoryError:
             raise
         except Exception as error:
@@ -286,7 +288,7 @@ class RayBackend:
         kind, told = reply
         if kind == "skip":
             return Skip(name, lease)
-        return Answer(name, lease, told) if kind == "answer" else Failure(name, lease, told)
+        return Answer(name, lease, *told) if kind == "answer" else Failure(name, lease, told)
 
     def _leaving(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
         member = self._members.get(name)

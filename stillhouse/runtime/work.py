@@ -85,10 +85,16 @@ class Gone(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A worker finished a loan."""
+    """A worker finished a loan.
+
+    Attributes:
+        spent_s: seconds that the worker itself took for it; None where it does not say. What else passed since it was
+            sent was waiting in line, and the way.
+    """
 
     worker: str
     lease: Lease
+    spent_s: float | None = None
 
 
 class Failed(NamedTuple):

@@ -8,6 +8,9 @@ import pytest
 
 from stillhouse.runtime import work as w
 from stillhouse.runtime.dispatch.settings import Settings
+from stillhouse.runtime.simulated.backend import Simulated
+from stillhouse.runtime.simulated.simulation import Simulation, Student
+from stillhouse.runtime.simulated.weather import Kind, VirtualClock, Weather
 
 from .by_hand import ByHand, sent
 
@@ -142,14 +145,14 @@ def test_credits_hide_the_round_trip() -> None:
     them.
     """
     settings = Settings(round_trip_s=0.05, credits_max=8)
-    assert settings.credits(0.1, 1, slots=16) == 2
-    assert settings.credits(0.01, 1, slots=16) == 6
-    assert settings.credits(0.0, 1, slots=16) == 8, "no more than credits_max"
-    assert settings.credits(0.01, 1, slots=3) == 3, "no more than it can hold"
-    assert settings.credits(0.01, 10, slots=16) == 2, "it is items that count"
-    assert settings.credits(10.0, 1, slots=16) == 1
-    assert settings.credits(None, 1, slots=16) == 1
-    assert settings.credits(0.1, 1, slots=1) == 1
+    assert settings.credits(0.1, 1, 16, 0.05) == 2
+    assert settings.credits(0.01, 1, 16, 0.05) == 6
+    assert settings.credits(0.0, 1, 16, 0.05) == 8, "no more than credits_max"
+    assert settings.credits(0.01, 1, 3, 0.05) == 3, "no more than it can hold"
+    assert settings.credits(0.01, 10, 16, 0.05) == 2, "it is items that count"
+    assert settings.credits(10.0, 1, 16, 0.05) == 1
+    assert settings.credits(None, 1, 16, 0.05) == 1
+    assert settings.credits(0.1, 1, 1, 0.05) == 1
 
 
 def test_credits_follow_the_measured_pace() -> None:
@@ -159,6 +162,47 @@ def test_credits_follow_the_measured_pace() -> None:
     assert sent(play.ask(items=9)) == [("a", 0)]
     play.now = 0.1
     assert len(sent(play.answer("a", 0))) == 6
+
+
+def test_credits_follow_the_measured_way() -> None:
+    """A worker far away idles until its items have come: it gets more of them; its pace stays what it says it is."""
+    play = ByHand(round_trip_s=0.05)
+    play.join("a", 0.1, slots=32)
+    assert len(sent(play.ask(items=80))) == 2
+    held: list[tuple[float, int]] = [(0.0, 0), (0.0, 1)]
+    worker_free_s = 0.0
+    while held and play.now < 30.0:
+        sent_s, number = held.pop(0)
+        worker_free_s = max(worker_free_s, sent_s + 0.5) + 0.1
+        play.now = worker_free_s + 0.5
+        held += [(play.now, each) for _, each in sent(play.handle(w.Answered("a", w.Lease("s", number, 1), 0.1)))]
+        if number == 40:
+            assert len(held) >= 10, "a second there and back, a tenth of a second each"
+    (status,) = play.dispatcher.status(play.now).workers
+    assert status.pace_s == pytest.approx(0.1)
+
+
+def test_no_worker_takes_longer_than_what_passed() -> None:
+    """A worker's word for the time it took is believed up to what passed since the loan was sent."""
+    play = ByHand()
+    play.join("a", None)
+    play.ask(items=2)
+    play.now = 1.0
+    play.handle(w.Answered("a", w.Lease("s", 0, 1), 50.0))
+    (status,) = play.dispatcher.status(play.now).workers
+    assert status.pace_s == 1.0
+
+
+def test_a_far_worker_is_kept_busy() -> None:
+    """Messages that take 50 ms either way, five items' time, cost a worker little of its throughput."""
+    clock, pace_s = VirtualClock(), 0.01
+    workers = Simulated(clock, [Kind(pace_s, slots=32)], Weather(delay_s=5 * pace_s), 1, int)
+    student = Student("s", (1,) * 5000, step_s=pace_s / 10)
+    simulation = Simulation(Settings(window_bytes=200), workers, clock, [student], 1)
+    simulation.run(10.0)
+    begun = simulation.takers["s"].taken
+    simulation.run(30.0)
+    assert simulation.takers["s"].taken - begun > 0.75 * 20.0 / pace_s
 
 
 def test_pace_is_measured_from_the_previous_answer() -> None:

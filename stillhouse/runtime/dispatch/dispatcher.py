@@ -38,7 +38,7 @@ from stillhouse.runtime.dispatch.leases import (
     OpenItem,
     Worker,
 )
-from stillhouse.runtime.dispatch.lending import begin, feed, hedge, note_late, place, retry
+from stillhouse.runtime.dispatch.lending import allowance, begin, feed, hedge, note_late, place, retry
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.dispatch.state import State
 from stillhouse.runtime.dispatch.status import Status, status_of
@@ -157,8 +157,10 @@ class Dispatcher:
         state = self._state
         assert event.worker not in state.workers, f"{event.worker} joins twice"
         assert event.slots > 0, f"{event.worker} holds nothing"
-        worker = state.workers[event.worker] = Worker(event.worker, event.pace_s, event.slots, state.now, event.sure)
-        worker.credits = state.settings.credits(worker.pace_s, state.free.usual_size, worker.slots)
+        least_s = state.settings.round_trip_s
+        worker = Worker(event.worker, event.pace_s, event.slots, state.now, least_s, event.sure)
+        state.workers[event.worker] = worker
+        worker.credits = state.settings.credits(worker.pace_s, state.free.usual_size, worker.slots, least_s)
         state.totals.joined += 1
         state.usable += 1
         feed(state, worker)
@@ -202,13 +204,12 @@ class Dispatcher:
             state.totals.dropped += 1
             state.out.append(work.Drop(event.worker, event.lease))
             return
-        seconds, size = state.now - worker.begun_s, loan.open.item.size
-        worker.learn_pace(seconds, size)
+        worker.learn(loan, event.spent_s, state.now, state.settings.round_trip_s)
         assert worker.pace_s is not None
         usual_s = state.free.usual_pace_s
         state.free.usual_pace_s = usual_s + LEARN * (worker.pace_s - usual_s) if usual_s else worker.pace_s
         worker.answered += 1
-        worker.units_answered += size
+        worker.units_answered += loan.open.item.size
         self._come_back(worker, loan)
         if loan.open.state <= LEASED:
             state.totals.answered += 1
@@ -266,7 +267,7 @@ class Dispatcher:
         worker.units -= loan.open.item.size
         worker.busy_s += state.now - worker.begun_s
         worker.alone = worker.alone and bool(worker.held)
-        wanted = state.settings.credits(worker.pace_s, loan.open.item.size, worker.slots)
+        wanted = state.settings.credits(worker.pace_s, loan.open.item.size, worker.slots, worker.round_trip_s)
         worker.credits = max(wanted, len(worker.held))
         if not worker.may_take():
             state.free.withdraw(worker)
@@ -311,7 +312,7 @@ class Dispatcher:
             opened = loan.open
             if opened.state == PENDING and not opened.solo and not loan.revoked:
                 opened.state, opened.lost, loan.live = LEASED, False, True
-                loan.allowance_s = state.settings.allowance(worker.pace_s, opened.item.size)
+                loan.allowance_s = allowance(state, worker, opened.item.size)
                 worker.last_s = loan.deadline_s = worker.last_s + loan.allowance_s
             else:
                 revoke(state, loan)

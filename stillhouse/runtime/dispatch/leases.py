@@ -36,7 +36,13 @@ LEARN: Final = 0.25
 """How much the newest answer counts in a worker's pace."""
 
 SURPRISE_MAX: Final = 8.0
-"""One answer counts at most this many times the pace so far: a worker that was frozen for a minute is not slow."""
+"""One answer counts at most this many times the pace, or the way, so far: who was frozen for a minute is not slow."""
+
+IDLE_SEEN: Final = 0.1
+"""A worker lacks credits if it idled for more than this share of the time that an item of it was under way."""
+
+FORGET: Final = 0.01
+"""How much shorter the way to a busy worker is thought to have become, with each of its answers."""
 
 
 class OpenItem:
@@ -84,6 +90,8 @@ class Loan:
     """One loan of an item to a worker, while the worker holds it.
 
     Attributes:
+        sent_s: when it was sent.
+        spent_before_s: what its worker had spent by then on all that it had answered.
         allowance_s: time for it from when the worker can begin with it.
         deadline_s: at the latest then it is answered, or its worker suspect.
         live: the deadline is ahead, the item is open, and it was not revoked.
@@ -91,10 +99,16 @@ class Loan:
         blamed: it stands in the item's story already.
     """
 
-    __slots__ = ("allowance_s", "blamed", "deadline_s", "lease", "live", "open", "revoked", "solo", "worker")
+    __slots__ = (
+        "allowance_s", "blamed", "deadline_s", "lease", "live", "open", "revoked", "sent_s", "solo", "spent_before_s",
+        "worker",
+    )  # fmt: skip
 
-    def __init__(self, opened: OpenItem, worker: Worker, lease: Lease, allowance_s: float, deadline_s: float) -> None:
+    def __init__(
+        self, opened: OpenItem, worker: Worker, lease: Lease, now: float, allowance_s: float, deadline_s: float
+    ) -> None:
         self.open, self.worker, self.lease = opened, worker, lease
+        self.sent_s, self.spent_before_s = now, worker.spent_s
         self.allowance_s, self.deadline_s = allowance_s, deadline_s
         self.live, self.revoked, self.blamed, self.solo = True, False, False, opened.solo
 
@@ -111,6 +125,9 @@ class Worker:
         alone: it holds a solo item, and gets nothing beside it.
         clearing: it gets nothing until it is empty, and then a solo item.
         credits: the most it may hold; falls only as loans come back.
+        pace_s: seconds a unit while it works; by its own word where it says what it spends.
+        round_trip_s: from its answer until it has what is sent then, and back again: what its credits hide.
+        spent_s: on all that it answered, by its own word.
         last_s: deadline of the loan sent last.
         alarm_s: the earliest time at which the alarms look at it; never later than :meth:`due_s`.
         ticket: of its entry among the free workers; older entries are void.
@@ -118,12 +135,15 @@ class Worker:
 
     __slots__ = (
         "alarm_s", "alone", "answered", "begun_s", "busy_s", "clearing", "credits", "draining", "failures", "held",
-        "joined_s", "last_s", "late_s", "name", "pace_s", "patience_s", "slots", "state", "sure", "ticket", "units",
-        "units_answered",
+        "joined_s", "last_s", "late_s", "name", "pace_s", "patience_s", "round_trip_s", "slots", "spent_s", "state",
+        "sure", "ticket", "units", "units_answered",
     )  # fmt: skip
 
-    def __init__(self, name: str, pace_s: float | None, slots: int, now: float, sure: bool = False) -> None:
+    def __init__(
+        self, name: str, pace_s: float | None, slots: int, now: float, round_trip_s: float, sure: bool = False
+    ) -> None:
         self.name, self.pace_s, self.slots, self.joined_s, self.sure = name, pace_s, slots, now, sure
+        self.round_trip_s, self.spent_s = round_trip_s, 0.0
         self.state, self.draining, self.clearing, self.alone = ACTIVE, False, False, False
         self.held: dict[Lease, Loan] = {}
         self.units, self.begun_s, self.credits = 0, now, 1
@@ -151,8 +171,33 @@ class Worker:
             return loan
         return None
 
-    def learn_pace(self, seconds: float, size: int) -> None:
-        """Count one answer: ``size`` units in ``seconds``. A running mean, since delayed reports come in bunches."""
+    def learn(self, loan: Loan, spent_s: float | None, now: float, round_trip_s: float) -> None:
+        """Count one answer.
+
+        A worker that was idle between its items although more were on their way lacks credits, and its way is longer
+        than was thought. Where it was not, the way may have got shorter: it is thought so slowly, until it idles.
+
+        Args:
+            spent_s: by its own word; None: what passed since it could begin is all that is known.
+            round_trip_s: the shortest way that is believed in.
+        """
+        size, since_s = loan.open.item.size, now - loan.sent_s
+        if spent_s is None:
+            self._learn_pace(now - self.begun_s, size)
+            return
+        spent_s = min(spent_s, since_s)
+        self._learn_pace(spent_s, size)
+        self.spent_s += spent_s
+        idle_s = since_s - (self.spent_s - loan.spent_before_s)
+        if idle_s > IDLE_SEEN * since_s:
+            away_s = min(since_s - spent_s, SURPRISE_MAX * self.round_trip_s)
+            self.round_trip_s += LEARN * (away_s - self.round_trip_s)
+        else:
+            self.round_trip_s *= 1 - FORGET
+        self.round_trip_s = max(self.round_trip_s, round_trip_s)
+
+    def _learn_pace(self, seconds: float, size: int) -> None:
+        """``size`` units in ``seconds``. A running mean, since delayed reports come in bunches."""
         measured = max(seconds, 1e-9) / max(size, 1)
         if self.pace_s is None:
             self.pace_s = measured

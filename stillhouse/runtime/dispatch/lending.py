@@ -94,10 +94,10 @@ def lend(state: State, opened: OpenItem, worker: Worker) -> Loan:
     opened.lost = False
     opened.state = LEASED
     lease = Lease(item.consumer, item.number, opened.generation)
-    allowance_s = math.inf if worker.sure else state.settings.allowance(worker.pace_s, item.size)
+    allowance_s = allowance(state, worker, item.size)
     begins_s = max(now, worker.last_s) if worker.held else now
     worker.last_s = deadline_s = begins_s + allowance_s
-    loan = Loan(opened, worker, lease, allowance_s, deadline_s)
+    loan = Loan(opened, worker, lease, now, allowance_s, deadline_s)
     opened.loans.append(loan)
     worker.held[lease] = loan
     worker.units += item.size
@@ -111,6 +111,14 @@ def lend(state: State, opened: OpenItem, worker: Worker) -> Loan:
     return loan
 
 
+def allowance(state: State, worker: Worker, size: int) -> float:
+    """Seconds that a worker may take for an item; a longer way than usual is not its fault."""
+    if worker.sure:
+        return math.inf
+    settings = state.settings
+    return settings.allowance(worker.pace_s, size) + worker.round_trip_s - settings.round_trip_s
+
+
 def begin(state: State, worker: Worker) -> None:
     """A worker begins with the first loan that it holds, now."""
     worker.begun_s = state.now
@@ -119,7 +127,7 @@ def begin(state: State, worker: Worker) -> None:
     if first is not None and worker.pace_s is not None:
         settings = state.settings
         service_s = worker.pace_s * first.open.item.size
-        worker.late_s = state.now + (1 + settings.hedge_factor) * service_s + settings.round_trip_s
+        worker.late_s = state.now + (1 + settings.hedge_factor) * service_s + worker.round_trip_s
 
 
 def note_head(state: State, consumer: Consumer) -> None:
@@ -149,13 +157,13 @@ def note_late(state: State, worker: Worker) -> None:
 
 def hedge(state: State) -> None:
     """Lend oldest open items to idle workers where they should be done much sooner. Only what is idle is used."""
-    factor, round_trip_s = state.settings.hedge_factor, state.settings.round_trip_s
+    factor = state.settings.hedge_factor
     while (worker := state.free.fastest_idle()) is not None and (top := state.heads.top()) is not None:
         opened = top[2]
         loan = next(each for each in opened.loans if each.live)
         left_s = loan.worker.done_at_s(loan, state.free.usual_pace_s, state.now) - state.now
         pace_s = state.free.usual_pace_s if worker.pace_s is None else worker.pace_s
-        if left_s > factor * pace_s * opened.item.size + round_trip_s and suits(state, opened, worker):
+        if left_s > factor * pace_s * opened.item.size + worker.round_trip_s and suits(state, opened, worker):
             state.heads.drop_top()
             lend(state, opened, worker)
             settle(state, worker)

@@ -24,7 +24,8 @@ class Settings:
             still there, killed.
         hedge_factor: an item is lent a second time where it should be done in this fraction of the time that it
             still needs; a loan is late when it took so many times what it should.
-        round_trip_s: from a worker's answer to its next item, the driver's own delays included; hidden by credits.
+        round_trip_s: from a worker's answer to its next item, the driver's own delays included; hidden by credits. It
+            is what is thought of every worker first; one to which the way is longer shows it by its idling.
         credits_max: the most items a worker holds, whatever its speed.
         tries_max: an item is given up when it went wrong so many times. Five, since in a fleet where workers are killed
             all the time an innocent item is hit twice by chance now and then, five times never.
@@ -39,8 +40,8 @@ class Settings:
     first_lease_s: float = 60.0
     suspect_patience_s: float = 30.0
     hedge_factor: float = 2.0
-    round_trip_s: float = 0.05
-    credits_max: int = 16
+    round_trip_s: float = 0.02
+    credits_max: int = 32
     tries_max: int = 5
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class Settings:
         if not self.round_trip_s >= 0:
             raise ValueError(f"round_trip_s must not be negative, not {self.round_trip_s}")
 
-    def credits(self, pace_s: float | None, size: int, slots: int) -> int:
+    def credits(self, pace_s: float | None, size: int, slots: int, round_trip_s: float) -> int:
         """How many items a worker may hold: the one at work, and as many as it does within a round trip.
 
         At least two, so that it never idles between answers, with two exceptions. A worker of unknown pace gets
@@ -65,16 +66,17 @@ class Settings:
             pace_s: seconds a unit, None where unknown.
             size: units of a usual item.
             slots: the most that the worker can hold.
+            round_trip_s: to this worker and back.
         """
         if pace_s is None:
             return 1
         service_s = pace_s * size
-        if self.round_trip_s <= IDLE_SHARE * service_s:
+        if round_trip_s <= IDLE_SHARE * service_s:
             return 1
         ceiling = min(slots, self.credits_max)
-        if self.round_trip_s >= ceiling * service_s:
+        if round_trip_s >= ceiling * service_s:
             return ceiling
-        return min(ceiling, 1 + max(1, math.ceil(self.round_trip_s / service_s)))
+        return min(ceiling, 1 + max(1, math.ceil(round_trip_s / service_s)))
 
     def allowance(self, pace_s: float | None, size: int) -> float:
         """Seconds that a worker may take for an item, from the moment it can begin with it."""

@@ -10,6 +10,7 @@ ends one connection. Parts are read by exact length, so that a file descriptor a
 from __future__ import annotations
 
 import json
+import math
 import struct
 from typing import Any, NamedTuple
 
@@ -133,6 +134,20 @@ def number_in(header: dict[str, Any], key: str, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
         raise ProtocolError(f"'{header['do']}' without a {key} from {low} to {high}")
     return value
+
+
+def seconds_in(header: dict[str, Any], key: str) -> float | None:
+    """A duration of a header in seconds, None where it is missing.
+
+    Raises:
+        ProtocolError: it is something else.
+    """
+    value = header.get(key)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise ProtocolError(f"'{header['do']}' with a {key} that is no duration")
+    return float(value)
 
 
 def text_in(header: dict[str, Any], key: str) -> str:

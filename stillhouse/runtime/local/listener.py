@@ -105,13 +105,14 @@ class Listener:
             self._changed.wait_for(lambda: self._loans or self.farewell)
             return self._loans.popleft() if not self.farewell else None
 
-    def answer(self, loan: Loan, answer: memoryview) -> None:
-        """Give an answer: in its slot, or inline where it has none or is longer."""
+    def answer(self, loan: Loan, answer: memoryview, spent_s: float) -> None:
+        """Give an answer: in its slot, or inline where it has none or is longer; and say what it took, in seconds."""
+        header = {"do": "answer", "lease": loan.lease, "spent_s": round(spent_s, 6)}
         if self._ring is not None and loan.slot is not None and answer.nbytes <= self._ring.slot_bytes:
             self._ring.write(loan.slot, answer)
-            self._say({"do": "answer", "lease": loan.lease, "nbytes": answer.nbytes})
+            self._say(header | {"nbytes": answer.nbytes})
         else:
-            self._say({"do": "answer", "lease": loan.lease}, answer)
+            self._say(header, answer)
 
     def fail(self, loan: Loan, why: str) -> None:
         """Tell that there will be no answer, and why."""

@@ -27,6 +27,7 @@ from stillhouse.runtime.local.frames import (
     lease_in,
     mapping_in,
     number_in,
+    seconds_in,
     text_in,
 )
 from stillhouse.runtime.local.ring import OwnedRing, make_ring
@@ -128,7 +129,7 @@ class Member:
         match header["do"]:
             case "answer":
                 lease, slot = self._returned(header)
-                return Answer(self.name, lease, self._payload(header, body, slot))
+                return Answer(self.name, lease, self._payload(header, body, slot), seconds_in(header, "spent_s"))
             case "failure":
                 return Failure(self.name, self._returned(header)[0], text_in(header, "why"))
             case "skip":

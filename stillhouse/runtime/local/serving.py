@@ -10,6 +10,7 @@ import os
 import platform
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -86,9 +87,11 @@ def serve(address: str, prepare: Callable[[Mapping[str, Any]], Served], *, name:
 
 
 def _work_off(listener: Listener, served: Served, loan: Loan) -> None:
+    begun_s = time.monotonic()
     try:
         answer = memoryview(served.answer(loan.payload))
-        listener.answer(loan, answer.cast("B") if answer.nbytes else memoryview(b""))
+        spent_s = time.monotonic() - begun_s
+        listener.answer(loan, answer.cast("B") if answer.nbytes else memoryview(b""), spent_s)
     except MemoryError:
         raise
     except Exception as error:

@@ -23,8 +23,8 @@ class _Worker:
     """One simulated worker. ``work`` is what it holds, the first being worked on; ``turn`` makes old plans void."""
 
     __slots__ = (
-        "busy", "frozen", "kind", "leaving", "left_s", "name", "placed_s", "ready", "revoked", "said_s", "since_s",
-        "slow", "turn", "until_s", "work", "worked_s",
+        "begun_s", "busy", "frozen", "kind", "leaving", "left_s", "name", "placed_s", "ready", "revoked", "said_s",
+        "since_s", "slow", "turn", "until_s", "work", "worked_s",
     )  # fmt: skip
 
     def __init__(self, name: str, kind: Kind, now: float) -> None:
@@ -35,7 +35,7 @@ class _Worker:
         self.ready = self.busy = self.frozen = False
         self.leaving = ""
         self.slow, self.turn = 1.0, 0
-        self.until_s = self.left_s = self.said_s = self.worked_s = 0.0
+        self.begun_s = self.until_s = self.left_s = self.said_s = self.worked_s = 0.0
 
 
 class Simulated:
@@ -246,7 +246,7 @@ class Simulated:
         service_s = kind.pace_s * self._units(worker.work[0][1]) * worker.slow
         if kind.jitter:
             service_s *= 1 + kind.jitter * (2 * self._dice.uniform() - 1)
-        worker.busy, worker.until_s = True, self._clock.now_s + service_s
+        worker.busy, worker.begun_s, worker.until_s = True, self._clock.now_s, self._clock.now_s + service_s
         worker.worked_s += service_s
         self._plan_finish(worker)
 
@@ -283,8 +283,9 @@ class Simulated:
         except Exception as error:
             self._fail(worker, lease, f"{type(error).__name__}: {error}"[:1000])
         else:
+            spent_s = self._clock.now_s - worker.begun_s if worker.kind.tells_pace else None
             for _ in range(1 + self._dice.chance(self._weather.duplicate_share)):
-                self._say(worker, Answer(worker.name, lease, answer))
+                self._say(worker, Answer(worker.name, lease, answer, spent_s))
 
     def _fail(self, worker: _Worker, lease: Lease, why: str) -> None:
         self.harmed.add(worker.name)

@@ -109,7 +109,7 @@ class Simulation:
 
     def _report(self, report: reports.Report) -> None:
         if isinstance(report, reports.Answer):
-            self._handle(work.Answered(report.worker, report.lease))
+            self._handle(work.Answered(report.worker, report.lease, report.spent_s))
         elif isinstance(report, reports.Skip):
             self._handle(work.Skipped(report.worker, report.lease))
         elif isinstance(report, reports.Failure):
@@ -225,7 +225,8 @@ class Auditor:
             assert len(self._held[worker]) <= self._slots[worker], f"{worker} holds more than it has slots"
         elif isinstance(command, work.Keep):
             key = (command.lease.consumer, command.lease.number)
-            assert event == work.Answered(command.worker, command.lease), f"{command} without its answer"
+            told = isinstance(event, work.Answered) and (event.worker, event.lease) == (command.worker, command.lease)
+            assert told, f"{command} without its answer"
             assert key not in self._kept, f"{key} is kept twice"
             self._kept.add(key)
         elif isinstance(command, work.Deliver | work.GiveUp):

@@ -64,7 +64,7 @@ class Kind:
         place_s: from its start until there is a machine for it.
         load_s: from then to its hello.
         slots: the most items it holds.
-        tells_pace: whether its hello says ``pace_s``.
+        tells_pace: whether its hello says ``pace_s``, and its answers what they took.
         facts: what else its hello says.
         last_words: it ends while it loads, with these; None: it loads well.
     """
