@@ -186,6 +186,8 @@ def _say_if_remarkable(event: e.Event, console: Console) -> None:
         console.print(f"label store: reading {read}, asking {asked}: {event.source}", highlight=False, soft_wrap=True)
     elif isinstance(event, e.FleetChanged):
         console.print(fleet_line(event), highlight=False, soft_wrap=True)
+    elif isinstance(event, e.GroupChanged):
+        console.print(group_line(event), highlight=False, soft_wrap=True)
     elif isinstance(event, e.Warned):
         console.print(f"warning: {event.message}", style="yellow", highlight=False, soft_wrap=True)
     elif isinstance(event, e.CheckpointRefused):
@@ -210,6 +212,13 @@ def fleet_line(event: e.FleetChanged) -> str:
     }
     told = f": {event.text}" if event.text else ""
     return f"teacher {event.worker} {words[event.kind]}{told}" if event.kind in words else f"teachers{told}"
+
+
+def group_line(event: e.GroupChanged) -> str:
+    """What happened to the students of a training, as a line."""
+    if event.kind == "started":
+        return f"{event.phase}: {event.students} students train together, from step {event.step:,}"
+    return f"{event.phase}: {event.text}; all begin again from the newest checkpoint"
 
 
 def engine_line(event: e.EngineTried) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from stillhouse.cli.metrics import metrics_option
-from stillhouse.cli.workers import Workers, as_overrides, workers_option
+from stillhouse.cli.workers import Workers, as_overrides, students_option, workers_option
 
 
 @click.command(
@@ -15,12 +15,14 @@ from stillhouse.cli.workers import Workers, as_overrides, workers_option
 Examples:
   stillhouse resume runs/digits
   stillhouse resume runs/digits --workers 3    with another number of teachers than before
+  stillhouse resume runs/digits --students 1   with one student where two had trained: the same bits
 """
 )
 @click.argument("folder", type=click.Path(path_type=Path))
 @workers_option
+@students_option
 @metrics_option
-def resume(folder: Path, workers: Workers | None, metrics_port: int | None) -> None:
+def resume(folder: Path, workers: Workers | None, students: Workers | None, metrics_port: int | None) -> None:
     """Go on with the run in FOLDER, in the middle of an epoch if need be.
 
     However often a run is stopped or killed, it ends in the same student, to the last bit, as a run that never was
@@ -41,4 +43,4 @@ def resume(folder: Path, workers: Workers | None, metrics_port: int | None) -> N
     with served(metrics_port) as watchers, shown(folder) as listener:
         from stillhouse.runner.run import resume as go_on
 
-        go_on(folder, [listener, *watchers], fleet=as_overrides(workers))
+        go_on(folder, [listener, *watchers], fleet=as_overrides(workers, students))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from stillhouse.cli.metrics import metrics_option
-from stillhouse.cli.workers import Workers, as_overrides, workers_option
+from stillhouse.cli.workers import Workers, as_overrides, students_option, workers_option
 
 
 @click.command(
@@ -18,6 +18,7 @@ Examples:
   stillhouse run my.yaml --set student.train.epochs=50 --set seed=1
   stillhouse run my.yaml --workers 2       the teacher answers in two processes of its own
   stillhouse run my.yaml --workers 1-4     in as many as the student needs
+  stillhouse run my.yaml --students 2      two processes train the student together
 """
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
@@ -26,9 +27,15 @@ Examples:
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value of the recipe.")
 @workers_option
+@students_option
 @metrics_option
 def run(
-    recipe: Path, out: Path | None, overrides: tuple[str, ...], workers: Workers | None, metrics_port: int | None
+    recipe: Path,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    workers: Workers | None,
+    students: Workers | None,
+    metrics_port: int | None,
 ) -> None:
     """Train, distil, compare, export: all that RECIPE says.
 
@@ -36,7 +43,7 @@ def run(
     """
     from stillhouse.recipe.load import load
 
-    loaded = load(recipe, (*overrides, *as_overrides(workers)))
+    loaded = load(recipe, (*overrides, *as_overrides(workers, students)))
     from stillhouse.cli.metrics_server import served
     from stillhouse.cli.progress import shown
     from stillhouse.foundation.allocator import keep_freed_memory

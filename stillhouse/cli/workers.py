@@ -1,4 +1,4 @@
-"""The option ``--workers``: a number, or a range."""
+"""The options ``--workers`` and ``--students``: a number, or a range."""
 
 from __future__ import annotations
 
@@ -13,21 +13,29 @@ Workers = tuple[int, int]
 class _Workers(click.ParamType[Workers]):
     name = "N|MIN-MAX"
 
+    def __init__(self, whom: str) -> None:
+        self._whom = whom
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Workers:
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", str(value))
         if found is None:
-            self.fail(f"{value!r} is no number of workers: write 3, or 1-4", param, ctx)
+            self.fail(f"{value!r} is no number of {self._whom}: write 3, or 1-4", param, ctx)
         return int(found[1]), int(found[2] or found[1])
 
 
 workers_option = click.option(
-    "--workers", type=_Workers(), help="Teachers in processes of their own: fleet.workers of the recipe."
+    "--workers", type=_Workers("workers"), help="Teachers in processes of their own: fleet.workers of the recipe."
+)
+
+students_option = click.option(
+    "--students", type=_Workers("students"), help="Processes that train the student together: fleet.students."
 )
 
 
-def as_overrides(workers: Workers | None) -> tuple[str, ...]:
-    """The option as ``--set`` would say it."""
-    if workers is None:
-        return ()
-    least, most = workers
-    return (f"fleet.workers={least if least == most else [least, most]}",)
+def as_overrides(workers: Workers | None, students: Workers | None = None) -> tuple[str, ...]:
+    """The options as ``--set`` would say them."""
+    return tuple(
+        f"fleet.{key}={given[0] if given[0] == given[1] else list(given)}"
+        for key, given in (("workers", workers), ("students", students))
+        if given is not None
+    )

@@ -59,6 +59,7 @@ def measure(
         "throughput": throughput(events, "student", materials.device.type == "cpu"),
         "store": None if store is None else store | store_use(events, store),
         "fleet": fleet_use(events) if has_fleet else None,
+        "students": students_use(events),
         "energy": _energy(events),
         "wall_s": round(_wall_s(events, time.time()), 3),
         "phase_s": {phase: round(sum(_seconds(events, phase).values()), 3) for phase in _phases(events)},
@@ -132,6 +133,16 @@ def fleet_use(events: Sequence[dict[str, Any]]) -> dict[str, int]:
     sums.update(told)
     unanswered = sum(event["counts"].get("unanswered", 0) for event in events if event["event"] == "Progress")
     return {name: sums[name] for name in FLEET_TOTALS} | {"unanswered": unanswered}
+
+
+def students_use(events: Sequence[dict[str, Any]]) -> dict[str, int] | None:
+    """How many students trained together at last, and how often one was lost; None where each trained alone."""
+    told = [event for event in events if event["event"] == "GroupChanged"]
+    if not told:
+        return None
+    started = [event["students"] for event in told if event["kind"] == "started"]
+    lost = sum(event["kind"] == "lost" for event in told)
+    return {"together": started[-1] if started else 0, "lost": lost}
 
 
 def _seconds(events: Sequence[dict[str, Any]], phase: str) -> dict[str, float]:

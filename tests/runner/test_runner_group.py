@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import SCRIPT
 
-from stillhouse.foundation.events import Event, GroupChanged, Progress
+from stillhouse.cli.workers import as_overrides
+from stillhouse.foundation.events import CheckpointWritten, Evaluated, Event, GroupChanged, Progress
+from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
-from stillhouse.runner.run import run
+from stillhouse.runner.run import resume, run
 
 from .lessons import lesson, told, weights
+
+PATIENCE_S = 120
 
 
 def shared(labels: Path, students: Any = 2, source: str = "inline", epochs: int = 3, **fleet: Any) -> Recipe:
@@ -29,18 +39,111 @@ def _no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
+def looked_alone() -> list[Evaluated]:
+    """What was seen of the student that one process trains; filled by ``alone``."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, looked_alone: list[Evaluated]) -> str:
     """The digest of the student that one process trains."""
-    root = tmp_path_factory.mktemp("alone")
-    return weights(run(shared(root / "none", 1), root / "run"))
+    root, events = tmp_path_factory.mktemp("alone"), list[Event]()
+    result = run(shared(root / "none", 1), root / "run", [events.append])
+    looked_alone += looked(events)
+    assert result["students"] is None
+    return weights(result)
 
 
-@pytest.mark.parametrize("students", [2])
-def test_students_together_are_one_to_the_last_bit(tmp_path: Path, alone: str, students: int) -> None:
-    """Two and three students, of uneven shares, end in the weights of one; progress and evaluations are told."""
+def looked(events: list[Event]) -> list[Evaluated]:
+    """What was seen of the student on the way."""
+    return [each for each in told(events, Evaluated) if each.phase == "student"]
+
+
+def test_students_together_are_one_to_the_last_bit(tmp_path: Path, alone: str, looked_alone: list[Evaluated]) -> None:
+    """Three students, of uneven shares, end in the weights of one; progress and evaluations are told as ever."""
     events: list[Event] = []
-    result = run(shared(tmp_path / "none", students), tmp_path / "run", [events.append])
-    assert [(each.kind, each.students) for each in told(events, GroupChanged)] == [("started", students)]
+    result = run(shared(tmp_path / "none", 3), tmp_path / "run", [events.append])
+    assert [(each.kind, each.students) for each in told(events, GroupChanged)] == [("started", 3)]
     assert weights(result) == alone
+    assert result["students"] == {"together": 3, "lost": 0}
     progress = [each for each in told(events, Progress) if each.phase == "student"]
-    assert progress[-1].step == 3 * 5
+    assert progress[-1].step == 15 and sum(each.samples for each in progress) == 15 * 240
+    assert looked(events) == looked_alone and len(looked_alone) == 3
+    assert students() == []
+
+
+def students() -> list[int]:
+    """Process ids of the students that this process started, in the order of their start."""
+    found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "runner.student"], capture_output=True, text=True)
+    return sorted(map(int, found.stdout.split()))
+
+
+def test_a_student_that_dies_costs_steps_and_nothing_else(tmp_path: Path, alone: str) -> None:
+    """One of two is killed on the way: both begin again from the newest checkpoint, and end in the same weights."""
+    events: list[Event] = []
+
+    def kill(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, CheckpointWritten) and event.step == 6:
+            os.kill(students()[1], signal.SIGKILL)
+
+    result = run(shared(tmp_path / "none", [1, 2]), tmp_path / "run", [kill])
+    assert weights(result) == alone
+    changes = told(events, GroupChanged)
+    assert [each.kind for each in changes] == ["started", "lost", "started"]
+    assert changes[1].text == "student 2 of 2: killed by SIGKILL" and changes[2].step >= 6
+    assert result["students"] == {"together": 2, "lost": 1}
+    assert students() == []
+
+
+@pytest.mark.slow
+def test_a_signal_stops_all_and_any_number_goes_on(tmp_path: Path, alone: str) -> None:
+    """SIGTERM to the run stops its students after the same step, with a checkpoint; three others end what two began."""
+    recipe, folder = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(dump(shared(tmp_path / "none", 2)))
+    begun = subprocess.Popen([SCRIPT, "run", recipe, "--out", folder], stderr=subprocess.PIPE, text=True)
+    reach(folder, 4)
+    begun.send_signal(signal.SIGTERM)
+    _, said = begun.communicate(timeout=PATIENCE_S)
+    assert begun.returncode == 128 + signal.SIGTERM, said
+    found = re.search(r"stopped at step (\d+) of 15 of student", said)
+    assert found, said
+    assert (folder / "checkpoints" / "student" / f"step-{int(found[1]):010d}.ckpt").exists()
+    events: list[Event] = []
+    assert weights(resume(folder, [events.append], fleet=as_overrides(None, (3, 3)))) == alone
+    (started,) = told(events, GroupChanged)
+    assert (started.students, started.step) == (3, int(found[1]))
+
+
+@pytest.mark.slow
+def test_nothing_outlives_a_killed_run(tmp_path: Path, alone: str) -> None:
+    """SIGKILL to a run ends its students too; one alone goes on from its checkpoint to the same weights."""
+    recipe, folder = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(dump(shared(tmp_path / "none", 2)))
+    begun = subprocess.Popen([SCRIPT, "run", recipe, "--out", folder], stderr=subprocess.DEVNULL)
+    reach(folder, 4)
+    mates = subprocess.run(["pgrep", "-P", str(begun.pid)], capture_output=True, text=True).stdout.split()
+    begun.kill()
+    begun.wait()
+    assert len(mates) == 2
+    until_s = time.monotonic() + PATIENCE_S
+    while any(alive(int(pid)) for pid in mates):
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+    assert weights(resume(folder, fleet=as_overrides(None, (1, 1)))) == alone
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def reach(folder: Path, step: int) -> None:
+    """Wait until a run has a checkpoint of that step of its student, or a later one."""
+    until_s = time.monotonic() + PATIENCE_S
+    while not any(int(each.stem[5:]) >= step for each in folder.glob("checkpoints/student/step-*.ckpt")):
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
