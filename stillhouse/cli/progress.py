@@ -161,7 +161,7 @@ class Lines:
 
 def _given(event: e.Evaluated) -> str:
     """What there is to say of a phase without steps."""
-    return f"{event.phase}: given, not trained here; validation accuracy {100 * event.accuracy:.2f} %"
+    return f"{event.phase}: as it stands, validation accuracy {100 * event.accuracy:.2f} %"
 
 
 def _samples_per_s(event: e.Progress) -> float:

@@ -15,11 +15,13 @@ class Interface:
         shape: of one sample; (channels, height, width) for images, any for float data.
         image: uint8 image (0..255) if true, float32 otherwise.
         classes: width of the logits asked for.
+        names: of the classes, where they are known.
     """
 
     shape: tuple[int, ...]
     image: bool
     classes: int
+    names: tuple[str, ...] = ()
 
     def zeros(self, batch_size: int, device: torch.device) -> torch.Tensor:
         """A raw batch of zeros, [batch_size, *shape], uint8 or float32 as the data's own."""

@@ -25,7 +25,7 @@ class Preprocess(nn.Module):
 
     uint8 becomes float in 0..1, floats stay; then grey becomes RGB or the reverse, (x - mean) / std, and the size
     is changed (bilinear, antialiased) where it differs. Works in float32 at least and answers in the type of ``mean``,
-    so a network cast to bfloat16 gets bfloat16.
+    so a network cast to bfloat16 gets bfloat16; or in ``answers_in``, where only the body was cast.
 
     Args:
         normalisation: one value, or one for each of the first dimension's entries after the change of channels.
@@ -45,6 +45,7 @@ class Preprocess(nn.Module):
         super().__init__()
         self.channels = channels
         self.size_px = size_px
+        self.answers_in: torch.dtype | None = None
         form = (1, -1, *[1] * (rank - 1)) if rank else (-1,)
         self.register_buffer("mean", torch.tensor(normalisation.mean, dtype=torch.float32).reshape(form))
         self.register_buffer("std", torch.tensor(normalisation.std, dtype=torch.float32).reshape(form))
@@ -61,7 +62,7 @@ class Preprocess(nn.Module):
         values = (values - self.mean.to(precision)) / self.std.to(precision)
         if self.size_px is not None and tuple(values.shape[-2:]) != self.size_px:
             values = F.interpolate(values, self.size_px, mode="bilinear", antialias=True)
-        return values.to(self.mean.dtype)
+        return values.to(self.answers_in or self.mean.dtype)
 
 
 class Network(nn.Module):
@@ -75,6 +76,13 @@ class Network(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.body(self.preprocess(inputs))
         return logits
+
+    def cast_body(self, dtype: torch.dtype) -> None:
+        """Let the body compute in another type. The normalisation stays as it is: the mean and deviation of bytes need
+        more than eight bits.
+        """
+        self.body.to(dtype=dtype)
+        self.preprocess.answers_in = dtype
 
     @property
     def device(self) -> torch.device:

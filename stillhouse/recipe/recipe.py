@@ -6,6 +6,7 @@ word of a name (``_px``, ``_s``, ``_epochs``); a number without a unit is a rati
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
@@ -14,6 +15,7 @@ from stillhouse.recipe.architectures import ZOO_OPTIONS, ModelSection
 from stillhouse.recipe.engines import StepEngine, StepEngineSection, TeacherEngine, TeacherEngineSection
 from stillhouse.recipe.fleet import FleetSection
 from stillhouse.recipe.knowledge import KnowledgeSection, StoreSection
+from stillhouse.recipe.members import MemberSection
 from stillhouse.recipe.section import FunctionReference, InputPath, NonNegativeInt, PositiveInt, Section, WholeNumber
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -196,24 +198,59 @@ class TrainSection(Section):
 
 
 class TeacherSection(Section):
-    """The teacher: given by ``model.weights`` (or timm's ``pretrained``), or trained first by ``train``."""
+    """One teacher (``model``) or several (``members``), each given by its ``model.weights`` (or timm's ``pretrained``)
+    or trained first by ``train``.
+    """
 
-    model: ModelSection
+    model: ModelSection | None = Field(None, description="the teacher, where it is one")
+    members: tuple[MemberSection, ...] = Field(
+        (), description="several teachers, instead of 'model'; they answer as one"
+    )
     train: TrainSection | None = None
     engine: TeacherEngine = TeacherEngineSection()
     divergence_max: PositiveFloat = Field(
         1e-3, description="an automatic engine's mean KL divergence from fp32, in nats, at temperature 1"
     )
 
+    @property
+    def models(self) -> dict[str, ModelSection]:
+        """Every model by its key in the recipe."""
+        if self.model is not None:
+            return {"teacher.model": self.model}
+        return {f"teacher.members.{number}.model": member.model for number, member in enumerate(self.members)}
+
+    def with_models(self, change: Callable[[ModelSection], ModelSection]) -> TeacherSection:
+        """The same teacher with every model changed."""
+        if self.model is not None:
+            return self.model_copy(update={"model": change(self.model)})
+        members = tuple(each.model_copy(update={"model": change(each.model)}) for each in self.members)
+        return self.model_copy(update={"members": members})
+
+    @model_validator(mode="after")
+    def _is_one_or_several(self) -> Self:
+        if self.model is not None and self.members:
+            raise ValueError("'model' is for one teacher, 'members' for several: give one of the two")
+        if self.model is None and not self.members:
+            raise ValueError("'model' is missing (or, for several teachers, 'members')")
+        if len(self.members) == 1:
+            raise ValueError("one member alone is no ensemble: write it as 'model', or give a second one")
+        return self
+
     @model_validator(mode="after")
     def _has_weights(self) -> Self:
-        arch, options = self.model.arch, self.model.options
-        timm = arch.startswith("timm:")
-        given = timm and (options.get("pretrained") or options.get("checkpoint_path"))
-        if (timm or arch in ZOO_OPTIONS) and not given and self.model.weights is None and self.train is None:
-            also = " nor options.pretrained" if timm else ""
-            raise ValueError(f"the teacher has neither 'model.weights' nor 'train'{also}: its answers would be random")
+        for key, model in self.models.items():
+            self._check_weights(key, model)
+        if self.train is not None and any(each.outputs == "own" for each in self.members):
+            raise ValueError("a member that is trained here learns all classes: leave its outputs out, or 'train'")
         return self
+
+    def _check_weights(self, key: str, model: ModelSection) -> None:
+        timm = model.arch.startswith("timm:")
+        given = timm and (model.options.get("pretrained") or model.options.get("checkpoint_path"))
+        if (timm or model.arch in ZOO_OPTIONS) and not given and model.weights is None and self.train is None:
+            also = " nor options.pretrained" if timm else ""
+            who = "the teacher" if self.model is not None else key.removesuffix(".model")
+            raise ValueError(f"{who} has neither 'model.weights' nor 'train'{also}: its answers would be random")
 
 
 class StudentSection(Section):

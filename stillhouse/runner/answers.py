@@ -72,24 +72,27 @@ def identity_of(materials: Materials, teacher: Network, ask: Ask, variant: int =
 
 def identity(recipe: Recipe, views: Mapping[str, Any], teacher: Network, ask: Ask, variant: int) -> Identity:
     """As :func:`identity_of`, where the data are not at hand: ``views`` says what they are."""
-    model = recipe.teacher.model
+    told = [_told(model) for model in recipe.teacher.models.values()]
+    several = {"arch": " + ".join(each["arch"] for each in told), "members": told}
+    who = several if recipe.teacher.members else told[0]
     return Identity(
-        teacher={
-            "arch": Path(model.arch).name if ".py:" in model.arch else model.arch,
-            "code": _code(model),
-            "options": dict(model.options),
-        }
-        | {
-            "weights": weights_digest(teacher),
-            "size_px": model.size_px,
-            "channels": model.channels,
-            "variant": variant,
-        },
+        teacher=who | {"weights": weights_digest(teacher), "variant": variant},
         question={"logits": ask.logits, "features": list(ask.features)}
         | {"encoding": encoding_of(recipe.knowledge).describe()},
         views=views,
         engine=recipe.teacher.engine.model_dump(mode="json"),
     )
+
+
+def _told(model: ModelSection) -> dict[str, Any]:
+    """What is said of one teacher; who of several answers for what is in the digest of their weights."""
+    return {
+        "arch": Path(model.arch).name if ".py:" in model.arch else model.arch,
+        "code": _code(model),
+        "options": dict(model.options),
+        "size_px": model.size_px,
+        "channels": model.channels,
+    }
 
 
 def _code(model: ModelSection) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from stillhouse.export.weights import load_student
-from stillhouse.foundation.errors import RunDirError
+from stillhouse.foundation.errors import RecipeError, RunDirError
 from stillhouse.models.network import Network
 from stillhouse.recipe.load import differences, load, validate
 from stillhouse.recipe.recipe import Recipe
@@ -59,7 +59,7 @@ def run(recipe: Recipe | Mapping[str, Any] | Path | str, out: Path | str | None 
 
 
 def distill(
-    teacher: nn.Module,
+    teacher: nn.Module | Sequence[nn.Module],
     student: nn.Module | Callable[[], nn.Module],
     data: Any,
     *,
@@ -72,6 +72,7 @@ def distill(
 
     Args:
         teacher: trained; normalised inputs [B, C, H, W] (or [B, *shape]) -> logits [B, K]. Not changed.
+            A list of several answers as one; ``members`` says what each has to say.
         student: a module (every student starts from its weights; not changed) or a function that makes a fresh one.
         data: a map-style dataset of (sample, label): PIL images, uint8 arrays or float arrays.
         test: the same for the test split; default: a fifth of ``data``, cut by seed.
@@ -80,15 +81,17 @@ def distill(
         **sections: the recipe's other sections as plain values, e.g. ``seed=1``,
             ``objective={"kd": {"temperature": 2}}``, ``control={"seeds": 3}``, ``train={"epochs": 30}`` (short for the
             student's), ``teacher_options={"normalise": {"mean": [...], "std": [...]}}``, and ``student_options``
-            likewise, ``teacher_engine="auto"``.
+            likewise, ``teacher_engine="auto"``; for several teachers ``members=[{"weight": 2}, {}]``, an entry for
+            each: the recipe's ``teacher.members`` without ``model.arch``.
 
     Raises:
         StillhouseError: see ``stillhouse.foundation.errors``.
     """
-    live = Live(teacher, student, data, test)
+    teachers = [teacher] if isinstance(teacher, nn.Module) else list(teacher)
+    live = Live(teachers, student, data, test)
     values: dict[str, Any] = {"name": "distill", **sections}
     train = values.pop("train", {})
-    values["teacher"] = {"model": {"arch": "live", **values.pop("teacher_options", {})}}
+    values["teacher"] = _teachers(teachers, values.pop("members", None), values.pop("teacher_options", {}))
     values["teacher"] |= {"engine": values.pop("teacher_engine")} if "teacher_engine" in values else {}
     values["student"] = {"model": {"arch": "live", **values.pop("student_options", {})}, "train": train}
     values["data"] = {"source": {"kind": "live"}, **values.get("data", {})}
@@ -108,3 +111,16 @@ def distill(
     with torch.random.fork_rng():
         module = student if isinstance(student, nn.Module) else student()
     return Finished(folder, result, load_student(folder, module))
+
+
+def _teachers(
+    teachers: Sequence[nn.Module], members: Sequence[Mapping[str, Any]] | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The recipe's teacher, or its members, as plain values."""
+    model = {"arch": "live", **options}
+    if len(teachers) == 1 and members is None:
+        return {"model": model}
+    if len(members or teachers) != len(teachers):
+        raise RecipeError(f"members has {len(members or ())} entries for {len(teachers)} teachers: give one for each")
+    told = members or [{} for _ in teachers]
+    return {"members": [{**each, "model": {**model, **each.get("model", {})}} for each in told]}

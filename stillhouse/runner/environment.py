@@ -47,7 +47,7 @@ def cores() -> int:
 
 def named_files(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of every file of weights or code that the recipe names (the data have a digest of their own)."""
-    models = {"teacher.model": recipe.teacher.model, "student.model": recipe.student.model}
+    models = recipe.teacher.models | {"student.model": recipe.student.model}
     files = {f"{key}.weights": model.weights for key, model in models.items()}
     code = {f"{key}.arch": model.arch for key, model in models.items() if ".py:" in model.arch}
     if isinstance(recipe.data.source, FunctionSource):

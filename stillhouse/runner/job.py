@@ -34,7 +34,7 @@ class Job:
     """Attributes:
 
     recipe: settled, as YAML.
-    shape, image, classes: of the interface between data and models.
+    shape, image, classes, names: of the interface between data and models.
     logits, features: the question.
     identity: of the answers wanted (``store.manifest.Identity.parts``).
     weights: where the teacher's weights are, a canonical safetensors file (``path``), or that
@@ -52,6 +52,7 @@ class Job:
     shape: tuple[int, ...]
     image: bool
     classes: int
+    names: tuple[str, ...]
     logits: bool
     features: tuple[str, ...]
     identity: Mapping[str, Any]
@@ -70,7 +71,7 @@ class Job:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Job:
         """The job that was told."""
-        lists = ("shape", "features", "form")
+        lists = ("shape", "names", "features", "form")
         fields: dict[str, Any] = dict(values)
         fields |= {key: tuple(fields[key]) for key in lists}
         return cls(**fields)
@@ -83,7 +84,7 @@ class Job:
     @property
     def interface(self) -> Interface:
         """Between data and models."""
-        return Interface(self.shape, self.image, self.classes)
+        return Interface(self.shape, self.image, self.classes, self.names)
 
     @property
     def train_ids(self) -> NDArray[np.int64]:
@@ -108,6 +109,7 @@ def job_of(materials: Materials, ask: Ask, identity: Identity) -> Job:
         shape=interface.shape,
         image=interface.image,
         classes=interface.classes,
+        names=interface.names,
         logits=ask.logits,
         features=ask.features,
         identity=identity.parts,

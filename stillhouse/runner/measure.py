@@ -20,6 +20,7 @@ from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.runner.environment import versions
 from stillhouse.runner.fleet import FLEET_TOTALS
 from stillhouse.runner.materials import Materials
+from stillhouse.runner.members import member_rows
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.verdict import accuracy_interval, judge
 from stillhouse.students.evaluate import evaluate
@@ -51,7 +52,11 @@ def measure(
         "format": FORMAT,
         "method": "distill",
         "name": recipe.name,
-        "teacher": {**_row(materials, teacher, right["teacher"]), "trained_here": recipe.teacher.train is not None},
+        "teacher": {
+            **_row(materials, teacher, right["teacher"]),
+            "trained_here": recipe.teacher.train is not None,
+            "members": member_rows(materials, teacher),
+        },
         "student": {**_row(materials, students[0], right["student"]), "seeds": _accuracies(right["student"])},
         "control": _control(materials, controls, right["control"]),
         "verdict": asdict(verdict),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,12 +17,17 @@ from stillhouse.data.open import Survey
 from stillhouse.data.views import view_shape
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.build import build, check_answer, wrap
+from stillhouse.models.ensemble import Ensemble, Share
 from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network
 from stillhouse.models.taps import shapes
 from stillhouse.recipe.architectures import ModelSection, Normalisation
+from stillhouse.recipe.members import class_numbers
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.students.objective import Objective
+
+# Members bring their own normalisation.
+_AS_IT_IS = Normalisation(mean=(0.0,), std=(1.0,))
 
 
 @dataclass(frozen=True)
@@ -29,19 +35,21 @@ class Live:
     """What a Python caller hands over instead of naming it in a recipe.
 
     Attributes:
-        teacher: a trained module; normalised inputs [B, C, H, W] -> logits [B, K].
+        teachers: trained modules; normalised inputs [B, C, H, W] -> logits [B, K].
         student: a module whose weights every student starts from, or a function that makes a fresh one.
         train, test: map-style datasets; ``test`` may be None.
     """
 
-    teacher: nn.Module
+    teachers: Sequence[nn.Module]
     student: nn.Module | Callable[[], nn.Module]
     train: Any
     test: Any = None
 
     def digests(self) -> dict[str, str]:
         """Digest of each module's weights: a run is not to be resumed with others. A function has none."""
-        modules = {"teacher.model": self.teacher, "student.model": self.student}
+        several = {f"teacher.members.{number}.model": each for number, each in enumerate(self.teachers)}
+        teachers = several if len(self.teachers) > 1 else {"teacher.model": self.teachers[0]}
+        modules = teachers | {"student.model": self.student}
         return {f"{name}.live": _digest(module) for name, module in modules.items() if isinstance(module, nn.Module)}
 
 
@@ -64,11 +72,42 @@ class Networks:
 
         Raises:
             ModelError: it can't be built or does not fit the data.
+            RecipeError: several teachers that don't answer for the data's classes.
         """
-        section = self.recipe.teacher.model
+        return self.joined([make() for make in self.teachers().values()])
+
+    def teachers(self) -> dict[str, Callable[[], Network]]:
+        """Makers of each teacher, by the phase that trains it: ``teacher``, or ``teacher-0`` and on for several."""
+        section, seed = self.recipe.teacher, self.recipe.seed
+        if section.model is not None:
+            return {"teacher": partial(self._teacher, section.model, 0, self.interface, subseed(seed, "teacher"))}
+        return {
+            f"teacher-{number}": partial(
+                self._teacher,
+                member.model,
+                number,
+                replace(self.interface, classes=member.width(self.interface.classes)),
+                subseed(seed, "teacher", number),
+            )
+            for number, member in enumerate(section.members)
+        }
+
+    def joined(self, teachers: Sequence[Network]) -> Network:
+        """One network of all teachers; one alone is itself."""
+        members, interface = self.recipe.teacher.members, self.interface
+        if not members:
+            return teachers[0]
+        numbers = class_numbers(members, interface.names)
+        shares = [Share(m.weight, own, m.outputs == "own") for m, own in zip(members, numbers, strict=True)]
+        network = wrap(Ensemble(teachers, shares, interface.classes), interface, _AS_IT_IS)
+        check_answer(network, interface, "teacher")
+        return network
+
+    def _teacher(self, section: ModelSection, number: int, interface: Interface, seed: int) -> Network:
+        role = "teacher" if self.recipe.teacher.model is not None else f"teacher.members.{number}"
         if section.arch == "live" and self.live is not None:
-            return self._wrapped(copy.deepcopy(self.live.teacher), section, "teacher")
-        return build(section, self.interface, self.statistics, subseed(self.recipe.seed, "teacher"), "teacher")
+            return self._wrapped(copy.deepcopy(self.live.teachers[number]), section, interface, role)
+        return build(section, interface, self.statistics, seed, role)
 
     def student(self, number: int) -> Network:
         """The initial student of one seed; student and control of a number start from the same weights."""
@@ -78,19 +117,20 @@ class Networks:
                 torch.manual_seed(seed)
                 given = self.live.student
                 module = copy.deepcopy(given) if isinstance(given, nn.Module) else given()
-            return self._wrapped(module, section, "student")
+            return self._wrapped(module, section, self.interface, "student")
         return build(section, self.interface, self.statistics, seed, "student")
 
-    def _wrapped(self, module: nn.Module, section: ModelSection, role: str) -> Network:
+    def _wrapped(self, module: nn.Module, section: ModelSection, interface: Interface, role: str) -> Network:
         normalise = self.statistics if section.normalise == "auto" else section.normalise
-        network = wrap(module, self.interface, normalise, section.size_px, section.channels)
-        check_answer(network, self.interface, role)
+        network = wrap(module, interface, normalise, section.size_px, section.channels)
+        check_answer(network, interface, role)
         return network
 
 
 def interface_of(survey: Survey, recipe: Recipe) -> Interface:
     """What the data offer a model: the form of a view, and the number of classes."""
-    return Interface(view_shape(survey.form.shape, recipe.data.crop_px), survey.form.image, survey.classes)
+    shape = view_shape(survey.form.shape, recipe.data.crop_px)
+    return Interface(shape, survey.form.image, survey.classes, survey.class_names)
 
 
 def objective_of(networks: Networks, student: Network, teacher: Network, number: int) -> Objective:

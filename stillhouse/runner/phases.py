@@ -16,7 +16,7 @@ from pathlib import Path
 
 from torch import nn
 
-from stillhouse.foundation.energy import EnergyMeter
+from stillhouse.foundation.energy import Energy, EnergyMeter
 from stillhouse.foundation.events import Evaluated, Event, PhaseFinished, PhaseStarted, Warned
 from stillhouse.foundation.files import sha256, sha256_file, write_atomic
 from stillhouse.foundation.seeding import subseed
@@ -24,7 +24,7 @@ from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
 from stillhouse.models.network import Network
 from stillhouse.models.weights import load_into, read_weights, weights_bytes
 from stillhouse.recipe.recipe import TrainSection
-from stillhouse.runner.gathering import gatherer
+from stillhouse.runner.gathering import gathering
 from stillhouse.runner.group import course_of, train_together
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import objective_of
@@ -47,23 +47,29 @@ class Trainer:
     signals: Signals
 
     def teacher(self) -> Network:
-        """The trained teacher: as given, or trained now."""
-        settings = self.materials.recipe.teacher.train
-        network = self.materials.networks.teacher()
-        if settings is None:
-            return self.given(network.to(self.materials.device))
-        objective = Objective(LABELS_ONLY, settings.label_smoothing)
-        return self.train("teacher", network, NoKnowledge(), objective, settings, seed_number=0)
+        """The trained teacher: as given, or trained now. Several are trained one after the other, then joined."""
+        section, networks = self.materials.recipe.teacher, self.materials.networks
+        made = {phase: make() for phase, make in networks.teachers().items()}
+        if section.train is not None:
+            objective = Objective(LABELS_ONLY, section.train.label_smoothing)
+            for number, (phase, network) in enumerate(made.items()):
+                made[phase] = self.train(phase, network, NoKnowledge(), objective, section.train, number)
+        teacher = networks.joined(list(made.values())).to(self.materials.device)
+        if section.members:
+            self._keep("teacher", teacher)
+        return teacher if section.train is not None and not section.members else self.given(teacher)
 
     def given(self, teacher: Network) -> Network:
-        """A teacher that is not trained here: say how good it is, and warn where it knows next to nothing."""
-        found, classes = self.validate(teacher), self.materials.interface.classes
+        """A teacher as it stands, given or joined: say how good it is, and warn where it knows next to nothing."""
+        nothing, meter = Energy(None, "unavailable: nothing was trained"), EnergyMeter()
         self.emit(PhaseStarted("teacher"))
+        found, classes = self.validate(teacher), self.materials.interface.classes
         self.emit(Evaluated("teacher", 0, 0.0, "validation", found.accuracy, found.loss))
-        self.emit(PhaseFinished("teacher", 0.0, None, "unavailable: nothing was trained"))
+        energy = nothing if self.materials.recipe.teacher.train is None else meter.read()
+        self.emit(PhaseFinished("teacher", 0.0, energy.joules, energy.source))
         if found.accuracy < 2 / classes:
             right = f"{100 * found.accuracy:.1f} % of the validation samples right, of {classes} classes"
-            doubt = "was it trained to see what teacher.model.normalise says (auto: the data's own mean and deviation)?"
+            doubt = "was it trained to see what its model.normalise says (auto: the data's own mean and deviation)?"
             self.emit(Warned(f"the teacher gets {right}: {doubt}"))
         return teacher
 
@@ -109,7 +115,8 @@ class Trainer:
             stream = self.materials.stream(settings, seed_number)
             if several and self.materials.recipe.fleet.students_range[1] > 1:
                 course = course_of(self.materials, network, objective, source, stream, context, checkpoints)
-                weights.write(train_together(course, gatherer(self.materials.recipe.fleet, self.warn)))
+                with gathering(course.recipe, self.warn, lambda: self.signals.check(f"in {phase}")) as gather:
+                    weights.write(train_together(course, gather))
             else:
                 result = fit(copy.deepcopy(network), source, stream, objective, settings, context)
                 weights.write(weights_bytes(result))
@@ -118,6 +125,12 @@ class Trainer:
         checkpoints.clear()
         load_into(network, read_weights(weights.path), str(weights.path))
         return network.to(self.materials.device)
+
+    def _keep(self, phase: str, network: Network) -> None:
+        """Write weights that no training did: what a worker on another machine may be given."""
+        weights = PhaseWeights(self.folder.weights(phase))
+        if not weights.done() or weights.damaged():
+            weights.write(weights_bytes(network))
 
     def warn(self, message: str) -> None:
         """Tell a person something."""

@@ -8,7 +8,8 @@ from stillhouse.data.open import Survey, survey
 from stillhouse.foundation.errors import DataError, RecipeError
 from stillhouse.recipe.engines import AUTO, StepEngineSection
 from stillhouse.recipe.knowledge import DenseLogits, TopLogits
-from stillhouse.recipe.recipe import FunctionSource, LiveSource, Recipe, TrainSection
+from stillhouse.recipe.members import MemberSection, class_numbers
+from stillhouse.recipe.recipe import FunctionSource, LiveSource, Recipe, TeacherSection, TrainSection
 from stillhouse.runner.rundir import RunDir, free_folder
 from stillhouse.store.checksum import row_bytes
 
@@ -18,6 +19,7 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
 
     Raises:
         DataError: the data can't be read, or are fewer than a batch.
+        RecipeError: teachers don't answer for the data's classes, or more logits are to be kept than there are.
         RunDirError: ``out`` holds a run already.
     """
     folder = out or free_folder(recipe.name)
@@ -32,10 +34,7 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
         counts = [f"{len(getattr(found.splits, name)):,} {name}" for name in ("train", "validation", "test")]
         lines.append(("samples", ", ".join(counts)))
     teacher, student = recipe.teacher, recipe.student
-    given = f"weights {teacher.model.weights}" if teacher.model.weights else "as its code makes it"
-    begins = f"from {given}, " if teacher.model.weights else ""
-    trained = begins + _training(teacher.train, found, "teacher") if teacher.train else f"given: {given}"
-    lines.append(("teacher", f"{_model(teacher.model.arch, teacher.model.options)}; {trained}"))
+    lines += _teachers(teacher, found)
     at_once = "" if teacher.engine.batch_size == AUTO else f", {teacher.engine.batch_size} at once"
     lines.append(("answers", f"{_engine(teacher.engine)}{at_once}; {_store(recipe, found)}"))
     lines.append(
@@ -60,6 +59,27 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
             ("writes", f"{recipe.store.path}/ (store.path: the teacher's answers, for other runs to read, too)")
         )
     return lines
+
+
+def _teachers(section: TeacherSection, found: Survey | None) -> list[tuple[str, str]]:
+    """A line for each teacher: what it is, where its weights come from and, of several, its part."""
+    parts = [""]
+    if section.members:
+        parts = [_part(member) for member in section.members]
+        if found is not None:
+            class_numbers(section.members, found.class_names)  # refuses what the data don't have
+    lines = []
+    for part, model in zip(parts, section.models.values(), strict=True):
+        given = f"weights {model.weights}" if model.weights else "as its code makes it"
+        begins = f"from {given}, " if model.weights else ""
+        trained = begins + _training(section.train, found, "teacher") if section.train else f"given: {given}"
+        lines.append(("teacher", f"{_model(model.arch, model.options)}{part}; {trained}"))
+    return lines
+
+
+def _part(member: MemberSection) -> str:
+    weight = "" if member.weight == 1 else f", weight {member.weight:g}"
+    return weight if member.classes is None else f"{weight}, for {len(member.classes)} classes"
 
 
 def _form(found: Survey) -> str:
@@ -139,7 +159,8 @@ def _objective(recipe: Recipe) -> str:
 
 
 def _code(recipe: Recipe) -> list[str]:
-    references = [model.arch for model in (recipe.teacher.model, recipe.student.model) if ".py:" in model.arch]
+    models = [*recipe.teacher.models.values(), recipe.student.model]
+    references = [model.arch for model in models if ".py:" in model.arch]
     source = recipe.data.source
     if isinstance(source, FunctionSource):
         references += [each for each in (source.train, source.test) if each]

@@ -17,9 +17,11 @@ from stillhouse.data.open import Survey
 from stillhouse.export.onnx import export_onnx
 from stillhouse.foundation.errors import ModelError
 from stillhouse.foundation.events import Event, Warned
+from stillhouse.models.ensemble import parts
 from stillhouse.models.network import Network
 from stillhouse.models.placement import autocast
 from stillhouse.models.weights import check_finite
+from stillhouse.recipe.architectures import ModelSection
 from stillhouse.recipe.engines import AUTO
 from stillhouse.recipe.recipe import TrainSection
 from stillhouse.runner.answers import check_answers
@@ -45,7 +47,8 @@ def rehearse_networks(
     for role, network in (("teacher", teacher), ("student", student)):
         check_finite(network.state_dict(), f"the {role}")
     if networks.recipe.teacher.train is None:
-        _check_head(teacher, networks)
+        for (key, section), part in zip(networks.recipe.teacher.models.items(), parts(teacher), strict=True):
+            _check_head(part, section, networks.interface.classes, key)
     ask = objective_of(networks, student, teacher, 0).ask
     if ask:
         check_answers(networks, teacher, ask, found, all_kept=all_kept)
@@ -57,13 +60,12 @@ def rehearse_networks(
             export_onnx(student, networks.interface, Path(folder) / "rehearsal.onnx")
 
 
-def _check_head(teacher: Network, networks: Networks) -> None:
+def _check_head(teacher: Network, section: ModelSection, classes: int, key: str) -> None:
     """Refuse random answers: timm gives a pretrained model a fresh classifier where the class counts differ."""
-    section, classes = networks.recipe.teacher.model, networks.interface.classes
     given = (getattr(teacher.body, "pretrained_cfg", None) or {}).get("num_classes")
     if section.weights is None and section.arch.startswith("timm:") and given not in (None, classes):
         raise ModelError(
-            f"teacher model {section.arch}: it was pretrained for {given} classes, the data have {classes}, so its "
+            f"{key} {section.arch}: it was pretrained for {given} classes, the data have {classes}, so its "
             "classifier is fresh and its answers random: give teacher.train, or weights for these classes"
         )
 
@@ -78,7 +80,7 @@ def rehearse_step(materials: Materials) -> None:
     recipe = materials.recipe
     trained = [("student", materials.networks.student(0), recipe.student.train)]
     if recipe.teacher.train is not None:
-        trained.append(("teacher", materials.networks.teacher(), recipe.teacher.train))
+        trained += [(name, make(), recipe.teacher.train) for name, make in materials.networks.teachers().items()]
     for role, network, settings in trained:
         batch = next(materials.stream(settings, 0).batches(0, 1))
         _step(role, network, batch.part(0, len(batch) // settings.accumulate), settings, materials.device)

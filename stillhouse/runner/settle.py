@@ -44,7 +44,7 @@ Emit = Callable[[Event], None]
 
 
 def settle_teacher_step(materials: Materials, folder: RunDir, emit: Emit, signals: Signals) -> Materials:
-    """Choose the engine of the teacher's training, where it is trained here."""
+    """Choose the engine of the teacher's training, where it is trained here; of several, by the first."""
     settings = materials.recipe.teacher.train
     if settings is None or settings.engine.settled:
         return materials
@@ -55,7 +55,7 @@ def settle_teacher_step(materials: Materials, folder: RunDir, emit: Emit, signal
     def objective(network: Network) -> Objective:
         return Objective(LABELS_ONLY, settings.label_smoothing)
 
-    make, role = materials.networks.teacher, "teacher's step"
+    make, role = next(iter(materials.networks.teachers().values())), "teacher's step"
     engine = _step_engine(materials, make, objective, batches, settings, role, emit, signals)
     train = settings.model_copy(update={"engine": engine})
     teacher = materials.recipe.teacher.model_copy(update={"train": train})

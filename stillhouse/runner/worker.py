@@ -31,16 +31,16 @@ from stillhouse.foundation.allocator import keep_freed_memory
 from stillhouse.foundation.errors import ModelError, StillhouseError, UserError
 from stillhouse.foundation.files import sha256
 from stillhouse.knowledge.encode import Codec
-from stillhouse.models.build import build
 from stillhouse.models.network import Network
 from stillhouse.models.placement import resolve_device
 from stillhouse.models.taps import shapes
 from stillhouse.models.weights import load_into, read_weights
-from stillhouse.recipe.architectures import Normalisation
+from stillhouse.recipe.architectures import ModelSection, Normalisation
 from stillhouse.recipe.load import parse
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.answers import encoding_of, identity, runs_here
 from stillhouse.runner.job import Job
+from stillhouse.runner.networks import Networks
 from stillhouse.runtime.local.serving import Served, serve
 from stillhouse.store.manifest import Identity
 from stillhouse.teachers.engine import Teacher
@@ -93,10 +93,8 @@ def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = (), weights: P
 
 def _network(recipe: Recipe, job: Job, weights: Path | None) -> Network:
     """The teacher with the run's weights; nothing that the recipe says of weights is looked for."""
-    model = recipe.teacher.model
-    options = {key: value for key, value in model.options.items() if key not in ("pretrained", "checkpoint_path")}
-    bare = model.model_copy(update={"weights": None, "options": options})
-    network = build(bare, job.interface, _ANY, 0, "teacher")
+    bare = recipe.model_copy(update={"teacher": recipe.teacher.with_models(_bare)})
+    network = Networks(bare, job.interface, _ANY, live=None).teacher()
     if weights is not None:
         load_into(network, read_weights(weights), str(weights))
         return network
@@ -105,6 +103,11 @@ def _network(recipe: Recipe, job: Job, weights: Path | None) -> Network:
         raise ModelError(f"{job.weights['path']} does not hold the weights of the run's teacher")
     load_into(network, safetensors.torch.load(content), "the run's teacher")
     return network
+
+
+def _bare(model: ModelSection) -> ModelSection:
+    options = {key: value for key, value in model.options.items() if key not in ("pretrained", "checkpoint_path")}
+    return model.model_copy(update={"weights": None, "options": options})
 
 
 def _read(path: str) -> bytes:

@@ -22,6 +22,7 @@ from stillhouse.foundation.errors import ModelError
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.compiled import compiled
+from stillhouse.models.ensemble import parts
 from stillhouse.models.network import Network
 from stillhouse.models.placement import check_precision
 from stillhouse.models.taps import Taps
@@ -57,8 +58,7 @@ class Teacher:
             check_onnx_fits(ask, device, settings)
             self._forward = OnnxNetwork(own)
         else:
-            forward = _forward(own, _DTYPES.get(settings.precision))
-            self._forward = compiled(forward, frozen=True) if settings.compile else forward
+            self._forward = compiled(own, frozen=True) if settings.compile else own
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> Knowledge:
@@ -105,8 +105,9 @@ def own_modules(network: Network, device: torch.device, settings: TeacherEngineS
             "and plain values only"
         ) from error
     own.eval().to(device=device)
-    # The normalisation stays as it is: the mean and deviation of bytes need more than eight bits.
-    own.body.to(dtype=_DTYPES.get(settings.precision))
+    if settings.precision in _DTYPES:
+        for part in parts(own):
+            part.cast_body(_DTYPES[settings.precision])
     own.to(memory_format=_layout(settings))  # type: ignore[call-overload]
     return own
 
@@ -133,12 +134,3 @@ def check_onnx_fits(ask: Ask, device: torch.device, settings: TeacherEngineSecti
 
 def _layout(settings: TeacherEngineSection) -> torch.memory_format:
     return torch.channels_last if settings.channels_last else torch.contiguous_format
-
-
-def _forward(network: Network, dtype: torch.dtype | None) -> Callable[[torch.Tensor], torch.Tensor]:
-    def forward(inputs: torch.Tensor) -> torch.Tensor:
-        prepared = network.preprocess(inputs)
-        logits: torch.Tensor = network.body(prepared if dtype is None else prepared.to(dtype))
-        return logits
-
-    return forward

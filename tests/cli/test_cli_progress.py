@@ -40,7 +40,7 @@ def shown(view: type[Bars] | type[Lines], *events: e.Event) -> str:
 def test_a_given_teacher_takes_no_steps(view: type[Bars] | type[Lines]) -> None:
     """A teacher that is given is said to be so, with its accuracy in one line: no bar, no steps, no time."""
     (line,) = shown(view, *GIVEN).split("\n")[:-1]
-    assert line.strip() == "teacher: given, not trained here; validation accuracy 97.31 %"
+    assert line.strip() == "teacher: as it stands, validation accuracy 97.31 %"
 
 
 @pytest.mark.parametrize("view", [Bars, Lines])
