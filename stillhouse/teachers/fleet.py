@@ -103,7 +103,7 @@ class FleetRows:
     def _served(self, line: _Line, batches: Iterator[Batch]) -> Iterator[tuple[Batch, EncodedRows]]:
         pulls, more = 0, True
         while True:
-            while line.hear(0.0):
+            while not line.head_is_answered() and line.hear(0.0):
                 pass
             if line.head_is_answered() and (pulls or not more or not line.has_room()):
                 pulls = 0

@@ -213,4 +213,7 @@ def test_a_question_says_how_far_ahead_a_student_asks(line_bytes: int) -> None:
     told = {question.most for _, question in asker.open}
     (most,) = told
     assert most is not None and most - 4 <= len(asker.sizes) * 2 <= most + 4
+    for _ in range(5):
+        next(served)
+    assert asker.open and most - 12 <= len(asker.open) * 2, "answers are taken when they are needed, not as they come"
     served.close()
