@@ -148,21 +148,33 @@ def _override(values: dict[str, Any], override: str, lines: dict[Location, int])
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise RecipeError(f"--set {override}: write it as section.key=value")
-    parts = key.strip().split(".")
     section: Any = values
-    for depth, part in enumerate(parts[:-1], start=1):
-        if section.get(part) is None:
-            section[part] = {}
-            lines[tuple(parts[:depth])] = _SET
-        if section[part] == AUTO:  # of one word for all keys, the others stay
-            section[part] = dict.fromkeys(_fields_at(Recipe, tuple(parts[:depth]), values), AUTO) or AUTO
-        section = section[part]
-        if not isinstance(section, dict):
+    at: Location = ()
+    *above, last = key.strip().split(".")
+    for part in above:
+        at = (*at, _key(section, part, override))
+        if _child(section, at[-1]) is None:
+            section[at[-1]] = {}
+            lines[at] = _SET
+        if section[at[-1]] == AUTO:  # of one word for all keys, the others stay
+            section[at[-1]] = dict.fromkeys(_fields_at(Recipe, at, values), AUTO) or AUTO
+        section = section[at[-1]]
+        if not isinstance(section, dict | list):
             raise RecipeError(f"--set {override}: '{part}' is a value, not a section")
-    section[parts[-1]] = _read_yaml(text, {}, f"--set {override}")
-    for at in [at for at in lines if at[: len(parts)] == tuple(parts)]:
-        del lines[at]
-    lines[tuple(parts)] = _SET
+    at = (*at, _key(section, last, override))
+    section[at[-1]] = _read_yaml(text, {}, f"--set {override}")
+    for below in [each for each in lines if each[: len(at)] == at]:
+        del lines[below]
+    lines[at] = _SET
+
+
+def _key(section: Any, part: str, override: str) -> str | int:
+    """What a word of a dotted key means there: of a list, the number of one of its entries."""
+    if not isinstance(section, list):
+        return part
+    if not part.isdecimal() or int(part) >= len(section):
+        raise RecipeError(f"--set {override}: '{part}' is none of the list's {len(section)} entries, counted from 0")
+    return int(part)
 
 
 def _told_by_another(error: Any, errors: Sequence[Any]) -> bool:

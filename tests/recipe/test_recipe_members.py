@@ -65,6 +65,18 @@ def test_told_wrong(members: str, override: str, story: str) -> None:
         recipe(members, *([override] if override else []))
 
 
+def test_a_member_is_changed_by_its_number() -> None:
+    """``--set`` reaches an entry of a list by its number, and tells of one that is not there."""
+    two = "[{model: {arch: mlp}}, {model: {arch: mlp}}]"
+    changed = parse(recipe(two, "teacher.members.1.weight=3", "teacher.members.0={model: {arch: vgg}, weight: 2}"))
+    assert [(each.model.arch, each.weight) for each in changed.teacher.members] == [("vgg", 2), ("mlp", 3)]
+    for word in ("2", "-1", "weight"):
+        with pytest.raises(RecipeError, match=f"'{word}' is none of the list's 2 entries, counted from 0"):
+            recipe(two, f"teacher.members.{word}.weight=3")
+    with pytest.raises(RecipeError, match=r"--set: 'teacher.members.1.weight'"):
+        recipe(two, "teacher.members.1.weight=0")
+
+
 def numbers(*classes: str) -> tuple[tuple[int, ...], ...]:
     told = ", ".join(f"{{model: {{arch: mlp}}{', classes: ' + each if each else ''}}}" for each in classes)
     return class_numbers(parse(f"{HEAD}  members: [{told}]\n").teacher.members, NAMES)
