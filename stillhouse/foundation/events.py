@@ -232,7 +232,8 @@ class GroupChanged:
     """Something happened to the students that train one network together.
 
     ``kind``: ``started`` (so many ``students`` go on from ``step``), ``lost`` (one died, ``text`` says which and why;
-    the others are ended, and all begin again from the newest checkpoint).
+    the others are ended, and all begin again from the newest checkpoint). ``members``: (host, process id) of each that
+    started, the first student first.
     """
 
     phase: str
@@ -240,6 +241,7 @@ class GroupChanged:
     students: int
     step: int
     text: str
+    members: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,19 @@ def speed(run: Run) -> list[str]:
     waited = wait_words(run)
     idle = figure(run.result, "throughput", "teacher_idle_share")
     idled = "" if idle is None else f"The teacher was idle for {percent(idle, 0)} of the same time."
-    return [*sentences, *(sentence for sentence in (waited, idled) if sentence)]
+    return [*sentences, *(sentence for sentence in (waited, idled, together(run)) if sentence)]
+
+
+def together(run: Run) -> str:
+    """How many students trained together, and what they survived; empty where one trained alone."""
+    number, lost = figure(run.result, "students", "together"), figure(run.result, "students", "lost")
+    if number is None:
+        return ""
+    words = f"{number:.0f} students trained it together."
+    if lost:
+        times = "Once one of them was" if lost == 1 else f"{lost:.0f} times one of them was"
+        words += f" {times} lost, and all went on from the newest checkpoint: nothing else was."
+    return words
 
 
 def costs(run: Run) -> Pairs:

@@ -1,24 +1,62 @@
-"""Where the students of a group live: processes of this machine."""
+"""Where the students of a training live: processes of this machine, or of a Ray cluster."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from stillhouse.recipe.fleet import FleetSection
+from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.group import Gather, Gathered
+from stillhouse.runner.student import attend
 from stillhouse.runtime.local.crew import LocalCrew
 from stillhouse.runtime.local.door import MEETING
 
 _COMMAND = (sys.executable, "-m", "stillhouse.runner.student")
 
 
-def gatherer(section: FleetSection, warn: Callable[[str], None]) -> Gather:
-    """Starts students where a recipe says."""
+@contextlib.contextmanager
+def gathering(recipe: Recipe, warn: Callable[[str], None], check: Callable[[], None]) -> Iterator[Gather]:
+    """What starts students where a recipe says, as long as it lasts.
 
-    def gather(wanted: int) -> Gathered:
-        names = [f"student-{number + 1}" for number in range(wanted)]
-        crew = LocalCrew(_COMMAND, names, warn)
-        return Gathered(crew, names, str(crew.folder / MEETING))
+    Args:
+        warn: told what a person should know.
+        check: called while students are waited for; ends that by what it raises.
+    """
+    if recipe.fleet.backend == "ray":
+        with _on_ray(recipe, warn, check) as gather:
+            yield gather
+    else:
+        yield lambda wanted: _here(wanted, warn)
 
-    return gather
+
+def _here(wanted: int, warn: Callable[[str], None]) -> Gathered:
+    names = [f"student-{number + 1}" for number in range(wanted)]
+    crew = LocalCrew(_COMMAND, names, warn)
+    return Gathered(crew, names, str(crew.folder / MEETING))
+
+
+@contextlib.contextmanager
+def _on_ray(recipe: Recipe, warn: Callable[[str], None], check: Callable[[], None]) -> Iterator[Gather]:
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when Ray is loaded
+    from stillhouse.runtime.ray_backend import connect
+    from stillhouse.runtime.ray_group import RayGroup
+
+    disconnect = connect()
+    least, most = recipe.fleet.students_range
+    gpu = recipe.compute.device.startswith("cuda")
+    resources = {"CPU": float(recipe.compute.threads), **({"GPU": 1.0} if gpu else {})}
+    try:
+        group = RayGroup(least, most, resources, attend, warn)
+        try:
+
+            def gather(wanted: int) -> Gathered:
+                return Gathered(*group.gather(check), None)  # how many, Ray says
+
+            yield gather
+        finally:
+            group.close()
+    finally:
+        if not recipe.fleet.workers_range[1]:  # else teachers may use the connection longer than the students
+            disconnect()

@@ -115,7 +115,7 @@ def train_together(course: Course, gather: Gather) -> bytes:
         state = course.checkpoints.load()
         begun = state["step"] if state else 0
         try:
-            return _Attempt(course, gather, wanted, state).run()
+            return _Attempt(course, gather(wanted), state).run()
         except _LostError as lost:
             newest = course.checkpoints.newest()
             further = newest is not None and int(newest.stem.removeprefix("step-")) > begun
@@ -140,17 +140,17 @@ class _LostError(Exception):
 class _Attempt:
     """From a checkpoint to the end, or to a death."""
 
-    def __init__(self, course: Course, gather: Gather, wanted: int, state: dict[str, Any] | None) -> None:
+    def __init__(self, course: Course, gathered: Gathered, state: dict[str, Any] | None) -> None:
         self._course, self._state = course, state
         self._first_step = state["step"] if state else 0
-        gathered = gather(wanted)
         self._crew, self._names, self._meeting = gathered
         self._size = len(self._names)
         self._sent: deque[tuple[int, int]] = deque()
         self._took = dict.fromkeys(self._names, self._first_step - 1)
-        self._in = set[str]()
+        self._in = dict[str, tuple[str, int]]()
         self._weights: bytes | None = None
-        self._done = self._stopping = False
+        self._ended = set[str]()
+        self._stopping = False
         self._network = copy.deepcopy(course.network).to(course.device)
 
     def run(self) -> bytes:
@@ -159,7 +159,8 @@ class _Attempt:
         try:
             while len(self._in) < self._size:
                 self._hear(1.0)
-            course.emit(GroupChanged(course.phase, "started", self._size, self._first_step, ""))
+            members = tuple(self._in[name] for name in self._names)
+            course.emit(GroupChanged(course.phase, "started", self._size, self._first_step, "", members))
             made = ahead(course.stream.batches(self._first_step, course.steps), course.ahead_max_bytes)
             course.source.waits(), course.source.counts()
             answers = course.source.teach(made)
@@ -172,14 +173,14 @@ class _Attempt:
 
     def _feed(self, answers: Iterator[tuple[Batch, Knowledge]]) -> None:
         number = self._first_step
-        while not self._done:
+        while len(self._ended) < self._size:
             room = number < self._course.steps and self._has_room(number)
             self._hear(0.0 if room else 1.0)
             if not self._stopping and (signal := self._course.interrupted()) is not None:
                 self._stopping = True
                 for name in self._names:
                     self._crew.send(name, {"do": "stop", "signal": signal})
-            if room and not self._done:
+            if room:
                 batch, knowledge = next(answers)
                 knowledge.check_aligned(batch)
                 self._hand_out(number, batch, knowledge)
@@ -206,8 +207,11 @@ class _Attempt:
     def _hear(self, timeout_s: float) -> None:
         for news in self._crew.poll(timeout_s):
             if isinstance(news, Gone):
-                raise _LostError(self._story(news), self._size)
-            if isinstance(news, Came):
+                if self._names[0] not in self._ended:
+                    raise _LostError(self._story(news), self._size)
+                self._ended.add(news.name)
+            elif isinstance(news, Came):
+                self._in[news.name] = str(news.hello.get("host")), int(news.hello.get("pid") or 0)
                 self._tell_job(news.name)
             else:
                 self._understand(news)
@@ -228,14 +232,15 @@ class _Attempt:
             case "weights":
                 self._weights = bytes(news.body) or self._weights
             case "ended":
-                self._ended(news.name, header)
+                self._crew.send(news.name, {"do": "dismiss"})
+                self._end(news.name, header)
             case said:
                 raise FleetError(f"student {news.name} says '{said}', which this run does not know")
 
-    def _ended(self, name: str, header: Mapping[str, Any]) -> None:
+    def _end(self, name: str, header: Mapping[str, Any]) -> None:
         how, why = header["how"], str(header["why"]) if "why" in header else ""
         if how == "done":
-            self._done = self._done or name == self._names[0]
+            self._ended.add(name)
         elif how == "Interrupted":
             if name == self._names[0]:  # whose checkpoint came before
                 raise Interrupted(why, int(header["signal"]))
@@ -277,7 +282,6 @@ class _Attempt:
         forms, body = pack(course.objective.state_dict())
         self._crew.send(name, {"do": "objective", "forms": forms}, body)
         self._crew.send(name, {"do": "checkpoint"}, packed(self._state) if self._state else b"")
-        self._in.add(name)
 
     def _story(self, first: Gone) -> str:
         """Who is gone, and why: of several that went together the one that was killed, or else the first."""

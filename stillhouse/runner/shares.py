@@ -43,6 +43,8 @@ def unpack(forms: Any, body: bytearray) -> dict[str, torch.Tensor]:
     try:
         for name, kind, shape in forms:
             dtype = _TYPES[kind]
+            if not all(type(side) is int and side >= 0 for side in shape):
+                raise ValueError(f"a shape {shape}")
             count = int(np.prod(shape, dtype=np.int64))
             part = (
                 torch.frombuffer(body, dtype=dtype, count=count, offset=start) if count else torch.empty(0, dtype=dtype)

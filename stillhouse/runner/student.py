@@ -55,11 +55,11 @@ from stillhouse.students.objective import Objective
 _ANY = Normalisation(mean=(0.0,), std=(1.0,))
 
 
-def attend(line: Line, meeting: Callable[[Mapping[str, Any]], Store]) -> int:
+def attend(line: Line, meeting: Callable[[Mapping[str, Any]], Store | None] = lambda job: None) -> int:
     """Train as the run says, to the end; the exit code.
 
     Args:
-        meeting: the store where the students find one another, made from the job.
+        meeting: makes the store where the students find one another, from the job; None where they have.
     """
     job = line.next("job").header
     recipe = parse(job["recipe"], (), "the run's recipe")
@@ -77,7 +77,7 @@ def attend(line: Line, meeting: Callable[[Mapping[str, Any]], Store]) -> int:
 
 
 def _trained(
-    line: Line, job: Mapping[str, Any], recipe: Recipe, meeting: Callable[[Mapping[str, Any]], Store]
+    line: Line, job: Mapping[str, Any], recipe: Recipe, meeting: Callable[[Mapping[str, Any]], Store | None]
 ) -> bytes:
     rank, size, settings = job["rank"], job["size"], recipe.student.train
     device, own = _device(recipe, rank, size)

@@ -1,4 +1,4 @@
-"""Workers that are actors of a Ray cluster. The only file that knows Ray (extra ``ray``).
+"""Workers that are actors of a Ray cluster. Only this file and ``ray_group`` know Ray (extra ``ray``).
 
 Every wanted worker is one actor, which waits for a machine that can hold it: a node that joins is used without any
 command. Ray restarts nothing and tries nothing again, since the dispatcher does. Answers come by object reference from

@@ -24,16 +24,18 @@ class Joined:
     """One student of a group; use as a context manager.
 
     Args:
-        meeting: where they find one another.
+        meeting: where they find one another; None: they have, and the process's group stands.
         device: where gradients are: on GPUs of their own they travel by NCCL, else by gloo.
+        own_device: whether no two students share one.
     """
 
-    def __init__(self, meeting: Store, rank: int, size: int, device: torch.device, *, own_device: bool) -> None:
-        self.size, self._rank = size, rank
+    def __init__(self, meeting: Store | None, rank: int, size: int, device: torch.device, *, own_device: bool) -> None:
+        self.size, self._rank, self._met_here = size, rank, meeting is not None
         fast = device.type == "cuda" and own_device
         self._wire = device if fast else torch.device("cpu")
-        backend = "cpu:gloo,cuda:nccl" if fast else "gloo"
-        dist.init_process_group(backend, store=meeting, rank=rank, world_size=size, timeout=_PATIENCE)
+        if meeting is not None:
+            backend = "cpu:gloo,cuda:nccl" if fast else "gloo"
+            dist.init_process_group(backend, store=meeting, rank=rank, world_size=size, timeout=_PATIENCE)
 
     def __enter__(self) -> Self:
         return self
@@ -41,7 +43,7 @@ class Joined:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
+        if error is None and self._met_here:
             dist.destroy_process_group()
 
     def share(self, count: int) -> range:

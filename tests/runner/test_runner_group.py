@@ -24,12 +24,15 @@ from .lessons import lesson, told, weights
 PATIENCE_S = 120
 
 
-def shared(labels: Path, students: Any = 2, source: str = "inline", epochs: int = 3, **fleet: Any) -> Recipe:
+def shared(
+    labels: Path, students: Any = 2, source: str = "inline", engine: Any = None, mix: Any = None, **sections: Any
+) -> Recipe:
     """A run of a convolution with batch norm, in four micro-batches a step, by so many students."""
-    train = {"epochs": epochs, "batch_size": 240, "accumulate": 4, "ema_decay": 0.9, "clip_norm": 1.0}
-    section = {"students": students, **fleet}
-    augmented = {"source": {"kind": "digits"}, "augment": {"pad_px": 1}}
-    return lesson(labels, source, "conv", {"batch_size": 24}, train, data=augmented, fleet=section)
+    train: dict[str, Any] = {"epochs": 3, "batch_size": 240, "accumulate": 4, "ema_decay": 0.9, "clip_norm": 1.0}
+    fleet = {"students": students, **sections.pop("fleet", {})}
+    data = {"source": {"kind": "digits"}, "augment": {"pad_px": 1, "mix": mix}}
+    train["engine"] = engine or {}
+    return lesson(labels, source, "conv", {"batch_size": 24}, train, data=data, fleet=fleet, **sections)
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +75,11 @@ def test_students_together_are_one_to_the_last_bit(tmp_path: Path, alone: str, l
     assert students() == []
 
 
+def members(events: list[Event]) -> list[int]:
+    """Process ids of the students that started last."""
+    return [pid for _, pid in told(events, GroupChanged)[-1].members]
+
+
 def students() -> list[int]:
     """Process ids of the students that this process started, in the order of their start."""
     found = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "runner.student"], capture_output=True, text=True)
@@ -85,7 +93,7 @@ def test_a_student_that_dies_costs_steps_and_nothing_else(tmp_path: Path, alone:
     def kill(event: Event) -> None:
         events.append(event)
         if isinstance(event, CheckpointWritten) and event.step == 6:
-            os.kill(students()[1], signal.SIGKILL)
+            os.kill(members(events)[1], signal.SIGKILL)
 
     result = run(shared(tmp_path / "none", [1, 2]), tmp_path / "run", [kill])
     assert weights(result) == alone
@@ -94,6 +102,26 @@ def test_a_student_that_dies_costs_steps_and_nothing_else(tmp_path: Path, alone:
     assert changes[1].text == "student 2 of 2: killed by SIGKILL" and changes[2].step >= 6
     assert result["students"] == {"together": 2, "lost": 1}
     assert students() == []
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "features": {
+        "source": "stored",
+        "objective": {"features": [{"teacher": "stage2", "student": "stage2"}]},
+        "mix": {"kind": "mixup"},
+        "fleet": {"workers": 1, "threads": 1},
+    },
+    "compiled": {"engine": {"compile": True, "channels_last": True, "precision": "bf16"}},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_whatever_a_step_computes(tmp_path: Path, variant: str) -> None:
+    """Features and mixed views, from a store that a fleet fills, and compiled engines: two students are one."""
+    recipes = [shared(tmp_path / f"labels-{count}", count, **VARIANTS[variant]) for count in (1, 2)]
+    alone, both = (weights(run(each, tmp_path / f"run-{number}")) for number, each in enumerate(recipes))
+    assert alone == both
 
 
 @pytest.mark.slow

@@ -127,6 +127,11 @@ class Entrance:
             self._selector.unregister(mate.channel.socket)
             mate.channel.close()
 
+    def forget(self, name: str) -> None:
+        """Hang up on one, if it is there."""
+        if name in self._mates:
+            self.part(name)
+
     def left(self, name: str, why: str) -> None:
         """One is gone."""
         self.part(name)

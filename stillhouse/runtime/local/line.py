@@ -1,4 +1,5 @@
-"""A process's line to its run: what the run says waits by kind until it is wanted, and the end of the run ends it.
+"""A process's line to its run: what the run says waits by kind until it is wanted, and the end of the run ends it,
+unless the run had dismissed it.
 
 A thread hears; the main thread computes, and waits in :meth:`Line.next` for what it needs.
 """
@@ -34,7 +35,7 @@ class Line:
     def __init__(self, connection: socket.socket, name: str, **facts: Any) -> None:
         self._channel = Channel(connection)
         self._kept: defaultdict[str, queue.SimpleQueue[Frame]] = defaultdict(queue.SimpleQueue)
-        self._closing = False
+        self._over = False
         hello = {"do": "hello", "protocol": PROTOCOL, "stillhouse": version("stillhouse"), "name": name}
         self.say({**hello, "pid": os.getpid(), "host": platform.node(), **facts})
         threading.Thread(target=self._listen, name="line", daemon=True).start()
@@ -58,10 +59,6 @@ class Line:
                 select.select([], [self._channel.socket], [])
                 self._channel.flush()
 
-    def close(self) -> None:
-        """The run may hang up now without ending this process."""
-        self._closing = True
-
     def _listen(self) -> None:
         joiner = Joiner()
         while not self._channel.ended:
@@ -69,8 +66,9 @@ class Line:
             for frame in self._channel.receive():
                 whole = joiner.joined(frame)
                 if whole is not None:
+                    self._over = self._over or whole.header["do"] == "dismiss"
                     self._kept[whole.header["do"]].put(whole)
-        if not self._closing:
+        if not self._over:
             print(f"student ends: the run {self._channel.ended}", file=sys.stderr, flush=True)
             os._exit(1)
 

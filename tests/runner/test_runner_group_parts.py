@@ -1,0 +1,116 @@
+"""Parts of a group without its processes: what travels, and when a run gives up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillhouse.data.batch import Batch
+from stillhouse.foundation.errors import FleetError, StillhouseError
+from stillhouse.foundation.events import Event, GroupChanged
+from stillhouse.knowledge.knowledge import Knowledge
+from stillhouse.recipe.load import validate
+from stillhouse.runner.group import Course, Gathered, train_together
+from stillhouse.runner.shares import pack, pack_share, unpack, unpack_share
+from stillhouse.runtime.local.crew import Came, Gone, Said
+from stillhouse.students.checkpoint import Checkpoints
+
+from .conftest import values
+
+TYPES = [torch.uint8, torch.int64, torch.float32, torch.float16, torch.bfloat16, torch.bool]
+
+
+@given(
+    shapes=st.lists(st.tuples(st.sampled_from(TYPES), st.lists(st.integers(0, 3), max_size=3)), max_size=5),
+)
+def test_tensors_come_back_as_they_were(shapes: list[tuple[torch.dtype, list[int]]]) -> None:
+    """Tensors of every type and shape, empty ones too, are the same after the journey."""
+    sent = {
+        str(number): torch.arange(int(np.prod(shape, dtype=np.int64))).view(shape).to(dtype)
+        for number, (dtype, shape) in enumerate(shapes)
+    }
+    forms, body = pack(sent)
+    found = unpack(forms, bytearray(body))
+    assert list(found) == list(sent)
+    for name, tensor in sent.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [[["a", "float32", [9]]], [["a", "object", [1]]], [["a", "uint8", [-1]]], [["a"]], 3, [["a", "uint8", "x"]]],
+    ids=["too long", "no such type", "negative", "short", "a number", "no shape"],
+)
+def test_what_does_not_fit_is_refused(forms: Any) -> None:
+    """Headers that lie about their bytes are refused with words, not read beyond their end."""
+    with pytest.raises(StillhouseError, match="makes no sense"):
+        unpack(forms, bytearray(16))
+
+
+def test_a_share_is_the_rows_asked_for() -> None:
+    """A share holds its rows of the batch and of all that is known about them, and nothing of the others."""
+    ids, views = np.arange(6), np.full(6, 2)
+    batch = Batch(ids, views, torch.rand(6, 3), torch.arange(6), torch.arange(6).flip(0), torch.rand(6))
+    features = {"stage1": torch.rand(6, 2)}
+    known = torch.tensor([True, False] * 3)
+    knowledge = Knowledge(ids, views, torch.rand(6, 4), features, known)
+    forms, body = pack_share(batch, knowledge, 2, 4)
+    part, told = unpack_share(forms, bytearray(body))
+    told.check_aligned(part)
+    assert part.sample_ids.tolist() == [2, 3] and part.views.tolist() == [2, 2]
+    pairs = [
+        (part.inputs, batch.inputs), (part.targets, batch.targets), (part.partners, batch.partners),
+        (part.shares, batch.shares), (told.logits, knowledge.logits), (told.known, known),
+        (told.features["stage1"], features["stage1"]),
+    ]  # fmt: skip
+    for found, whole in pairs:
+        assert found is not None and whole is not None and torch.equal(found, whole[2:4])
+
+
+class Doomed:
+    """Students that die before they say a word."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._left = list(names)
+        self.closed = False
+
+    def poll(self, timeout_s: float) -> list[Came | Said | Gone]:
+        return [Gone(self._left.pop(), "killed by SIGKILL")] if self._left else []
+
+    def send(self, name: str, header: dict[str, Any], body: Any = b"") -> None:
+        raise AssertionError("nobody came in")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_run_gives_up_on_students_that_only_die(tmp_path: Path) -> None:
+    """Deaths without a new checkpoint: one student fewer each time, down to the fewest, then an error that says why."""
+    train = {"epochs": 2, "batch_size": 400, "accumulate": 4}
+    student = {"model": {"arch": "mlp", "options": {"hidden": [8]}}, "train": train}
+    recipe = validate(values(student=student, fleet={"students": [2, 4]}))
+    events, crews = list[Event](), list[Doomed]()
+    checkpoints = Checkpoints(tmp_path, "student", 0.0, 2, events.append)
+    nothing = cast(Any, None)
+    course = Course(
+        recipe, "student", cast(Any, torch.nn.Linear(1, 1)), nothing, nothing, nothing, nothing, checkpoints,
+        nothing, events.append, lambda: None, 0, torch.device("cpu"),
+    )  # fmt: skip
+    asked: list[int] = []
+
+    def gather(wanted: int) -> Gathered:
+        asked.append(wanted)
+        crews.append(Doomed([str(number) for number in range(wanted)]))
+        return Gathered(crews[-1], [str(number) for number in range(wanted)], None)
+
+    with pytest.raises(FleetError, match="died 4 times without getting any further, at last: student 2 of 2: killed"):
+        train_together(course, gather)
+    assert asked == [4, 3, 2, 2] and all(each.closed for each in crews)
+    assert [each.kind for each in events if isinstance(each, GroupChanged)] == ["lost"] * 4

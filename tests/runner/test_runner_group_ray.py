@@ -1,0 +1,51 @@
+"""Students that Ray Train starts: as many as there is room for, and the weights of one alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from stillhouse.foundation.events import CheckpointWritten, Event, GroupChanged
+from stillhouse.runner.run import run
+
+from .lessons import told, weights
+from .test_runner_group import members, shared
+
+# ray.train warns of what ray itself does
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")]
+ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+pytest.importorskip("pandas", reason="the extra 'ray' is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No report, whose drawing takes longer than the run; students find this checkout, and each other on loopback."""
+    monkeypatch.setattr("stillhouse.runner.run.write_report", lambda folder: (folder / "report.html").write_text("-"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["tests", str(Path(__file__).parents[2])]))
+
+
+def test_a_student_that_dies_on_ray_is_replaced(tmp_path: Path) -> None:
+    """Two of three find room and train; one is killed, and the next group ends in the same weights."""
+    alone = weights(run(shared(tmp_path / "none", 1), tmp_path / "alone"))
+    ray.shutdown()
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
+    events: list[Event] = []
+
+    def kill(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, CheckpointWritten) and event.phase == "student" and event.step == 6:
+            os.kill(members(events)[1], signal.SIGKILL)
+
+    try:
+        result = run(shared(tmp_path / "none", [1, 3], fleet={"backend": "ray"}), tmp_path / "run", [kill])
+    finally:
+        ray.shutdown()
+    assert weights(result) == alone
+    changes = told(events, GroupChanged)
+    assert [each.kind for each in changes] == ["started", "lost", "started"]
+    assert changes[0].students == 2 and changes[2].step >= 6
+    assert result["students"]["lost"] == 1
