@@ -19,11 +19,11 @@ from stillhouse.foundation.errors import ModelError
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, key: str) -> torch.device:
     """``auto`` to the best device here; others checked.
 
     Raises:
-        ModelError: the device is not here.
+        ModelError: the device is not here; names the recipe's key.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -31,7 +31,7 @@ def resolve_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if not available[device.type] or (device.index or 0) >= count:
-        raise ModelError(f"compute.device: {name} is not available here; use auto or cpu")
+        raise ModelError(f"{key}: {name} is not available here; use auto or cpu")
     return device
 
 

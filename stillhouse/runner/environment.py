@@ -22,7 +22,7 @@ def resolve(recipe: Recipe) -> Recipe:
     Raises:
         ModelError: a device or precision that is not to be had here.
     """
-    device = resolve_device(recipe.compute.device)
+    device = resolve_device(recipe.compute.device, "compute.device")
     threads = torch.get_num_threads() if recipe.compute.threads == "auto" else recipe.compute.threads
     if not _may_be_answered(recipe):
         check_precision(recipe.teacher.engine.precision, device, "teacher.engine.precision")

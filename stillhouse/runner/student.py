@@ -102,7 +102,7 @@ def _trained(
 
 def _device(recipe: Recipe, rank: int, size: int) -> tuple[torch.device, bool]:
     """Where this student computes, and whether every student on this machine has a device of its own."""
-    device = resolve_device(recipe.compute.device)
+    device = resolve_device(recipe.compute.device, "compute.device")
     if device.type != "cuda":
         return device, False
     devices, place = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", rank))

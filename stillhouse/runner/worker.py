@@ -64,7 +64,7 @@ def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = (), weights: P
     """
     job = Job.from_json(told)
     recipe = parse(job.recipe, overrides, "the run's recipe")
-    device = resolve_device(recipe.fleet.device)
+    device = resolve_device(recipe.fleet.device, "fleet.device")
     if recipe.fleet.threads != "auto":
         torch.set_num_threads(recipe.fleet.threads)
     network = _network(recipe, job, weights)
@@ -126,7 +126,7 @@ def _check_same(recipe: Recipe, network: Network, job: Job) -> None:
     here = identity(recipe, job.identity["views"], network, job.ask, job.identity["teacher"]["variant"])
     if changed := here.differences(wanted):
         raise UserError("this is another teacher than the run's: " + "; ".join(changed))
-    if not runs_here(recipe.teacher.engine, resolve_device(recipe.fleet.device)):
+    if not runs_here(recipe.teacher.engine, resolve_device(recipe.fleet.device, "fleet.device")):
         engine = recipe.teacher.engine
         raise ModelError(f"the run's engine, {engine.precision} by {engine.runtime}, can't be had on this machine")
 
