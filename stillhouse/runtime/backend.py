@@ -89,7 +89,7 @@ class Backend(Protocol):
 
     def placed(self, worker: str) -> bool:
         """Whether a worker that was started has a machine. Until then it waits for one, and nothing is wrong; from then
-        on it loads. True of one that has said hello, and of one that is gone.
+        on it loads. True of one that has said hello; of one that is gone: whether it ever had a machine.
         """
 
     def send(self, worker: str, lease: Lease, payload: bytes) -> None:

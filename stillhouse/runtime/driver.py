@@ -219,7 +219,8 @@ class Driver:
                 self._note("left", worker, why)
                 self._sent_away.pop(worker, None)
                 if worker in self._starting:
-                    self.failed_starts.append(why)  # before it is missing: students look at both
+                    if self._backend.placed(worker):
+                        self.failed_starts.append(why)  # before it is missing: students look at both
                     del self._starting[worker]
                 if self._facts.pop(worker, None) is not None:
                     self._handle(w.Gone(worker, why))

@@ -173,6 +173,7 @@ class RayBackend:
         self._make = ray.remote(**options)(TeacherActor)
         self._job, self._prepare = ray.put(dict(job)), prepare
         self._members: dict[str, _Member] = {}
+        self._never_ran: set[str] = set()
         self._named = 0
         self._open = True
         self._heard: queue.SimpleQueue[Callable[[], Report | None] | None] = queue.SimpleQueue()
@@ -197,7 +198,9 @@ class RayBackend:
 
     def placed(self, worker: str) -> bool:
         """Whether a node holds a worker."""
-        return worker not in self._members or self._members[worker].placed
+        if worker in self._members:
+            return self._members[worker].placed
+        return worker not in self._never_ran
 
     def send(self, worker: str, lease: Lease, payload: bytes) -> None:
         """Give a loan to a worker."""
@@ -261,8 +264,10 @@ class RayBackend:
         member = self._members.get(name)
         if member is None:
             return None
+        if error is not None:
+            return self._left(name, error)
         member.placed = True
-        return None if error is None else self._left(name, error)
+        return None
 
     def _loaded(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
         member = self._members.get(name)
@@ -296,6 +301,8 @@ class RayBackend:
             return None
         if error is not None:
             return self._left(name, error)
+        if not member.ready:
+            self.dismiss(name, reply, kill=True)
         return Leaving(name, reply) if member.ready and not member.why else None
 
     def _ended(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
@@ -303,6 +310,8 @@ class RayBackend:
 
     def _left(self, name: str, error: BaseException | None) -> Report:
         member = self._members.pop(name)
+        if not member.placed and "never ran" in str(error):  # Ray gave it a node that was lost already
+            self._never_ran.add(name)
         return Left(name, member.why or _cause(error))
 
     def _overdue(self) -> list[Report]:

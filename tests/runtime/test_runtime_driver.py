@@ -96,6 +96,22 @@ def test_a_worker_without_a_machine_is_waited_for() -> None:
     assert 70 <= life.helped <= 76 and 7700.0 < life.clock() < 7900.0
 
 
+def test_a_worker_that_is_lost_before_it_had_a_machine_is_no_failed_start() -> None:
+    """Four are lost with the place that was meant for them: nobody is to blame, and the fifth is waited for."""
+    late = Kind(0.05, place_s=9.0, facts=TEACHER)
+    life = Life([], [late], Weather(), policy=Policy(1, 1))
+    driver = life.driver
+    driver.asker("early").ask(Question(1, 1, lambda facts: b"early 0 1", lambda: b"", lambda payload: ""))
+    for number in range(4):
+        while not driver.workers_unplaced:
+            life.turn(0.1)
+        life.backend.crash(f"w{number}")
+        life.turn(0.1)
+    while not driver.workers_ready:
+        life.turn(0.1)
+    assert kinds_of(life) == ["left"] * 4 + ["joined"] and driver.failed_starts == []
+
+
 def test_workers_that_can_not_load_are_not_waited_for() -> None:
     """Three in a row, and nobody is left although more are started; one that gets in makes it good."""
     life = Life([Plan("s", (1, 1))], [HOPELESS, STRANGER, HOPELESS, HOPELESS, GOOD], Weather(), policy=Policy(1, 1))

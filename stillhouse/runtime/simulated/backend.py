@@ -66,6 +66,7 @@ class Simulated:
         self._units, self._answer = units, answer
         self._dice = Dice(seed, "simulated")
         self._workers: dict[str, _Worker] = {}
+        self._never_ran: set[str] = set()
         self._plans: list[tuple[float, int, Callable[[], object]]] = []
         self._inbox: list[tuple[float, int, Report]] = []
         self._count, self._started = 0, 0
@@ -84,7 +85,7 @@ class Simulated:
     def placed(self, worker: str) -> bool:
         """Whether there is a machine for a worker."""
         there = self._workers.get(worker)
-        return there is None or self._clock.now_s >= there.placed_s
+        return worker not in self._never_ran if there is None else self._clock.now_s >= there.placed_s
 
     def send(self, worker: str, lease: Lease, payload: bytes) -> None:
         """Give a loan to a worker."""
@@ -335,6 +336,8 @@ class Simulated:
 
     def _leave(self, worker: _Worker, why: str) -> None:
         if self._workers.pop(worker.name, None) is not None:
+            if self._clock.now_s < worker.placed_s:
+                self._never_ran.add(worker.name)
             self._count_capacity(worker)
             self._say(worker, Left(worker.name, why))
 
