@@ -16,6 +16,7 @@ Examples:
   stillhouse chaos recipes/digits.yaml --seed 3
   stillhouse chaos my.yaml --seed 4 --reference runs/my     compare with a run that is there
   stillhouse chaos my.yaml --seed 5 --minutes 5 --every 1   a disturbance a second, for five minutes
+  stillhouse chaos my.yaml --seed 6 --set fleet.backend=ray actors and nodes of a Ray cluster
 """
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
@@ -31,7 +32,7 @@ Examples:
     type=click.FloatRange(min=0),
     default=10.0,
     show_default=True,
-    help="Then the run goes on to its end in peace.",
+    help="After these, from the first disturbance, the run goes on to its end in peace.",
 )
 @click.option(
     "--every", type=click.FloatRange(min=0.1), default=3.0, show_default=True, help="Seconds between disturbances."
@@ -51,6 +52,9 @@ def chaos(
 
     Exit code 0: they are the same to the last bit; 1: they are not. What was done to whom is printed, and kept in
     OUT/run/chaos.jsonl. Only processes that this command started are touched. Linux only.
+
+    With fleet.backend=ray the workers are actors of a cluster that is started on this machine for it, and ended after
+    it; nodes join, freeze, drain and die there, too.
     """
     from stillhouse.recipe.load import load
     from stillhouse.runner.chaos import Chaos, disturb

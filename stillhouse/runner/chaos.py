@@ -6,6 +6,7 @@ undisturbed one settled (engine, threads), has a fleet, and keeps its answers in
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillhouse.foundation.errors import RecipeError, RunDirError, StillhouseError
+from stillhouse.foundation.errors import RunDirError, StillhouseError
 from stillhouse.foundation.files import read_json, write_atomic
 from stillhouse.recipe.load import dump, validate
 from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.runner.disturber import Disturber
+from stillhouse.runner.grounds import Ground, Machine, RayCluster
+from stillhouse.runner.joining import check_ray_installed
 from stillhouse.runner.prey import check_possible
 from stillhouse.runner.rundir import RunDir
 
@@ -57,7 +60,7 @@ class Chaos:
     Attributes:
         seed: decides, together with what is met, who gets what and when.
         every_s: between two disturbances, on average.
-        minutes: after that the run is left in peace, and goes on to its end.
+        minutes: so long after the first disturbance the run is left in peace, and goes on to its end.
     """
 
     seed: int
@@ -77,8 +80,8 @@ def disturb(recipe: Recipe, folder: Path, chaos: Chaos, reference: Path | None, 
         StillhouseError: a run failed by itself; says how.
     """
     check_possible()
-    if recipe.fleet.backend != "local":
-        raise RecipeError("fleet.backend: chaos disturbs processes of this machine; use local")
+    if recipe.fleet.backend == "ray":
+        check_ray_installed()
     if folder.exists() and any(folder.iterdir()):
         raise RunDirError(f"{folder} is not empty: choose another folder with --out")
     if reference is None:
@@ -131,18 +134,25 @@ def _disturbed(recipe: Recipe, folder: Path, place: Path, chaos: Chaos, tell: Ca
     write_atomic(path, dump(recipe))
     log_path = folder / "disturbed.log"
     joining = _command("join", place)
-    until_s = time.monotonic() + 60.0 * chaos.minutes
     with log_path.open("ab") as log:
 
-        def started(command: list[str]) -> subprocess.Popen[bytes]:
+        def start(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
             # A group of its own: Ctrl-C ends what is below, which ends them all.
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0)
+            more = os.environ | environment
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0, env=more
+            )
 
-        disturber = Disturber(place, chaos.seed, chaos.every_s, lambda: started(joining), tell)
-        run, resumed = started(_command("run", path, "--out", place)), 0
+        ground: Ground = (
+            RayCluster(place, joining, start, recipe.fleet, log_path)
+            if recipe.fleet.backend == "ray"
+            else Machine(place, joining, start)
+        )
+        disturber = Disturber(place, chaos.seed, chaos.every_s, ground, tell)
+        run, resumed = start(_command("run", path, "--out", place), ground.environment), 0
         try:
             while (code := run.poll()) != 0:
-                if code is None and time.monotonic() < until_s:
+                if code is None and disturber.lasts_s < 60.0 * chaos.minutes:
                     disturber.look(run)
                 elif code is None:
                     disturber.rest()
@@ -150,7 +160,7 @@ def _disturbed(recipe: Recipe, folder: Path, place: Path, chaos: Chaos, tell: Ca
                     tell(f"           resume        {place}")
                     disturber.taken_up()
                     resumed += 1
-                    run = started(_command("resume", place))
+                    run = start(_command("resume", place), ground.environment)
                 else:
                     raise StillhouseError(f"the disturbed run ended with exit code {code}:\n{_tail(log_path)}")
                 time.sleep(_LOOK_S)
@@ -158,6 +168,7 @@ def _disturbed(recipe: Recipe, folder: Path, place: Path, chaos: Chaos, tell: Ca
             run.kill()
             run.wait()
             disturber.close()
+            ground.close()
     return disturber.done
 
 

@@ -15,8 +15,8 @@ from heapq import heappop, heappush
 from pathlib import Path
 
 from stillhouse.foundation.events import read_events
-from stillhouse.runner.joining import DOOR
-from stillhouse.runner.prey import Prey, workers_of
+from stillhouse.runner.grounds import Ground
+from stillhouse.runner.prey import Prey
 from stillhouse.runtime.simulated.weather import Dice
 
 DOINGS = ("kill", "freeze", "slow", "join", "drain", "kill the run")
@@ -24,7 +24,6 @@ _DRAWN = ("kill",) * 3 + ("freeze",) * 3 + ("slow",) * 2 + ("join",) * 2 + ("dra
 _FREEZE_MAX_S = 8.0
 _SLOW_S = 4.0
 _BEAT_S = 0.2
-_JOINED_MAX = 2
 # Most harm is done to those at work: a worker that loads holds nothing.
 _READY_SHARE = 0.75
 _ADVANCES = ("CheckpointWritten", "PhaseFinished")
@@ -35,10 +34,11 @@ class Disturber:
 
     Attributes:
         done: how often it did what.
+        lasts_s: seconds since it did something first.
 
     Args:
         folder: of the run; what is done is written into its ``chaos.jsonl``.
-        join: starts a worker that joins by hand.
+        ground: where its workers live.
         every_s: between two disturbances, on average.
         tell: is told each, for a person.
     """
@@ -48,16 +48,15 @@ class Disturber:
         folder: Path,
         seed: int,
         every_s: float,
-        join: Callable[[], subprocess.Popen[bytes]],
+        ground: Ground,
         tell: Callable[[str], None],
     ) -> None:
         self.done = dict.fromkeys(DOINGS, 0)
-        self._folder, self._every_s, self._join, self._tell = folder, every_s, join, tell
+        self._folder, self._every_s, self._ground, self._tell = folder, every_s, ground, tell
         self._dice = Dice(seed, "chaos")
-        self._begun_s = time.monotonic()
-        self._next_s = self._begun_s
+        self._begun_s = self._next_s = time.monotonic()
+        self._first_s: float | None = None
         self._prey: dict[int, Prey] = {}
-        self._joined: list[subprocess.Popen[bytes]] = []
         self._due: list[tuple[float, int, Prey, signal.Signals]] = []
         self._advances = self._planned = 0
 
@@ -71,6 +70,11 @@ class Disturber:
         self._gather(run)
         self._disturb(run)
 
+    @property
+    def lasts_s(self) -> float:
+        """See above."""
+        return 0.0 if self._first_s is None else time.monotonic() - self._first_s
+
     def rest(self) -> None:
         """Do what was begun to its end: who is frozen thaws."""
         while self._due and self._due[0][0] <= time.monotonic():
@@ -82,32 +86,22 @@ class Disturber:
         self._advances = self._seen()
 
     def close(self) -> None:
-        """Undo what is left to undo: nobody stays frozen, and those that joined end."""
+        """Undo what is left to undo: nobody stays frozen."""
         for prey in self._prey.values():
             if prey.frozen:
                 prey.signal(signal.SIGCONT)
-            if prey.joined:
-                prey.signal(signal.SIGTERM)
-        for process in self._joined:
-            try:
-                process.wait(10.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        for prey in self._prey.values():
             prey.close()
         self._prey.clear()
 
     def _gather(self, run: subprocess.Popen[bytes]) -> None:
-        """Whom there is to harm: the run's own workers, and those that were started here."""
+        """Whom there is to harm."""
         for pid in [pid for pid, prey in self._prey.items() if not prey.alive]:
             self._prey.pop(pid).close()
-        for pid, prey in workers_of(run.pid).items():
-            if pid in self._prey:
+        for prey in self._ground.prey(run):
+            if prey.pid in self._prey:
                 prey.close()
             else:
-                self._prey[pid] = prey
-        self._joined = [process for process in self._joined if process.poll() is None]
+                self._prey[prey.pid] = prey
 
     def _disturb(self, run: subprocess.Popen[bytes]) -> None:
         do = _DRAWN[self._dice.between(0, len(_DRAWN) - 1)]
@@ -116,11 +110,9 @@ class Disturber:
                 run.kill()
                 self._note(do, run.pid, "the run")
         elif do == "join":
-            if len(self._joined) < _JOINED_MAX and (self._folder / DOOR).exists():
-                process = self._join()
-                self._joined.append(process)
-                self._prey[process.pid] = Prey(process.pid, joined=True)
-                self._note(do, process.pid, "one more worker")
+            if (prey := self._ground.join()) is not None:
+                self._note(do, prey.pid, prey.title)
+                prey.close()
         else:
             awake = [self._prey[pid] for pid in sorted(self._prey) if not self._prey[pid].frozen]
             names = self._names()
@@ -128,7 +120,7 @@ class Disturber:
             met = ready if ready and self._dice.chance(_READY_SHARE) else awake
             if met:
                 prey = met[self._dice.between(0, len(met) - 1)]
-                self._harm(do, prey, names.get(prey.pid, "joining worker" if prey.joined else "loading worker"))
+                self._harm(do, prey, names.get(prey.pid, prey.title))
 
     def _harm(self, do: str, prey: Prey, name: str) -> None:
         more = ""
@@ -162,7 +154,9 @@ class Disturber:
 
     def _note(self, do: str, pid: int, whom: str) -> None:
         self.done[do] += 1
-        after_s = round(time.monotonic() - self._begun_s, 2)
+        now_s = time.monotonic()
+        self._first_s = now_s if self._first_s is None else self._first_s
+        after_s = round(now_s - self._begun_s, 2)
         with (self._folder / "chaos.jsonl").open("a") as file:
             file.write(json.dumps({"after_s": after_s, "do": do, "whom": whom, "pid": pid}) + "\n")
         self._tell(f"{after_s:7.1f} s  {do:<12}  {whom} (process {pid})")

@@ -9,26 +9,30 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from stillhouse.foundation.errors import UserError
-
-WORKER = "stillhouse.runner.worker"
 
 
 class Prey:
     """A process, held.
 
     Attributes:
-        joined: it came in by ``stillhouse join``.
+        title: what it is, for a person.
         frozen: it was stopped, and not let go on.
+
+    Args:
+        group: it leads a group of processes, which get what it gets, but for SIGTERM, which it hands on as it likes.
+            Its parent is the caller, who waits for it only after :meth:`close`.
 
     Raises:
         ProcessLookupError: there is none of that number.
     """
 
-    def __init__(self, pid: int, *, joined: bool) -> None:
-        self.pid, self.joined, self.frozen = pid, joined, False
+    def __init__(self, pid: int, title: str, *, group: bool = False) -> None:
+        self.pid, self.title, self.frozen = pid, title, False
+        self._group = group
         self._held: int | None = os.pidfd_open(pid)
 
     @property
@@ -38,10 +42,13 @@ class Prey:
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal; nothing if it has ended, whoever has its number now."""
-        if self._held is None:
+        if self._held is None or not self.alive:
             return
         try:
-            signal.pidfd_send_signal(self._held, number)
+            if self._group and number != signal.SIGTERM:
+                os.killpg(self.pid, number)
+            else:
+                signal.pidfd_send_signal(self._held, number)
         except ProcessLookupError:
             return
         if number in (signal.SIGSTOP, signal.SIGCONT):
@@ -54,21 +61,23 @@ class Prey:
             self._held = None
 
 
-def workers_of(parent: int) -> dict[int, Prey]:
-    """The worker processes that a process started, by their number.
+def children_of(parent: int, title: str, is_one: Callable[[list[str]], bool]) -> dict[int, Prey]:
+    """Processes that a process started, by their number.
 
     Args:
-        parent: a process that the caller started and has not waited for, so that its number is its own.
+        parent: a process that can't have ended, and be another one now: the caller holds it.
+        title: what they are.
+        is_one: which of them are meant; is given a command line.
     """
     found = {}
     for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit() or not _is_worker(folder, parent):
+        if not folder.name.isdigit() or not _is_child(folder, parent, is_one):
             continue
         try:
-            prey = Prey(int(folder.name), joined=False)
+            prey = Prey(int(folder.name), title)
         except ProcessLookupError:
             continue
-        if _is_worker(folder, parent) and prey.alive:
+        if _is_child(folder, parent, is_one) and prey.alive:
             found[prey.pid] = prey
         else:
             prey.close()
@@ -85,10 +94,10 @@ def check_possible() -> None:
         raise UserError("chaos needs Linux: elsewhere processes can't be signalled without the risk of hitting another")
 
 
-def _is_worker(folder: Path, parent: int) -> bool:
+def _is_child(folder: Path, parent: int, is_one: Callable[[list[str]], bool]) -> bool:
     try:
         # pid (name) state parent ...; the name may hold anything.
         told = (folder / "stat").read_text().rpartition(")")[2].split()
-        return int(told[1]) == parent and WORKER in (folder / "cmdline").read_text().split("\0")
+        return int(told[1]) == parent and is_one((folder / "cmdline").read_text().split("\0"))
     except OSError:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from commandline import SCRIPT, refused, shell
 from stillhouse.foundation.events import read_events
 from stillhouse.recipe.load import dump
 from stillhouse.runner.disturber import DOINGS
-from stillhouse.runner.prey import WORKER, Prey, workers_of
+from stillhouse.runner.grounds import is_worker
+from stillhouse.runner.prey import Prey, children_of
 
 from .lessons import digest
 from .test_runner_fleet import fleeting
@@ -24,10 +26,14 @@ from .test_runner_fleet import fleeting
 SLEEP = "import time; time.sleep(600)"
 
 
+def workers_of(parent: int) -> dict[int, Prey]:
+    return children_of(parent, "worker", is_worker)
+
+
 def test_only_workers_of_the_very_process_are_found() -> None:
     """Neither another child nor another's worker is taken for a worker of the run."""
     plain = subprocess.Popen([sys.executable, "-c", SLEEP])
-    worker = subprocess.Popen([sys.executable, "-c", SLEEP, WORKER])
+    worker = subprocess.Popen([sys.executable, "-c", SLEEP, "stillhouse.runner.worker"])
     try:
         deadline = time.monotonic() + 30.0
         while not (found := workers_of(os.getpid())):
@@ -46,7 +52,7 @@ def test_only_workers_of_the_very_process_are_found() -> None:
 def test_a_signal_does_not_reach_who_has_the_number_now() -> None:
     """What ended, or was let go of, gets no signal."""
     process = subprocess.Popen([sys.executable, "-c", SLEEP])
-    ended, kept = Prey(process.pid, joined=True), Prey(process.pid, joined=True)
+    ended, kept = Prey(process.pid, "worker"), Prey(process.pid, "worker")
     ended.close()
     ended.signal(signal.SIGKILL)
     assert not ended.alive and kept.alive and process.poll() is None
@@ -57,14 +63,40 @@ def test_a_signal_does_not_reach_who_has_the_number_now() -> None:
     kept.close()
 
 
+def test_a_node_is_harmed_as_a_whole() -> None:
+    """What leads a group is frozen and killed with all of it; asked to end, it alone is asked."""
+    below = f"child = subprocess.Popen([sys.executable, '-c', '{SLEEP}'])"
+    code = f"import subprocess, sys; {below}; print(child.pid); {SLEEP}"
+    leader = subprocess.Popen([sys.executable, "-uc", code], process_group=0, stdout=subprocess.PIPE, text=True)
+    assert leader.stdout is not None
+    child = int(leader.stdout.readline())
+    node, lost = Prey(leader.pid, "node", group=True), Prey(child, "child")
+    node.signal(signal.SIGSTOP)
+    assert node.frozen and [status(pid) for pid in (leader.pid, child)] == ["T", "T"]
+    node.signal(signal.SIGCONT)
+    node.signal(signal.SIGTERM)
+    assert leader.wait() == -signal.SIGTERM and lost.alive and not node.alive
+    node.signal(signal.SIGKILL)
+    assert lost.alive
+    lost.signal(signal.SIGKILL)
+    node.close()
+    lost.close()
+    leader.stdout.close()
+
+
+def status(pid: int) -> str:
+    """R, S, T: what the kernel says of a process, once it has had the time to stop."""
+    time.sleep(0.2)
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_what_can_not_be_disturbed_is_refused(tmp_path: Path) -> None:
-    """A folder with something in it, and a fleet that is not on this machine, are told in words."""
+    """A recipe that is not there, and a folder with something in it, are told in words."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("name: some\n")
     refused(shell("chaos", tmp_path / "none.yaml"), "none.yaml")
     whole = Path(__file__).parents[2] / "recipes" / "digits.yaml"
     refused(shell("chaos", whole, "--out", tmp_path), "not empty", "--out")
-    refused(shell("chaos", whole, "--out", tmp_path / "new", "--set", "fleet.backend=ray"), "fleet.backend")
 
 
 @pytest.mark.slow
@@ -83,6 +115,23 @@ def test_a_student_survives_everything(tmp_path: Path) -> None:
         assert len(done) > 3 and {each["do"] for each in done} <= set(DOINGS)
         assert any(event["event"] == "FleetChanged" for event in read_events(folder / "run" / "events.jsonl"))
     assert not workers_of(os.getpid())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_student_survives_everything_on_ray(tmp_path: Path) -> None:
+    """On a cluster of its own, of nodes that come and go, too: the same weights, and nothing of it is left."""
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(dump(fleeting(tmp_path / "none", workers=0, epochs=30, backend="ray")))
+    words = ["chaos", str(recipe), "--every", "0.7", "--minutes", "0.25", "--seed", "2", "--out", str(tmp_path / "1")]
+    said = subprocess.run([str(SCRIPT), *words], capture_output=True, text=True, timeout=300)
+    assert said.returncode == 0 and "identical" in said.stdout, said.stdout + said.stderr
+    assert digest(tmp_path / "1" / "run") == digest(tmp_path / "1" / "undisturbed")
+    assert (tmp_path / "1" / "run" / "chaos.jsonl").read_text()
+    (temporary,) = set(re.findall(r"/\S*/ray-[^/\s]+", (tmp_path / "1" / "disturbed.log").read_text()))
+    assert not Path(temporary).exists()
+    assert temporary not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
 
 
 @pytest.mark.slow

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from stillhouse.runner.prey import children_of
 from stillhouse.runtime.backend import Answer, Hello, Leaving, Left, Report
 from stillhouse.runtime.work import Lease
 
 from .acting import Role, prepare
 from .stages import on_ray
+
+LOOKS = {"period_ms": 1000, "timeout_ms": 1000, "failure_threshold": 3}
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
@@ -37,13 +40,28 @@ def test_a_frozen_actor_is_ended() -> None:
         assert not Path(f"/proc/{worker.facts['pid']}").exists()
 
 
-@pytest.fixture
+def test_an_actor_that_loads_leaves_at_once() -> None:
+    """SIGTERM for a worker that holds nothing yet: it is gone, and not let in later."""
+    with on_ray(Role(loading="long")) as stage:
+        name = stage.backend.start()
+        while not stage.backend.placed(name):
+            assert stage.backend.poll(0.1) == []
+        for raylet in children_of(os.getpid(), "", lambda command: command[0].endswith("/raylet")):
+            for actor in children_of(raylet, "", lambda command: command[0].startswith("ray::TeacherActor")).values():
+                actor.signal(signal.SIGTERM)
+                actor.close()
+        assert stage.left(name).why == "got SIGTERM"
+
+
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[object]:
-    """A cluster of several nodes on this machine, in place of the one that other tests share."""
+    """A cluster of several nodes on this machine, in place of the one that other tests share; a lost one is in it."""
     from ray.cluster_utils import Cluster
 
     ray.shutdown()
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    looks = {f"health_check_{name}": value for name, value in LOOKS.items()}
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": looks}
+    found = Cluster(initialize_head=True, head_node_args=head)
     os.environ["PYTHONPATH"] = os.pathsep.join(["tests", str(Path(__file__).parents[2])])
     ray.init(address=found.address, log_to_driver=False)
     yield found
@@ -92,9 +110,12 @@ def test_a_node_that_is_to_be_taken_away_is_emptied(cluster: object) -> None:
     backend = RayBackend(Role()._asdict(), prepare, {"num_cpus": 1})
     try:
         name = backend.start()
-        assert isinstance(heard(backend, 1)[0], Hello)
+        while isinstance(first := heard(backend, 1)[0], Left):
+            assert not backend.placed(name), "it was given the node that was lost before, and never ran"
+            name = backend.start()
+        assert isinstance(first, Hello) and backend.placed(name)
         for number in range(2):
-            backend.send(name, Lease("student", number, 1), b"wait 4")
+            backend.send(name, Lease("student", number, 1), b"wait 3")
         node.terminate()
         leaving, *answers = heard(backend, 3)
         assert leaving == Leaving(name, "its machine is to be taken away")
