@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
+from stillhouse.foundation.errors import RecipeError
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.group import Gather, Gathered
 from stillhouse.runner.student import attend
@@ -41,8 +42,13 @@ def _here(wanted: int, warn: Callable[[str], None]) -> Gathered:
 def _on_ray(recipe: Recipe, warn: Callable[[str], None], check: Callable[[], None]) -> Iterator[Gather]:
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when Ray is loaded
     from stillhouse.runtime.ray_backend import connect
-    from stillhouse.runtime.ray_group import RayGroup
 
+    try:
+        from stillhouse.runtime.ray_group import RayGroup
+    except ImportError as error:
+        raise RecipeError(
+            f"fleet.students on Ray needs Ray Train, and that can't be loaded ({error}): pip install 'stillhouse[ray]'"
+        ) from error
     disconnect = connect()
     least, most = recipe.fleet.students_range
     gpu = recipe.compute.device.startswith("cuda")

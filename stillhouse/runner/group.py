@@ -44,6 +44,10 @@ from stillhouse.students.objective import Objective
 RESTARTS_MAX = 3
 """Restarts without a new checkpoint before the run gives up."""
 
+SILENT_S = 60.0
+"""Students that are silent for so long in the middle of a step, and for much longer than ever before, are ended."""
+
+_FIRST_STEPS, _FIRST_S = 2, 900.0
 _EVENTS: dict[str, type[Any]] = {each.__name__: each for each in (Evaluated, PhaseStarted, Progress)}
 _STEPS_AHEAD = 2
 _WORDS_S = 1.0
@@ -149,6 +153,7 @@ class _Attempt:
         self._took = dict.fromkeys(self._names, self._first_step - 1)
         self._in = dict[str, tuple[str, int]]()
         self._weights: bytes | None = None
+        self._patience = _Patience()
         self._ended = set[str]()
         self._stopping = False
         self._network = copy.deepcopy(course.network).to(course.device)
@@ -176,6 +181,8 @@ class _Attempt:
         while len(self._ended) < self._size:
             room = number < self._course.steps and self._has_room(number)
             self._hear(0.0 if room else 1.0)
+            if self._sent and self._patience.is_over(min(self._took.values()) - self._first_step):
+                raise _LostError("the students fell silent in the middle of a step", self._size)
             if not self._stopping and (signal := self._course.interrupted()) is not None:
                 self._stopping = True
                 for name in self._names:
@@ -184,6 +191,7 @@ class _Attempt:
                 batch, knowledge = next(answers)
                 knowledge.check_aligned(batch)
                 self._hand_out(number, batch, knowledge)
+                self._patience.heard()  # who had nothing to do is not silent
                 number += 1
 
     def _has_room(self, number: int) -> bool:
@@ -215,6 +223,7 @@ class _Attempt:
                 self._tell_job(news.name)
             else:
                 self._understand(news)
+                self._patience.heard()
 
     def _understand(self, news: Said) -> None:
         course, header = self._course, news.header
@@ -291,6 +300,26 @@ class _Attempt:
         killed = [each for each in found if each.why.startswith("killed")]
         chosen = (killed or found)[0]
         return f"student {self._names.index(chosen.name) + 1} of {self._size}: {chosen.why}"
+
+
+class _Patience:
+    """How long students that have something to do may say nothing; a process that was stopped is never reported."""
+
+    def __init__(self) -> None:
+        self._last_s, self._longest_s = time.monotonic(), 0.0
+
+    def heard(self) -> None:
+        """Somebody said something."""
+        now_s = time.monotonic()
+        self._longest_s, self._last_s = max(self._longest_s, now_s - self._last_s), now_s
+
+    def is_over(self, steps: int) -> bool:
+        """Whether it is; in the first ``steps`` something may have to be compiled."""
+        if steps <= _FIRST_STEPS:
+            self._longest_s, limit_s = 0.0, _FIRST_S
+        else:
+            limit_s = max(SILENT_S, 20 * self._longest_s)
+        return time.monotonic() - self._last_s > limit_s
 
 
 def course_of(

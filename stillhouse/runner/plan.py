@@ -40,7 +40,8 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
     lines.append(
         (
             "student",
-            f"{_model(student.model.arch, student.model.options)}; {_training(student.train, found, 'student')}",
+            f"{_model(student.model.arch, student.model.options)}; {_training(student.train, found, 'student')}"
+            f"{_together(recipe)}",
         )
     )
     lines.append(("objective", _objective(recipe)))
@@ -80,6 +81,12 @@ def _teachers(section: TeacherSection, found: Survey | None) -> list[tuple[str, 
 def _part(member: MemberSection) -> str:
     weight = "" if member.weight == 1 else f", weight {member.weight:g}"
     return weight if member.classes is None else f"{weight}, for {len(member.classes)} classes"
+
+
+def _together(recipe: Recipe) -> str:
+    least, most = recipe.fleet.students_range
+    count = str(most) if least == most else f"{least} to {most}"
+    return f", by {count} students together" if most > 1 else ""
 
 
 def _form(found: Survey) -> str:

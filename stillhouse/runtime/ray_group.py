@@ -24,10 +24,12 @@ from stillhouse.runtime.local.frames import Bytes, ProtocolError, number_in, tex
 from stillhouse.runtime.local.line import Line
 from stillhouse.runtime.tcp_door import TcpDoor, reached
 
+GROW_S = 30.0
+"""How often Ray Train looks whether there is room for more students."""
+
 _LOOK_S = 1.0
 _PATIENCE_S = 600
 _STUDENTS_MAX = 2**16
-_GROW_S = 30.0
 _END_S = 60.0
 
 
@@ -67,12 +69,7 @@ class RayGroup:
             _learn,
             train_loop_config={"address": self._door.address, "token": self._door.token, "attend": attend},
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if gpu else "gloo", timeout_s=_PATIENCE_S),
-            scaling_config=ScalingConfig(  # type: ignore[call-arg]  # mypy sees the one before elastic training
-                num_workers=(least, most) if least < most else most,  # type: ignore[arg-type]
-                use_gpu=gpu,
-                resources_per_worker=dict(resources),
-                elastic_resize_monitor_interval_s=_GROW_S,
-            ),
+            scaling_config=_scaling(least, most, gpu, resources),
             run_config=RunConfig(storage_path=self._folder.name, failure_config=FailureConfig(max_failures=-1)),
         )
         self._thread = threading.Thread(target=self._fit, name="ray-train", daemon=True)
@@ -173,6 +170,25 @@ class _Crew:
         for name in self._names:
             self._parent.part(name)
         self._names = set()
+
+
+def _scaling(least: int, most: int, gpu: bool, resources: Mapping[str, float]) -> ScalingConfig:
+    """So many students, or as many as there is room for.
+
+    Raises:
+        FleetError: this Ray Train knows no ranges.
+    """
+    plain = {"use_gpu": gpu, "resources_per_worker": dict(resources)}
+    if least == most:
+        return ScalingConfig(num_workers=most, **plain)  # type: ignore[arg-type]
+    elastic: dict[str, Any] = {"num_workers": (least, most), "elastic_resize_monitor_interval_s": GROW_S}
+    try:
+        return ScalingConfig(**elastic, **plain)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise FleetError(
+            f"the Ray Train that is installed starts no groups of {least} to {most} ({error}): install a newer Ray, or "
+            "say one number for fleet.students"
+        ) from error
 
 
 def _group_of(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from commandline import Call
+from commandline import Call, refused
 
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.encode import Codec, Encoding
@@ -41,3 +41,12 @@ def test_bytes_are_those_of_the_codec(classes: int) -> None:
     for k in {1, classes // 2, classes - 1, classes}:
         size = Codec(Ask(), Encoding("top", k), classes, {}).row.itemsize
         assert logits_bytes(TopLogits(kind="top", k=k), classes) == size <= most
+
+
+def test_several_students_are_said(tiny: Path, call: Call) -> None:
+    """The plan says how many train together; what is refused about them names both keys."""
+    asked = ("--set", "fleet.students=[2, 4]", "--set")
+    said = call("check", tiny, *asked, "student.train.accumulate=4")
+    assert "by 2 to 4 students together" in " ".join(said.out.split())
+    assert "together" not in call("check", tiny).out
+    refused(call("check", tiny, *asked, "student.train.accumulate=1"), "fleet.students", "student.train.accumulate: 4")

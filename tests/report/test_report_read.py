@@ -19,6 +19,7 @@ from stillhouse.report.draw import spread
 from stillhouse.report.html import write_report
 from stillhouse.report.numbers import count, milliseconds, percent, points, seconds, size
 from stillhouse.report.read import read_run
+from stillhouse.report.words import together
 
 Json = dict[str, Any]
 MakeRun = Callable[..., Path]
@@ -111,3 +112,11 @@ def test_numbers_are_a_persons() -> None:
     ]
     assert [seconds(52.1), seconds(192), seconds(8040), seconds(0)] == ["52.1 s", "3 min 12 s", "2 h 14 min", "0.0 s"]
     assert [percent(0.978), points(0.019), points(-0.0001)] == ["97.8 %", "+1.9 points", "±0.0 points"]
+
+
+def test_several_students_are_told(result: Json, make_run: MakeRun, tmp_path: Path) -> None:
+    """How many trained together and how often one was lost stands where speed is told; of one alone nothing is said."""
+    assert together(read_run(make_run(tmp_path / "alone", result, []))) == ""
+    told = result | {"students": {"together": 3, "lost": 2}}
+    words = together(read_run(make_run(tmp_path / "three", told, [])))
+    assert words.startswith("3 students trained it together. 2 times one of them was lost")

@@ -144,6 +144,24 @@ def test_a_signal_stops_all_and_any_number_goes_on(tmp_path: Path, alone: str) -
 
 
 @pytest.mark.slow
+def test_students_that_freeze_are_not_waited_for(tmp_path: Path, alone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A student that is stopped is never reported: after a while of silence all are ended, and begin again."""
+    monkeypatch.setattr("stillhouse.runner.group.SILENT_S", 3.0)
+    events: list[Event] = []
+
+    def freeze(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, CheckpointWritten) and event.step == 6:
+            os.kill(members(events)[1], signal.SIGSTOP)
+
+    result = run(shared(tmp_path / "none", 2), tmp_path / "run", [freeze])
+    assert weights(result) == alone
+    lost = [each for each in told(events, GroupChanged) if each.kind == "lost"]
+    assert [each.text for each in lost] == ["the students fell silent in the middle of a step"]
+    assert students() == []
+
+
+@pytest.mark.slow
 def test_nothing_outlives_a_killed_run(tmp_path: Path, alone: str) -> None:
     """SIGKILL to a run ends its students too; one alone goes on from its checkpoint to the same weights."""
     recipe, folder = tmp_path / "recipe.yaml", tmp_path / "run"

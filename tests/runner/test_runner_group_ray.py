@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,34 @@ def test_a_student_that_dies_on_ray_is_replaced(tmp_path: Path) -> None:
     assert [each.kind for each in changes] == ["started", "lost", "started"]
     assert changes[0].students == 2 and changes[2].step >= 6
     assert result["students"]["lost"] == 1
+
+
+def test_students_on_ray_grow_with_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One student trains where there is room for one; a node joins, and two go on to the same weights."""
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setattr("stillhouse.runtime.ray_group.GROW_S", 2.0)
+    alone = weights(run(shared(tmp_path / "none", 1), tmp_path / "alone"))
+    ray.shutdown()
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    ray.init(address=cluster.address, log_to_driver=False)
+    events: list[Event] = []
+
+    def grow(event: Event) -> None:
+        """A node once, after the fourth step; then slowly, so that it comes before the training is over."""
+        events.append(event)
+        if isinstance(event, CheckpointWritten) and event.phase == "student":
+            if event.step == 4 and len(told(events, GroupChanged)) == 1:
+                cluster.add_node(num_cpus=1)
+            if event.step > 4 and len(told(events, GroupChanged)) == 1:
+                time.sleep(3)
+
+    try:
+        result = run(shared(tmp_path / "none", [1, 2], fleet={"backend": "ray"}), tmp_path / "run", [grow])
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert weights(result) == alone
+    started = [each for each in told(events, GroupChanged) if each.kind == "started"]
+    assert [each.students for each in started] == [1, 2] and started[1].step >= 4
