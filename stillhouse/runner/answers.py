@@ -73,7 +73,8 @@ def identity_of(materials: Materials, teacher: Network, ask: Ask, variant: int =
 def identity(recipe: Recipe, views: Mapping[str, Any], teacher: Network, ask: Ask, variant: int) -> Identity:
     """As :func:`identity_of`, where the data are not at hand: ``views`` says what they are."""
     told = [_told(model) for model in recipe.teacher.models.values()]
-    several = {"arch": " + ".join(each["arch"] for each in told), "members": told}
+    numbered = {str(number): each for number, each in enumerate(told)}
+    several = {"arch": " + ".join(each["arch"] for each in told), "members": numbered}
     who = several if recipe.teacher.members else told[0]
     return Identity(
         teacher=who | {"weights": weights_digest(teacher), "variant": variant},

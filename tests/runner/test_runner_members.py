@@ -12,23 +12,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
 import stillhouse
 from stillhouse.data.open import open_data, survey
-from stillhouse.foundation.errors import ModelError, RecipeError, RunDirError
+from stillhouse.foundation.errors import ModelError, RecipeError, RunDirError, UserError
 from stillhouse.foundation.events import Evaluated, Event, FleetChanged
+from stillhouse.knowledge.ask import Ask
 from stillhouse.models.ensemble import Ensemble, parts
 from stillhouse.models.weights import load_into, read_weights, weights_bytes, weights_digest
 from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.load import dump, validate
 from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.answers import identity_of
+from stillhouse.runner.job import job_of
 from stillhouse.runner.materials import gather
 from stillhouse.runner.members import member_rows
 from stillhouse.runner.networks import Networks, interface_of
 from stillhouse.runner.plan import plan
 from stillhouse.runner.run import resume, run
+from stillhouse.runner.worker import prepare
+from stillhouse.store.manifest import flat
 from stillhouse.store.shelf import stores
 
 from .conftest import TRAIN, values
@@ -137,6 +143,8 @@ def test_a_store_gives_the_same_student(tmp_path: Path, undisturbed: Path) -> No
     (shelved,) = stores(labels)
     assert shelved.manifest is not None
     assert shelved.manifest.identity.parts["teacher"]["arch"] == "resnet + mlp"
+    known = flat(shelved.manifest.identity.parts)
+    assert (known["teacher.members.0.arch"], known["teacher.members.1.options.hidden"]) == ("resnet", [32])
 
 
 def test_other_weights_of_members_are_another_store(tmp_path: Path) -> None:
@@ -155,6 +163,31 @@ def test_workers_give_the_same_student(tmp_path: Path, undisturbed: Path) -> Non
     result = run(several(fleet=fleet), tmp_path / "run", [events.append])
     assert weights(result) == weights(result_of(undisturbed))
     assert [each for each in told(events, FleetChanged) if each.kind == "joined"]
+
+
+def test_a_worker_elsewhere_takes_one_file(tmp_path: Path, undisturbed: Path) -> None:
+    """Where the run's files are not, a copy of its weights/teacher.safetensors is all members; another is refused."""
+    files = [saved(tmp_path / f"{number}.safetensors", section) for number, section in enumerate((CONV, MLP))]
+    members = [{"model": files[0]}, {"model": files[1], "weight": 2, "classes": [*range(9)]}]
+    recipe, ask = several(teacher={"members": members}), Ask(logits=True)
+    found = survey(recipe.data, recipe.seed)
+    materials = gather(recipe, open_data(found, recipe.data, tmp_path, lambda name, done, count: None), None)
+    teacher = materials.networks.teacher()
+    load_into(teacher, read_weights(undisturbed / "weights" / "teacher.safetensors"), "the file")
+    job = job_of(materials, ask, identity_of(materials, teacher, ask)).as_json()
+    copied = tmp_path / "copy.safetensors"
+    copied.write_bytes((undisturbed / "weights" / "teacher.safetensors").read_bytes())
+    for file in files:
+        Path(file["weights"]).unlink()
+    there = tuple(f"teacher.members.{number}.model.weights={copied}" for number in range(2))
+    assert json.loads(json.dumps(prepare(job, there, copied).facts))["reads"] == "own"
+    with pytest.raises(RecipeError, match=r"members.0.model.weights': .* does not exist"):
+        prepare(job, (), copied)
+    state = read_weights(copied)
+    state["body.share"] = state["body.share"].flip(0)
+    safetensors.torch.save_file(state, copied)
+    with pytest.raises(UserError, match=r"another teacher than the run's: teacher.weights"):
+        prepare(job, there, copied)
 
 
 def test_a_run_resumes_between_its_teachers(tmp_path: Path, undisturbed: Path) -> None:
