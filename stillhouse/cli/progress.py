@@ -201,6 +201,7 @@ def fleet_line(event: e.FleetChanged) -> str:
     facts = event.facts
     if event.kind == "joined":
         where = f"process {facts.get('pid')} on {facts.get('host')}, {facts.get('device')}"
+        where += f", {facts['engine']}" if facts.get("engine") else ""
         pace = f", {1 / facts['pace_s']:,.0f} views/s" if facts.get("pace_s") else ""
         return f"teacher {event.worker} joined: {where}{pace}, data {facts.get('reads')}"
     words = {

@@ -170,7 +170,7 @@ class FleetChanged:
 
     ``kind``: ``joined``, ``refused``, ``leaving``, ``left``, ``suspect`` (it let its time pass), ``trusted`` (it
     answered after all), ``scaled``. ``worker``: its name, "" where it is about all. ``facts``: what it told of itself:
-    ``host``, ``pid``, ``device``, ``threads``, ``reads`` (how it sees the data), ``pace_s`` (seconds a view).
+    ``host``, ``pid``, ``device``, ``engine``, ``threads``, ``reads`` (how it sees the data), ``pace_s`` (s a view).
     ``ago_s``: how long before this line it happened.
     """
 

@@ -58,6 +58,12 @@ class FleetSection(Section):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="of each worker; auto: the best where it runs"
     )
+    engine: Literal["same", "own"] = Field(
+        "same",
+        description="same: every worker answers by teacher.engine, results don't depend on who answered what; own: "
+        "each by the fastest engine that it finds within teacher.divergence_max of fp32; results depend on that, by as "
+        "much",
+    )
     threads: PositiveInt | Literal["auto"] = Field(
         "auto", description="CPU threads of each worker; auto: the cores of its machine, shared evenly"
     )

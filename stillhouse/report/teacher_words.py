@@ -60,16 +60,16 @@ def table(run: Run, found: Teachers) -> Table | None:
         if any(each is other for other in most)
     ]
     more = len(found.workers) - len(rows)
-    head = ["Teacher", "Host", "Device", "Views/s", "Views answered", "Busy", "End"]
+    head = ["Teacher", "Host", "Device", "Engine", "Views/s", "Views answered", "Busy", "End"]
     note = "Views/s: while it works. Views answered: needed or not. Busy: share of its time after loading."
     note += f" {more} more that answered less are left out." if more else ""
     return Table("Teachers of this run", head, rows, words=True, note=note)
 
 
 def _row(worker: Worker, stayed: str) -> list[str]:
-    host, device = (str(worker.facts.get(name) or MISSING) for name in ("host", "device"))
+    host, device, engine = (str(worker.facts.get(name) or MISSING) for name in ("host", "device", "engine"))
     pace = three_digits(1 / worker.pace_s) if worker.pace_s else MISSING
     why = worker.why.splitlines()[0] if worker.why else ""
     end = worker.how + (f": {why}" if why and worker.how not in why else "") if worker.how else stayed
     end = why if worker.how and why.startswith(worker.how) else end
-    return [worker.name, host, device, pace, grouped(worker.views), percent(worker.busy_share, 0), end]
+    return [worker.name, host, device, engine, pace, grouped(worker.views), percent(worker.busy_share, 0), end]

@@ -81,7 +81,7 @@ def identity(recipe: Recipe, views: Mapping[str, Any], teacher: Network, ask: As
         question={"logits": ask.logits, "features": list(ask.features)}
         | {"encoding": encoding_of(recipe.knowledge).describe()},
         views=views,
-        engine=recipe.teacher.engine.model_dump(mode="json"),
+        engine=_engine_of(recipe),
     )
 
 
@@ -94,6 +94,13 @@ def _told(model: ModelSection) -> dict[str, Any]:
         "size_px": model.size_px,
         "channels": model.channels,
     }
+
+
+def _engine_of(recipe: Recipe) -> dict[str, Any]:
+    """Whose engine answers are by: one that is named, or any that keeps to the bound."""
+    if recipe.fleet.engine == "own":
+        return {"mixed": True, "divergence_max": recipe.teacher.divergence_max}
+    return recipe.teacher.engine.model_dump(mode="json")
 
 
 def _code(model: ModelSection) -> str | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillhouse.foundation.errors import RunDirError, StillhouseError
+from stillhouse.foundation.errors import RecipeError, RunDirError, StillhouseError
 from stillhouse.foundation.files import read_json, write_atomic
 from stillhouse.recipe.load import dump, validate
 from stillhouse.recipe.recipe import Recipe, as_dict
@@ -80,6 +80,11 @@ def disturb(recipe: Recipe, folder: Path, chaos: Chaos, reference: Path | None, 
         StillhouseError: a run failed by itself; says how.
     """
     check_possible()
+    if recipe.fleet.engine == "own":
+        raise RecipeError(
+            "fleet.engine: own: results depend on who answered what, so that identical weights can't be promised: say "
+            "--set fleet.engine=same"
+        )
     if recipe.fleet.backend == "ray":
         check_ray_installed()
     if folder.exists() and any(folder.iterdir()):

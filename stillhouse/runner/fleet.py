@@ -152,6 +152,7 @@ class RunFleet:
             probe,
             self._known(probe),
             self._warnings.append,
+            materials.recipe.teacher.divergence_max if section.engine == "own" else None,
         )
         least, most = section.workers_range
         policy = Policy(least, most, section.low, section.high)

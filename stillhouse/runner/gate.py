@@ -1,7 +1,8 @@
 """Who may answer for a run's teacher: a worker shows its answers about a few views, and they are looked at.
 
 Weights, engine, data and code that can be named were compared by the worker itself (``runner.worker``); this sees the
-rest, such as a module's code that changed while its weights did not.
+rest, such as a module's code that changed while its weights did not. Where each worker has an engine of its own, its
+answers must be as near to those of fp32 as the recipe wants.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Gate:
     Args:
         probe: views that every worker answers first.
         known: earlier answers about them, where there are any: encoded rows.
+        own_within: each worker has an engine of its own, so far from fp32 at most: mean KL in nats, and relative
+            squared error of activations; None: all have the run's.
         warn: told when a worker's answers differ in their last bits from earlier ones.
     """
 
@@ -45,8 +48,10 @@ class Gate:
         probe: Batch,
         known: EncodedRows | None,
         warn: Callable[[str], None],
+        own_within: float | None = None,
     ) -> None:
         self._codec, self._probe, self._known, self._warn = codec, probe, known, warn
+        self._own_within = own_within
         engine = Teacher(teacher, ask, device, TeacherEngineSection(batch_size=len(probe)))
         try:
             self._truth = codec.round_trip(engine.answer(probe).to(torch.device("cpu")))
@@ -64,12 +69,14 @@ class Gate:
                 f"it shows no answers of {len(self._probe)} x {size} bytes: install the same stillhouse on both sides"
             )
         answers = self._codec.decode(rows, self._probe.sample_ids, self._probe.views)
-        away = distance(self._truth, answers).relative
-        if not away <= OTHERWISE:
+        away = distance(self._truth, answers)
+        if not away.relative <= OTHERWISE:
             return (
-                f"it has the teacher's weights and answers otherwise (relative squared error {away:.2g}): its code or "
-                "its libraries differ from the run's"
+                f"it has the teacher's weights and answers otherwise (relative squared error {away.relative:.2g}): its "
+                "code or its libraries differ from the run's"
             )
+        if self._own_within is not None:
+            return _too_far(away.divergence, self._own_within, facts)
         if self._known is None:
             self._known = rows
         elif not np.array_equal(rows, self._known):
@@ -78,3 +85,12 @@ class Gate:
                 "before: results will depend on who answered what, by as little"
             )
         return None
+
+
+def _too_far(divergence: float, bound: float, facts: Mapping[str, Any]) -> str | None:
+    if divergence <= bound:
+        return None
+    return (
+        f"its engine ({facts.get('engine')}) answers {divergence:.2g} nats from fp32, and teacher.divergence_max "
+        f"allows {bound:g}: join with --set teacher.engine.precision=fp32"
+    )

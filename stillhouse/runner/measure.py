@@ -60,7 +60,7 @@ def measure(
         "student": {**_row(materials, students[0], right["student"]), "seeds": _accuracies(right["student"])},
         "control": _control(materials, controls, right["control"]),
         "verdict": asdict(verdict),
-        "engines": _engines(recipe),
+        "engines": _engines(recipe, events),
         "throughput": throughput(events, "student", materials.device.type == "cpu"),
         "store": None if store is None else store | store_use(events, store),
         "fleet": fleet_use(events) if has_fleet else None,
@@ -160,10 +160,13 @@ def _seconds(events: Sequence[dict[str, Any]], phase: str) -> dict[str, float]:
     return seconds
 
 
-def _engines(recipe: Recipe) -> dict[str, Any]:
-    """How the teacher answered (None where it was not asked) and how the student's steps were computed."""
+def _engines(recipe: Recipe, events: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How the teacher answered (None where it was not asked), by which engines workers did, and the student's steps."""
+    came = [each["facts"] for each in events if each["event"] == "FleetChanged" and each["kind"] == "joined"]
+    workers = sorted({str(facts["engine"]) for facts in came if "engine" in facts})
     teacher = recipe.teacher.engine.model_dump(mode="json") if recipe.objective.asks else None
-    return {"teacher": teacher, "student": recipe.student.train.engine.model_dump(mode="json")}
+    student = recipe.student.train.engine.model_dump(mode="json")
+    return {"teacher": teacher, "student": student} | ({"workers": workers} if workers else {})
 
 
 def _arms(

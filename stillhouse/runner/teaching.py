@@ -36,6 +36,7 @@ from stillhouse.models.network import Network
 from stillhouse.runner.answers import codec_of, disagreement, identity_of, runs_here, views_asked
 from stillhouse.runner.fleet import RunFleet
 from stillhouse.runner.materials import Materials
+from stillhouse.runner.own_engine import strays
 from stillhouse.store.label_store import LabelStore, open_store
 from stillhouse.store.shelf import nearest
 from stillhouse.teachers.engine import Teacher
@@ -49,6 +50,10 @@ _NEIGHBOURS = (
     "the teacher's answer about a view depends on the views that it is asked about with it: the last bits of results "
     "will depend on what was stored ('engine: auto' does not take such engines); if it is more than last bits, look "
     "for a norm without running statistics in the teacher"
+)
+_OWN = (
+    "fleet.engine: own: results depend on who answered what, since each worker has an engine of its own; all are "
+    "within {:g} nats of fp32 on average (teacher.divergence_max)"
 )
 _UNKNOWN_SAMPLES = (
     "nobody would notice if samples of this source changed, so answers can't be kept with data.keep_decoded: false; "
@@ -95,6 +100,8 @@ class Teaching:
             views, unanswered = views_asked(materials.recipe), self.views_unanswered()
             planned, there = self.store.planned_bytes(views), self.views_in_all - unanswered
             emit(StoreOpened(str(self.store.folder), views, planned, note, there, self.views_in_all))
+        if materials.recipe.fleet.engine == "own":
+            emit(Warned(_OWN.format(materials.recipe.teacher.divergence_max)))
         engine, device = materials.recipe.teacher.engine, materials.device
         left = unanswered > 0
         if left and not runs_here(engine, device):
@@ -229,9 +236,23 @@ class Teaching:
         if self._engine is None:
             engine = self._materials.recipe.teacher.engine
             self._engine = Teacher(self._network, self.ask, self._materials.device, engine)
+            self._check_own(self._engine, batch)
             if self.batch_size > 1 and len(batch) and not is_steady(self._engine, batch.inputs, self.batch_size):
                 self._emit(Warned(_NEIGHBOURS))
         return self._engine.answer(batch)
+
+    def _check_own(self, engine: Teacher, batch: Batch) -> None:
+        """Beside workers with engines of their own, this process's keeps to the same bound."""
+        recipe = self._materials.recipe
+        if recipe.fleet.engine == "same" or not len(batch):
+            return
+        bound, size = recipe.teacher.divergence_max, self.batch_size
+        lack = strays(self._network, self.ask, self._materials.device, engine, batch.inputs, size, bound)
+        if lack:
+            raise ModelError(
+                f"fleet.engine: own: what the student's process answers itself, by teacher.engine, {lack}: use "
+                "teacher.engine: auto, or fleet.engine: same"
+            )
 
     def _open(self) -> tuple[LabelStore | None, str]:
         """The store, None where nothing is kept, and what a person may want to know about another one."""

@@ -34,13 +34,16 @@ from stillhouse.knowledge.encode import Codec
 from stillhouse.models.network import Network
 from stillhouse.models.placement import resolve_device
 from stillhouse.models.taps import shapes
+from stillhouse.models.trials import label_of
 from stillhouse.models.weights import load_into, read_weights
 from stillhouse.recipe.architectures import ModelSection, Normalisation
+from stillhouse.recipe.engines import TeacherEngineSection
 from stillhouse.recipe.load import parse
 from stillhouse.recipe.recipe import Recipe
-from stillhouse.runner.answers import encoding_of, identity, runs_here
+from stillhouse.runner.answers import encoding_of, identity, runs_here, views_asked
 from stillhouse.runner.job import Job
 from stillhouse.runner.networks import Networks
+from stillhouse.runner.own_engine import freed, own_engine
 from stillhouse.runtime.local.serving import Served, serve
 from stillhouse.store.manifest import Identity
 from stillhouse.teachers.engine import Teacher
@@ -48,6 +51,7 @@ from stillhouse.teachers.messages import unpack
 
 _ANY = Normalisation(mean=(0.0,), std=(1.0,))
 _PACE_GROUPS = 3
+_TRIED_VIEWS = 512
 _SLOTS = 32
 
 
@@ -70,8 +74,9 @@ def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = (), weights: P
     network = _network(recipe, job, weights)
     _check_same(recipe, network, job)
     codec = Codec(job.ask, encoding_of(recipe.knowledge), job.classes, shapes(network, job.features, job.interface))
-    engine = Teacher(network.to(device), job.ask, device, recipe.teacher.engine)
+    network.to(device)
     sight = _sight(recipe, job)
+    engine, settings = _engine(recipe, overrides, job, network, device, sight)
 
     def answered(batch: Batch) -> NDArray[np.uint8]:
         return codec.encode(engine.answer(batch))
@@ -84,9 +89,10 @@ def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = (), weights: P
     facts = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
+        "engine": label_of(settings),
         "reads": sight.reads,
         "probe": base64.b64encode(answered(_given(*_asked(job))).tobytes()).decode(),
-        "pace_s": _pace(job, answered, int(recipe.teacher.engine.batch_size)),
+        "pace_s": _pace(job, answered, int(settings.batch_size)),
     }
     return Served(facts, _SLOTS, answer)
 
@@ -120,13 +126,27 @@ def _read(path: str) -> bytes:
         ) from error
 
 
+def _engine(
+    recipe: Recipe, overrides: tuple[str, ...], job: Job, network: Network, device: torch.device, sight: _Sight
+) -> tuple[Teacher, TeacherEngineSection]:
+    """What answers here: the run's engine, or the fastest one of this machine where each worker has its own."""
+    if recipe.fleet.engine == "same":
+        return Teacher(network, job.ask, device, recipe.teacher.engine), recipe.teacher.engine
+    wanted, probe = freed(job.recipe, overrides).teacher, _given(*_asked(job)).inputs
+    ids = np.arange(min(_TRIED_VIEWS, job.count))
+    views = probe if sight.reads == "sent" else sight.make(ids, np.zeros(len(ids), np.int64)).inputs
+    work_views = views_asked(recipe) * job.count // max(recipe.fleet.workers_range[1], 1)
+    return own_engine(network, job.ask, device, wanted, views, probe, work_views)
+
+
 def _check_same(recipe: Recipe, network: Network, job: Job) -> None:
     """Refuse to answer for a teacher, question or engine other than the run's."""
     wanted = Identity(**job.identity)
     here = identity(recipe, job.identity["views"], network, job.ask, job.identity["teacher"]["variant"])
     if changed := here.differences(wanted):
         raise UserError("this is another teacher than the run's: " + "; ".join(changed))
-    if not runs_here(recipe.teacher.engine, resolve_device(recipe.fleet.device, "fleet.device")):
+    device = resolve_device(recipe.fleet.device, "fleet.device")
+    if recipe.fleet.engine == "same" and not runs_here(recipe.teacher.engine, device):
         engine = recipe.teacher.engine
         raise ModelError(f"the run's engine, {engine.precision} by {engine.runtime}, can't be had on this machine")
 

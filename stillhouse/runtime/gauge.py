@@ -63,7 +63,7 @@ class Gauge:
         workers = [
             WorkerView(
                 each.name,
-                str(facts[each.name].get("device", "")),
+                " ".join(str(facts[each.name].get(key, "")) for key in ("device", "engine")),
                 "ready" if each.state in ("idle", "busy") else "suspect" if each.state == "suspect" else "draining",
                 each.pace_s,
                 _share(each.busy_s - before.busy_s.get(each.name, 0.0), now.at_s - max(before.at_s, each.joined_s)),

@@ -44,11 +44,11 @@ def change(time: float, kind: str, worker: str, text: str = "", **facts: Any) ->
 STORY = [
     event(RunStarted(1, False), 90.0),
     measured(102.0, ("local-1", "loading", 0, None, 0, 0.0), starved=1.0),
-    change(103.0, "joined", "local-1", host="here", device="a GPU", pace_s=0.001),
+    change(103.0, "joined", "local-1", host="here", device="a GPU", engine="fp16", pace_s=0.001),
     measured(104.0, ("local-1", "busy", 1000, 0.002, 2, 0.5), starved=0.5, buffered=300),
     measured(106.0, ("local-1", "busy", 2000, 0.002, 2, 1.0), buffered=800),
     change(107.0, "left", "local-1", "killed by SIGKILL"),
-    change(107.5, "joined", "joined-2", host="there", device="cpu", pace_s=0.01),
+    change(107.5, "joined", "joined-2", host="there", device="cpu", engine="bf16", pace_s=0.01),
     measured(108.0, ("joined-2", "suspect", 50, 0.01, 1, 1.0), starved=1.0, inline=True, own_views=70),
     measured(110.0, ("joined-2", "busy", 90, 0.01, 1, 1.0), inline=True, own_views=90),
     change(110.5, "scaled", "joined-2", "let go: too many"),
@@ -82,14 +82,14 @@ def test_who_worked_when(told: Path) -> None:
 
 
 def test_the_table_names_each(told: Path) -> None:
-    """Host, device, pace, views, busy share and end of each worker stand in a row."""
+    """Host, device, engine, pace, views, busy share and end of each worker stand in a row."""
     run = read_run(told)
     found = table(run, teachers(run))
     assert found is not None
     assert list(found.rows) == [
-        ["local-1", "here", "a GPU", "500", "2,000", "100 %", "killed by SIGKILL"],
-        ["joined-2", "there", "cpu", "100", "90", "100 %", "dismissed: let go: too many"],
-        ["local-3", "–", "–", "–", "0", "–", "failed: exit code 1: no memory"],
+        ["local-1", "here", "a GPU", "fp16", "500", "2,000", "100 %", "killed by SIGKILL"],
+        ["joined-2", "there", "cpu", "bf16", "100", "90", "100 %", "dismissed: let go: too many"],
+        ["local-3", "–", "–", "–", "–", "0", "–", "failed: exit code 1: no memory"],
     ]
 
 
