@@ -193,7 +193,7 @@ def test_no_teacher_is_left(tmp_path: Path, undisturbed: str, instead: str) -> N
     if instead == "stop":
         with pytest.raises(FleetError, match="no teacher was left") as refusal:
             run(recipe, tmp_path / "run")
-        assert "cuda is not available" in str(refusal.value) and "stillhouse resume" in str(refusal.value)
+        assert "fleet.device: cuda is not available" in str(refusal.value) and "stillhouse resume" in str(refusal.value)
         return
     events: list[Event] = []
     result = run(recipe, tmp_path / "run", [events.append])
