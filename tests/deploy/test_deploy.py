@@ -54,6 +54,19 @@ def test_the_job_is_whole() -> None:
     assert f"ray=={cluster['rayVersion']}\n" in pins
 
 
+def test_lost_machines_are_missed_soon() -> None:
+    """Both heads, which look for lost machines, do it as often; a teacher's pod has the time to drain."""
+    command = next(each for each in read("ray-cluster.yaml")["head_start_ray_commands"] if "ray start" in each)
+    cluster = read("rayjob.yaml")["spec"]["rayClusterSpec"]
+    (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    told = {each["name"]: each["value"] for each in head["env"]}
+    assert told == dict(re.findall(r"(RAY_health\w+)=(\S+)", command)) and len(told) == 3
+    pod = cluster["workerGroupSpecs"][0]["template"]["spec"]
+    (drain,) = pod["containers"][0]["env"]
+    assert drain["name"] == "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+    assert float(drain["value"]) < pod["terminationGracePeriodSeconds"]
+
+
 def commands() -> list[list[str]]:
     """Every call of our command line in deploy/."""
     text = "\n".join(path.read_text() for path in sorted(DEPLOY.iterdir()))

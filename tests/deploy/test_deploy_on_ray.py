@@ -1,0 +1,76 @@
+"""The RayJob's own command on a Ray cluster of several nodes: begun, killed, and begun again. It takes a minute:
+
+STILLHOUSE_RAY_TESTS=1 pytest tests/deploy
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stillhouse.recipe.load import dump
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.run import run
+
+from ..runner.lessons import weights
+from ..runner.test_runner_fleet import fleeting, joined
+from .test_deploy import read
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.skipif("STILLHOUSE_RAY_TESTS" not in os.environ, reason="takes a minute: STILLHOUSE_RAY_TESTS=1"),
+]
+ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Like the one of the RayJob: a head without place for teachers, two machines with place for one each."""
+    from ray.cluster_utils import Cluster
+
+    ray.shutdown()
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        found.add_node(num_cpus=1)
+    yield found
+    found.shutdown()
+
+
+def job(folder: Path, recipe: Recipe, address: str) -> subprocess.Popen[bytes]:
+    """The entry command with the job's volumes in a folder, as its pod would call it."""
+    (folder / "recipe").mkdir(exist_ok=True)
+    (folder / "job").mkdir(exist_ok=True)
+    (folder / "recipe" / "job.yaml").write_text(dump(recipe))
+    entry = re.sub(r"(?<!\w)/(job|recipe)/", rf"{folder}/\1/", read("rayjob.yaml")["spec"]["entrypoint"])
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.Popen(entry, shell=True, env=os.environ | {"RAY_ADDRESS": address, "PATH": path}, process_group=0)
+
+
+def test_the_entry_command_begins_and_goes_on(cluster: Any, tmp_path: Path) -> None:
+    """The same command, called again after its pod was killed, ends the run: teachers on all machines, same weights."""
+    recipe = fleeting(tmp_path / "none", workers=0, epochs=40)
+    plain = run(recipe, tmp_path / "plain")
+    folder = tmp_path / "job" / "runs" / "job"
+    first = job(tmp_path, recipe, cluster.address)
+    while len(joined(folder)) < 1 and first.poll() is None:
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    again = job(tmp_path, recipe, cluster.address)
+    assert again.wait(300) == 0
+    result = json.loads((folder / "result.json").read_text())
+    assert weights(result) == weights(plain)
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["fleet"]["backend"] == "ray"
+    assert len(joined(folder)) > 1
