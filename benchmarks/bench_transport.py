@@ -1,8 +1,9 @@
-"""What it costs to carry answers from a worker to the run: CPU time of both sides, without the teacher's compute.
+"""What it costs to carry answers from a worker to the run: CPU time, without the teacher's compute.
 
 An answer is 256 x 1000 logits in fp16 (512,000 bytes), made once; two loans are on their way at any time. The rival is
 a process with a pipe of :mod:`multiprocessing` and the same array pickled, written with care: protocol 5, whole
-messages, no feeder thread. Both sides' clocks count all of the process: system calls, threads, page faults.
+messages, no feeder thread. Clocks count all of a process: system calls, threads, page faults. Once the bare backend is
+measured, and then what a student has of it (``benchmarks.dispatched``): dispatcher, asker, rows in order; on Ray, too.
 
 Also a program: ``python -m benchmarks.bench_transport ADDRESS NAME`` is the worker.
 """
@@ -15,6 +16,8 @@ import struct
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -31,6 +34,11 @@ CPU = (
     "256x1000 fp16 answers a second of CPU time, both sides summed, without dispatcher and teacher (0.3 ms an answer: "
     "3333): local backend / multiprocessing pipe with pickle 5"
 )
+WITH = "256x1000 fp16 answers a second of CPU time, dispatcher, asker and rows in order included, without the teacher"
+LOCAL = f"{WITH} (0.3 ms an answer: 3333): local backend"
+RAY = f"{WITH} (3 ms an answer: 333): Ray backend on a cluster of this machine alone"
+ALL = "all processes, the cluster's own, too / multiprocessing pipe with pickle 5 and nothing around it, both sides"
+OWN = "the student's process alone / multiprocessing pipe with pickle 5 and nothing around it, both sides"
 
 
 def answers() -> np.ndarray:
@@ -140,18 +148,34 @@ def rate(side: Ours | Rival, count: int) -> float:
 if __name__ == "__main__":
     if len(sys.argv) == 3:
         sys.exit(work(*sys.argv[1:]))
-    # Not above: the harness imports torch, the worker does not need it.
-    from benchmarks.harness import compare, quick, tell
+    # Not above: these import torch, the worker does not need it.
+    from benchmarks.dispatched import Dispatched, on_ray
+    from benchmarks.harness import Claim, compare, quick, tell
 
     short = quick()
-    count = 500 if short else 2000
+    count, rounds = (500, 5) if short else (2000, 15)
     ours, rival = Ours(), Rival()
     ours.send(KEYS), rival.send(KEYS)
     assert np.array_equal(ours.array(), rival.array())
     rate(ours, 200), rate(rival, 200)
-    measured = compare(
-        "transport_cpu", CPU, "answers/CPU s", lambda: rate(ours, count), lambda: rate(rival, count), 5 if short else 15
-    )
+    unit = "answers/CPU s"
+    measured = [compare("transport_cpu", CPU, unit, lambda: rate(ours, count), lambda: rate(rival, count), rounds)]
     ours.close()
+
+    def student(claim: str, words: str, make: Callable[[], Dispatched]) -> list[Claim]:
+        """Two claims of one kind of worker: all processes, and the student's alone."""
+        side = make()
+        side.rate(200, everything=True)
+        told = [
+            compare(name, text, unit, lambda all_=all_: side.rate(count, all_), lambda: rate(rival, count), rounds)
+            for name, text, all_ in ((claim, f"{words}, {ALL}", True), (f"{claim}_student", f"{words}, {OWN}", False))
+        ]
+        side.close()
+        return told
+
+    program = [sys.executable, "-m", "benchmarks.bench_transport"]
+    measured += student("dispatched_cpu_local", LOCAL, lambda: Dispatched(LocalBackend({}, program, print)))
+    if find_spec("ray") is not None:
+        measured += student("dispatched_cpu_ray", RAY, on_ray)
     rival.close()
-    tell("transport", [measured], write=not short)
+    tell("transport", measured, write=not short)
