@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,3 +76,50 @@ class Batch:
     @property
     def _optional(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         return self.partners, self.shares
+
+
+class UnseenBatch(Batch):
+    """A batch of which nobody may ever look at the pixels: they are made when somebody does. Nothing in it is mixed.
+
+    Args:
+        make: keys -> pixels.
+    """
+
+    def __init__(
+        self,
+        sample_ids: NDArray[np.int64],
+        views: NDArray[np.int64],
+        targets: torch.Tensor,
+        make: Callable[[NDArray[np.int64], NDArray[np.int64]], torch.Tensor],
+    ) -> None:
+        # frozen, and without ``inputs``, so that looking for it ends in __getattr__
+        vars(self).update(sample_ids=sample_ids, views=views, targets=targets, _make=make)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "inputs":
+            raise AttributeError(name)
+        made = vars(self)["_make"](self.sample_ids, self.views)
+        vars(self)["inputs"] = made
+        return made
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the pixels, if they were made, else of the keys."""
+        return self.inputs.nbytes if "inputs" in vars(self) else self.sample_ids.nbytes + self.views.nbytes
+
+    def part(self, start: int, stop: int) -> Batch:
+        """Rows start..stop-1."""
+        found = self._unseen(slice(start, stop))
+        return super().part(start, stop) if found is None else found
+
+    def select(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Batch:
+        """Any rows, in the order named."""
+        numbers = np.flatnonzero(rows) if rows.dtype == np.bool_ else np.asarray(rows, np.int64)
+        found = self._unseen(numbers)
+        return super().select(rows) if found is None else found
+
+    def _unseen(self, rows: slice | NDArray[np.int64]) -> Batch | None:
+        """These rows, as unseen as the whole; None where it was looked at."""
+        if "inputs" in vars(self):
+            return None
+        return UnseenBatch(self.sample_ids[rows], self.views[rows], self.targets[rows], vars(self)["_make"])

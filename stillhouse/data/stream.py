@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stillhouse.data.batch import Batch
+from stillhouse.data.batch import Batch, UnseenBatch
 from stillhouse.data.mix import Mixer, Mixing
 from stillhouse.data.order import Order
 from stillhouse.data.table import Samples
@@ -76,9 +76,17 @@ class Stream:
         self.batch_size = batch_size
         self.steps_per_epoch = len(order) // batch_size
 
-    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
-        """The batches of steps first_step..last_step-1; step s is number s mod steps_per_epoch of its epoch."""
+    def batches(self, first_step: int, last_step: int, *, unseen: bool = False) -> Iterator[Batch]:
+        """The batches of steps first_step..last_step-1; step s is number s mod steps_per_epoch of its epoch.
+
+        Args:
+            unseen: whether pixels are made only when somebody looks at them; where views are mixed, they are made.
+        """
         size = self.batch_size
+        if unseen and self._mixer is None:
+            for ids, views in map(self._keys, range(first_step, last_step)):
+                yield UnseenBatch(ids, views, torch.from_numpy(self._labels[ids]), self._pixels)
+            return
         block = max(_DRAWN_AT_ONCE // size, 1)
         for first in range(first_step, last_step, block):
             keys = [self._keys(step) for step in range(first, min(first + block, last_step))]
@@ -90,6 +98,9 @@ class Stream:
     def make(self, sample_ids: NDArray[np.int64], views: NDArray[np.int64]) -> Batch:
         """The batch of given keys: the same bits for the same keys, wherever and whenever."""
         return self._make(self._plan(sample_ids, views))
+
+    def _pixels(self, sample_ids: NDArray[np.int64], views: NDArray[np.int64]) -> torch.Tensor:
+        return self.make(sample_ids, views).inputs
 
     def _keys(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         epoch, place = divmod(step, self.steps_per_epoch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ from stillhouse.models.network import Network
 from stillhouse.models.weights import load_into, weights_bytes
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import DataSection, DigitsSource, Recipe, TeacherSection, TrainSection
+from stillhouse.runner.job import sight_job
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.shares import pack, pack_share
 from stillhouse.runtime.local.crew import Came, Crew, Gone, Said
@@ -77,6 +79,7 @@ class Course:
     Attributes:
         validate: looks at a network.
         interrupted: the number of a signal that asks to stop, or None.
+        sight: a job (``runner.job``) by which a student may see the data itself.
         ahead_max_bytes: of batches made ahead; students may hold as much that they have not come to.
     """
 
@@ -93,6 +96,7 @@ class Course:
     interrupted: Callable[[], int | None]
     ahead_max_bytes: int
     device: torch.device
+    sight: Mapping[str, Any]
 
     @property
     def settings(self) -> TrainSection:
@@ -152,6 +156,7 @@ class _Attempt:
         self._sent: deque[tuple[int, int]] = deque()
         self._took = dict.fromkeys(self._names, self._first_step - 1)
         self._in = dict[str, tuple[str, int]]()
+        self._reads = dict[str, str]()
         self._weights: bytes | None = None
         self._patience = _Patience()
         self._ended = set[str]()
@@ -166,7 +171,11 @@ class _Attempt:
                 self._hear(1.0)
             members = tuple(self._in[name] for name in self._names)
             course.emit(GroupChanged(course.phase, "started", self._size, self._first_step, "", members))
-            made = ahead(course.stream.batches(self._first_step, course.steps), course.ahead_max_bytes)
+            while len(self._reads) < self._size:
+                self._hear(1.0)
+            unseen = "sent" not in self._reads.values()
+            batches = course.stream.batches(self._first_step, course.steps, unseen=unseen)
+            made = ahead(batches, course.ahead_max_bytes)
             course.source.waits(), course.source.counts()
             answers = course.source.teach(made)
             with contextlib.closing(made), contextlib.closing(answers):  # type: ignore[type-var]
@@ -207,7 +216,9 @@ class _Attempt:
         size, total = len(batch) // count, 0
         for rank, name in enumerate(self._names):
             share = share_of(rank, self._size, count)
-            forms, body = pack_share(batch, knowledge, share.start * size, share.stop * size)
+            forms, body = pack_share(
+                batch, knowledge, share.start * size, share.stop * size, pixels=self._reads[name] == "sent"
+            )
             self._crew.send(name, {"do": "share", "number": number, "forms": forms}, body)
             total += len(body)
         self._sent.append((number, total))
@@ -228,6 +239,8 @@ class _Attempt:
     def _understand(self, news: Said) -> None:
         course, header = self._course, news.header
         match header["do"]:
+            case "sees":
+                self._reads[news.name] = str(header["reads"])
             case "took":
                 self._took[news.name] = int(header["number"])
             case "event" if header.get("event") in _EVENTS:
@@ -287,6 +300,7 @@ class _Attempt:
             "newest": newest.name if newest else None,
         }
         self._crew.send(name, job)
+        self._crew.send(name, {"do": "sight"}, json.dumps(course.sight).encode())
         self._crew.send(name, {"do": "network"}, weights_bytes(course.network))
         forms, body = pack(course.objective.state_dict())
         self._crew.send(name, {"do": "objective", "forms": forms}, body)
@@ -347,6 +361,7 @@ def course_of(
         context.interrupted,
         context.ahead_max_bytes,
         materials.device,
+        sight_job(materials).as_json(),
     )
 
 
@@ -355,5 +370,5 @@ def _bare(recipe: Recipe) -> Recipe:
     model = recipe.student.model.model_copy(update={"weights": None})
     student = recipe.student.model_copy(update={"model": model})
     teacher = TeacherSection(model=model, train=TrainSection())
-    data = DataSection(source=DigitsSource(kind="digits"))
+    data = DataSection(source=DigitsSource(kind="digits"), ahead_max_mb=recipe.data.ahead_max_mb)
     return recipe.model_copy(update={"student": student, "teacher": teacher, "data": data})

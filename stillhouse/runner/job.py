@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stillhouse.data.batch import Batch
 from stillhouse.data.shared import told
 from stillhouse.data.table import Table
-from stillhouse.knowledge.ask import Ask
+from stillhouse.knowledge.ask import NOTHING, Ask
 from stillhouse.models.interface import Interface
 from stillhouse.recipe.load import dump
 from stillhouse.runner.materials import Materials
@@ -101,7 +101,7 @@ class Job:
         return base64.b64decode(self.probe)
 
 
-def job_of(materials: Materials, ask: Ask, identity: Identity) -> Job:
+def job_of(materials: Materials, ask: Ask, identity: Identity | None) -> Job:
     """The job of answering a run's students; where the weights are is still to be said."""
     recipe, data, interface = materials.recipe, materials.data, materials.interface
     table, batch = data.table, probe_of(materials)
@@ -113,7 +113,7 @@ def job_of(materials: Materials, ask: Ask, identity: Identity) -> Job:
         names=interface.names,
         logits=ask.logits,
         features=ask.features,
-        identity=identity.parts,
+        identity=identity.parts if identity is not None else {},
         weights={},
         samples=told(table.rows, table.descriptor) if isinstance(table, Table) else None,
         form=tuple(table.form.shape),
@@ -122,6 +122,11 @@ def job_of(materials: Materials, ask: Ask, identity: Identity) -> Job:
         train=_bits(data.splits.train, len(data.labels)) if recipe.data.augment.mix else None,
         probe=base64.b64encode(pack(batch.sample_ids, batch.views, batch.inputs)).decode(),
     )
+
+
+def sight_job(materials: Materials) -> Job:
+    """What a process is told that needs to see the data, and answers nothing."""
+    return job_of(materials, NOTHING, None)
 
 
 def probe_of(materials: Materials) -> Batch:

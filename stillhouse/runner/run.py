@@ -179,7 +179,7 @@ def _prepare(
         folder.check_unchanged(recipe, inputs)
     log.emit(RunStarted(process_id=os.getpid(), resumed=resumed, only_teach=only_teach))
     rehearse_networks(Networks(recipe, interface_of(found, recipe), _ANY, live), found, log.emit, all_kept=all_kept)
-    shared = recipe.fleet.workers_range[1] > 0
+    shared = recipe.fleet.workers_range[1] > 0 or recipe.fleet.students_range[1] > 1
     data = open_data(found, recipe.data, folder.path, _teller(log.emit, signals), shared=shared)
     folder.settle(recipe, {**inputs, "samples": data.digest}, versions())
     changed = folder.other_versions({**versions(), "device": recipe.compute.device})

@@ -5,15 +5,18 @@ Nothing is unpickled: a header says type and shape of every tensor, and what doe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import StillhouseError
 from stillhouse.knowledge.knowledge import Knowledge
+
+Make = Callable[[NDArray[np.int64], NDArray[np.int64]], Batch]
 
 _TYPES = {
     str(each).removeprefix("torch."): each
@@ -57,13 +60,15 @@ def unpack(forms: Any, body: bytearray) -> dict[str, torch.Tensor]:
     return found
 
 
-def pack_share(batch: Batch, knowledge: Knowledge, start: int, stop: int) -> tuple[list[Any], bytes]:
-    """Rows start..stop-1 of a batch and what is known of them."""
+def pack_share(
+    batch: Batch, knowledge: Knowledge, start: int, stop: int, *, pixels: bool = True
+) -> tuple[list[Any], bytes]:
+    """Rows start..stop-1 of a batch and what is known of them; ``pixels``: whether they go along."""
     part, known = batch.part(start, stop), knowledge.part(start, stop)
     tensors = {
         "sample_ids": torch.from_numpy(part.sample_ids),
         "views": torch.from_numpy(part.views),
-        "inputs": part.inputs,
+        "inputs": part.inputs if pixels else None,
         "targets": part.targets,
         "partners": part.partners,
         "shares": part.shares,
@@ -74,8 +79,11 @@ def pack_share(batch: Batch, knowledge: Knowledge, start: int, stop: int) -> tup
     return pack({name: tensor for name, tensor in tensors.items() if tensor is not None})
 
 
-def unpack_share(forms: Any, body: bytearray) -> tuple[Batch, Knowledge]:
+def unpack_share(forms: Any, body: bytearray, make: Make) -> tuple[Batch, Knowledge]:
     """The rows that were packed.
+
+    Args:
+        make: the batch of given keys, for its pixels, where they did not come along.
 
     Raises:
         StillhouseError: these are none.
@@ -83,9 +91,10 @@ def unpack_share(forms: Any, body: bytearray) -> tuple[Batch, Knowledge]:
     found = unpack(forms, body)
     try:
         ids, views = found["sample_ids"].numpy(), found["views"].numpy()
-        inputs, targets = found["inputs"], found["targets"]
+        targets = found["targets"]
     except KeyError as error:
         raise StillhouseError(f"a share without {error}") from error
+    inputs = found["inputs"] if "inputs" in found else make(ids, views).inputs
     batch = Batch(ids, views, inputs, targets, found.get("partners"), found.get("shares"))
     features = {name.removeprefix("feature:"): value for name, value in found.items() if name.startswith("feature:")}
     return batch, Knowledge(ids, views, found.get("logits"), features, found.get("known"))

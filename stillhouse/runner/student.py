@@ -1,9 +1,11 @@
 """One student of several, in a process of its own: the run's loop on the share of each batch that the run sends.
 
-It needs no data, no store, no teacher and no file of the run: batches, knowledge and the state to begin with come by
-its line, and what the first student has to tell (progress, checkpoints, weights to look at) goes back by it.
+It needs no store, no teacher and no file of the run: keys, knowledge and the state to begin with come by its line,
+pixels where it can't see the data; what the first student has to tell (progress, checkpoints, weights to look at) goes
+back by it.
 
-run      job {...}, then network, objective, checkpoint + body: what to train, and from where
+run      job {...}, then sight, network, objective, checkpoint + body: what to train, and from where
+student  sees {reads}
 run      share {number, forms} + body; evaluated {...}; stop {signal}
 student  took {number}; event {...}; checkpoint {step} + body; evaluate + body
 student  ended {how, why, signal}, after its weights
@@ -12,6 +14,7 @@ student  ended {how, why, signal}, after its weights
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 import time
@@ -43,7 +46,9 @@ from stillhouse.models.weights import load_into, weights_bytes
 from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.load import parse
 from stillhouse.recipe.recipe import Recipe
-from stillhouse.runner.shares import unpack, unpack_share
+from stillhouse.runner.job import Job
+from stillhouse.runner.shares import Make, unpack, unpack_share
+from stillhouse.runner.sight import Sight, blind, sight_of
 from stillhouse.runtime.local.children import die_with_parent
 from stillhouse.runtime.local.line import Line, connected
 from stillhouse.students.checkpoint import packed, unpacked
@@ -52,7 +57,7 @@ from stillhouse.students.fit import FitContext, fit
 from stillhouse.students.joined import Joined
 from stillhouse.students.objective import Objective
 
-_ANY = Normalisation(mean=(0.0,), std=(1.0,))
+_LOOK_S = 0.2
 
 
 def attend(line: Line, meeting: Callable[[Mapping[str, Any]], Store | None] = lambda job: None) -> int:
@@ -81,11 +86,12 @@ def _trained(
 ) -> bytes:
     rank, size, settings = job["rank"], job["size"], recipe.student.train
     device, own = _device(recipe, rank, size)
+    sight = _sight(line)
     network = _network(line, recipe, job)
     objective = _objective(line, recipe, job, network)
     first = rank == 0
     with Joined(meeting(job), rank, size, device, own_device=own) as group:
-        desk = _Desk(line, objective.ask, settings.batch_size, job["steps_per_epoch"])
+        desk = _Desk(line, sight.make, objective.ask, settings.batch_size, job["steps_per_epoch"])
         context = FitContext(
             phase=job["phase"],
             seed=subseed(recipe.seed, job["phase"], "steps"),
@@ -94,6 +100,7 @@ def _trained(
             checkpoints=_Keeper(line, job, recipe.checkpoint.every_s if first else None),
             evaluate=_Asker(line).evaluate if first else None,
             interrupted=_Stop(line).asked,
+            ahead_max_bytes=recipe.data.ahead_max_mb * 2**20,
             group=group,
         )
         result = fit(network, desk, cast(Stream, desk), objective, settings, context)
@@ -109,6 +116,17 @@ def _device(recipe: Recipe, rank: int, size: int) -> tuple[torch.device, bool]:
     device = torch.device("cuda", place % devices)
     torch.cuda.set_device(device)
     return device, int(os.environ.get("LOCAL_WORLD_SIZE", size)) <= devices
+
+
+def _sight(line: Line) -> Sight:
+    """How this process sees the data; the run is told."""
+    job = Job.from_json(json.loads(line.next("sight").body))
+    try:
+        sight = sight_of(parse(job.recipe, (), "the run's recipe"), job)
+    except StillhouseError:  # the recipe names files that are not here
+        sight = Sight("sent", blind)
+    line.say({"do": "sees", "reads": sight.reads})
+    return sight
 
 
 def _network(line: Line, recipe: Recipe, job: Mapping[str, Any]) -> Network:
@@ -145,26 +163,33 @@ def _objective(line: Line, recipe: Recipe, job: Mapping[str, Any], network: Netw
 class _Desk:
     """Where shares arrive: a stream and a source in one, for a loop that asks both."""
 
-    def __init__(self, line: Line, ask: Ask, batch_size: int, steps_per_epoch: int) -> None:
+    def __init__(self, line: Line, make: Make, ask: Ask, batch_size: int, steps_per_epoch: int) -> None:
         self.ask, self.batch_size, self.steps_per_epoch = ask, batch_size, steps_per_epoch
-        self._line = line
-        self._known: deque[Knowledge] = deque()
+        self._line, self._make = line, make
+        self._known: deque[tuple[int, Knowledge]] = deque()
+        self._over = False
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """This student's part of each step's batch."""
+        """This student's part of each step's batch; may be asked for in another thread, ahead of the step."""
         for number in range(first, last):
-            frame = self._line.next("share")
+            while (frame := self._line.heard("share", _LOOK_S)) is None:
+                if self._over:
+                    return
             if frame.header["number"] != number:
                 raise StillhouseError(f"the share of step {frame.header['number']} came at step {number}")
-            batch, knowledge = unpack_share(frame.header["forms"], frame.body)
-            self._line.say({"do": "took", "number": number})
-            self._known.append(knowledge)
+            batch, knowledge = unpack_share(frame.header["forms"], frame.body, self._make)
+            self._known.append((number, knowledge))
             yield batch
 
     def teach(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Knowledge]]:
-        """Each with the knowledge that came along."""
-        for batch in batches:
-            yield batch, self._known.popleft()
+        """Each with the knowledge that came along; the run hears when a step begins."""
+        try:
+            for batch in batches:
+                number, knowledge = self._known.popleft()
+                self._line.say({"do": "took", "number": number})
+                yield batch, knowledge
+        finally:
+            self._over = True
 
     def waits(self) -> dict[str, float]:
         """The run knows."""

@@ -1,7 +1,6 @@
 """A teacher in a process of its own: loads what the run's job says, proves that it is the same teacher, and answers.
 
-It sees the data the cheapest way that gives the same pixels: the run's decoded samples, mapped; else the data that the
-recipe names, decoded on demand; else pixels that come along with each question.
+It sees the data as ``sight`` says, or has pixels sent along with each question.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -20,13 +19,6 @@ import torch
 from numpy.typing import NDArray
 
 from stillhouse.data.batch import Batch
-from stillhouse.data.decode import Form
-from stillhouse.data.encoded import EncodedTable
-from stillhouse.data.open import survey
-from stillhouse.data.order import Order
-from stillhouse.data.shared import mapped
-from stillhouse.data.stream import Stream
-from stillhouse.data.table import Samples, Table
 from stillhouse.foundation.allocator import keep_freed_memory
 from stillhouse.foundation.errors import ModelError, StillhouseError, UserError
 from stillhouse.foundation.files import sha256
@@ -44,6 +36,7 @@ from stillhouse.runner.answers import encoding_of, identity, runs_here, views_as
 from stillhouse.runner.job import Job
 from stillhouse.runner.networks import Networks
 from stillhouse.runner.own_engine import freed, own_engine
+from stillhouse.runner.sight import Sight, asked, sight_of
 from stillhouse.runtime.local.serving import Served, serve
 from stillhouse.store.manifest import Identity
 from stillhouse.teachers.engine import Teacher
@@ -75,7 +68,7 @@ def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = (), weights: P
     _check_same(recipe, network, job)
     codec = Codec(job.ask, encoding_of(recipe.knowledge), job.classes, shapes(network, job.features, job.interface))
     network.to(device)
-    sight = _sight(recipe, job)
+    sight = sight_of(recipe, job)
     engine, settings = _engine(recipe, overrides, job, network, device, sight)
 
     def answered(batch: Batch) -> NDArray[np.uint8]:
@@ -91,7 +84,7 @@ def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = (), weights: P
         "threads": torch.get_num_threads(),
         "engine": label_of(settings),
         "reads": sight.reads,
-        "probe": base64.b64encode(answered(_given(*_asked(job))).tobytes()).decode(),
+        "probe": base64.b64encode(answered(_given(*asked(job))).tobytes()).decode(),
         "pace_s": _pace(job, answered, int(settings.batch_size)),
     }
     return Served(facts, _SLOTS, answer)
@@ -127,12 +120,12 @@ def _read(path: str) -> bytes:
 
 
 def _engine(
-    recipe: Recipe, overrides: tuple[str, ...], job: Job, network: Network, device: torch.device, sight: _Sight
+    recipe: Recipe, overrides: tuple[str, ...], job: Job, network: Network, device: torch.device, sight: Sight
 ) -> tuple[Teacher, TeacherEngineSection]:
     """What answers here: the run's engine, or the fastest one of this machine where each worker has its own."""
     if recipe.fleet.engine == "same":
         return Teacher(network, job.ask, device, recipe.teacher.engine), recipe.teacher.engine
-    wanted, probe = freed(job.recipe, overrides).teacher, _given(*_asked(job)).inputs
+    wanted, probe = freed(job.recipe, overrides).teacher, _given(*asked(job)).inputs
     ids = np.arange(min(_TRIED_VIEWS, job.count))
     views = probe if sight.reads == "sent" else sight.make(ids, np.zeros(len(ids), np.int64)).inputs
     work_views = views_asked(recipe) * job.count // max(recipe.fleet.workers_range[1], 1)
@@ -151,70 +144,13 @@ def _check_same(recipe: Recipe, network: Network, job: Job) -> None:
         raise ModelError(f"the run's engine, {engine.precision} by {engine.runtime}, can't be had on this machine")
 
 
-class _Sight(NamedTuple):
-    """How this process comes by pixels: ``reads`` says it to a person."""
-
-    reads: str
-    make: Callable[[NDArray[np.int64], NDArray[np.int64]], Batch]
-
-
-def _sight(recipe: Recipe, job: Job) -> _Sight:
-    """The cheapest way that gives the probe's very pixels."""
-    ids, views, inputs = _asked(job)
-    for reads, open_table in (("mapped", _mapped), ("own", _own)):
-        try:
-            table = open_table(recipe, job)
-            if table is None:
-                continue
-            stream = _stream(recipe, job, table)
-            if torch.equal(stream.make(ids, views).inputs, inputs):
-                return _Sight(reads, stream.make)
-        except StillhouseError:
-            continue
-    return _Sight("sent", _blind)
-
-
-def _blind(sample_ids: NDArray[np.int64], views: NDArray[np.int64]) -> Batch:
-    raise StillhouseError("this teacher can't see the data, and no pixels came along")
-
-
-def _mapped(recipe: Recipe, job: Job) -> Samples | None:
-    rows = mapped(job.samples)
-    return None if rows is None else Table(rows, Form(job.form, job.image), np.empty(0, np.int64), ())
-
-
-def _own(recipe: Recipe, job: Job) -> Samples | None:
-    found = survey(recipe.data, recipe.seed)
-    if found.digest != job.source_digest:
-        return None
-    return EncodedTable(found.train, found.form, recipe.data.size_px is not None, torch.get_num_threads())
-
-
-def _stream(recipe: Recipe, job: Job, table: Samples) -> Stream:
-    return Stream(
-        table,
-        np.zeros(job.count, np.int64),
-        Order(job.train_ids, 0, None),
-        batch_size=1,
-        seed=recipe.seed,
-        augment=recipe.data.augment,
-        crop_px=recipe.data.crop_px,
-    )
-
-
-def _asked(job: Job) -> tuple[NDArray[np.int64], NDArray[np.int64], torch.Tensor]:
-    ids, views, inputs = unpack(job.question)
-    assert inputs is not None
-    return ids, views, inputs
-
-
 def _given(ids: NDArray[np.int64], views: NDArray[np.int64], inputs: torch.Tensor) -> Batch:
     return Batch(ids, views, inputs, torch.zeros(len(ids), dtype=torch.int64))
 
 
 def _pace(job: Job, answered: Callable[[Batch], object], group: int) -> float:
     """Seconds a view in a full group: the best of a few, the first of which compiled."""
-    ids, views, inputs = _asked(job)
+    ids, views, inputs = asked(job)
     rows = np.arange(group) % len(ids)
     batch = _given(ids[rows], views[rows], inputs[torch.from_numpy(rows)])
     taken = []

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from stillhouse.cli.workers import as_overrides
 from stillhouse.foundation.events import CheckpointWritten, Evaluated, Event, GroupChanged, Progress
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.job import Job, sight_job
+from stillhouse.runner.materials import Materials
 from stillhouse.runner.run import resume, run
+from stillhouse.runner.shares import pack_share
 
 from .lessons import lesson, told, weights
 
@@ -62,12 +66,21 @@ def looked(events: list[Event]) -> list[Evaluated]:
     return [each for each in told(events, Evaluated) if each.phase == "student"]
 
 
-def test_students_together_are_one_to_the_last_bit(tmp_path: Path, alone: str, looked_alone: list[Evaluated]) -> None:
-    """Three students, of uneven shares, end in the weights of one; progress and evaluations are told as ever."""
-    events: list[Event] = []
+def test_students_together_are_one_to_the_last_bit(
+    tmp_path: Path, alone: str, looked_alone: list[Evaluated], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three students, of uneven shares, who see the data themselves, end in the weights of one; all is told as ever."""
+    events, sent = list[Event](), list[bool]()
+
+    def pack(*share: Any, pixels: bool) -> tuple[list[Any], bytes]:
+        sent.append(pixels)
+        return pack_share(*share, pixels=pixels)
+
+    monkeypatch.setattr("stillhouse.runner.group.pack_share", pack)
     result = run(shared(tmp_path / "none", 3), tmp_path / "run", [events.append])
     assert [(each.kind, each.students) for each in told(events, GroupChanged)] == [("started", 3)]
     assert weights(result) == alone
+    assert sent == [False] * 3 * 15
     assert result["students"] == {"together": 3, "lost": 0}
     progress = [each for each in told(events, Progress) if each.phase == "student"]
     assert progress[-1].step == 15 and sum(each.samples for each in progress) == 15 * 240
@@ -86,9 +99,18 @@ def students() -> list[int]:
     return sorted(map(int, found.stdout.split()))
 
 
-def test_a_student_that_dies_costs_steps_and_nothing_else(tmp_path: Path, alone: str) -> None:
-    """One of two is killed on the way: both begin again from the newest checkpoint, and end in the same weights."""
+def test_a_student_that_dies_costs_steps_and_nothing_else(
+    tmp_path: Path, alone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two, who have pixels sent, is killed on the way: both begin again from the newest checkpoint, and end in
+    the same weights.
+    """
     events: list[Event] = []
+
+    def hidden(materials: Materials) -> Job:
+        return replace(sight_job(materials), samples=None, source_digest="of other data")
+
+    monkeypatch.setattr("stillhouse.runner.group.sight_job", hidden)
 
     def kill(event: Event) -> None:
         events.append(event)

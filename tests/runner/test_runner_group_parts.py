@@ -11,14 +11,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from stillhouse.data.batch import Batch
+from stillhouse.data.batch import Batch, UnseenBatch
 from stillhouse.foundation.errors import FleetError, StillhouseError
 from stillhouse.foundation.events import Event, GroupChanged
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.recipe.load import validate
 from stillhouse.runner.group import Course, Gathered, train_together
 from stillhouse.runner.shares import pack, pack_share, unpack, unpack_share
+from stillhouse.runner.sight import blind
 from stillhouse.runtime.local.crew import Came, Gone, Said
 from stillhouse.students.checkpoint import Checkpoints
 
@@ -62,7 +64,7 @@ def test_a_share_is_the_rows_asked_for() -> None:
     known = torch.tensor([True, False] * 3)
     knowledge = Knowledge(ids, views, torch.rand(6, 4), features, known)
     forms, body = pack_share(batch, knowledge, 2, 4)
-    part, told = unpack_share(forms, bytearray(body))
+    part, told = unpack_share(forms, bytearray(body), blind)
     told.check_aligned(part)
     assert part.sample_ids.tolist() == [2, 3] and part.views.tolist() == [2, 2]
     pairs = [
@@ -72,6 +74,22 @@ def test_a_share_is_the_rows_asked_for() -> None:
     ]  # fmt: skip
     for found, whole in pairs:
         assert found is not None and whole is not None and torch.equal(found, whole[2:4])
+
+
+def test_pixels_stay_where_they_can_be_made() -> None:
+    """A share without pixels has those that its keys make; the batch it was cut from was never looked at."""
+
+    def make(ids: NDArray[np.int64], views: NDArray[np.int64]) -> Batch:
+        return Batch(ids, views, torch.from_numpy(ids * 10 + views), torch.zeros(len(ids), dtype=torch.int64))
+
+    def looked(ids: NDArray[np.int64], views: NDArray[np.int64]) -> torch.Tensor:
+        raise AssertionError("somebody looked")
+
+    ids = np.arange(6)
+    batch = UnseenBatch(ids, ids % 2, torch.arange(6), looked)
+    forms, body = pack_share(batch, Knowledge(ids, ids % 2), 2, 5, pixels=False)
+    part, _ = unpack_share(forms, bytearray(body), make)
+    assert part.inputs.tolist() == [20, 31, 40] and part.targets.tolist() == [2, 3, 4]
 
 
 class Doomed:
@@ -101,7 +119,7 @@ def test_a_run_gives_up_on_students_that_only_die(tmp_path: Path) -> None:
     nothing = cast(Any, None)
     course = Course(
         recipe, "student", cast(Any, torch.nn.Linear(1, 1)), nothing, nothing, nothing, nothing, checkpoints,
-        nothing, events.append, lambda: None, 0, torch.device("cpu"),
+        nothing, events.append, lambda: None, 0, torch.device("cpu"), {},
     )  # fmt: skip
     asked: list[int] = []
 

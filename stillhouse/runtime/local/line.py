@@ -44,10 +44,10 @@ class Line:
         """The next message of a kind, waited for."""
         return self._kept[kind].get()
 
-    def heard(self, kind: str) -> Frame | None:
-        """The next message of a kind, if one has come."""
+    def heard(self, kind: str, wait_s: float = 0.0) -> Frame | None:
+        """The next message of a kind, if one has come, or comes so soon."""
         try:
-            return self._kept[kind].get_nowait()
+            return self._kept[kind].get(timeout=wait_s) if wait_s else self._kept[kind].get_nowait()
         except queue.Empty:
             return None
 
