@@ -21,7 +21,8 @@ from stillhouse.data.order import Order
 from stillhouse.data.stream import Stream
 from stillhouse.data.table import Table
 from stillhouse.foundation.allocator import keep_freed_memory
-from stillhouse.knowledge.source import Answerer, InlineSource
+from stillhouse.knowledge.encode import Codec, Encoding
+from stillhouse.knowledge.source import Answerer, AskedRows, UnstoredSource
 from stillhouse.models.build import build
 from stillhouse.models.interface import Interface
 from stillhouse.models.placement import fixed_numerics
@@ -64,7 +65,8 @@ def measure(claim: str, shape: tuple[int, int, int], teacher: tuple[int, list[in
         context = FitContext("benchmark", 0, CPU, emit=lambda event: None)
         begun = time.perf_counter()
         with fixed_numerics(torch.get_num_threads()):
-            source = InlineSource(Answerer(engine.answer, BATCH), engine.ask)
+            codec = Codec(engine.ask, Encoding(), 10, {})
+            source = UnstoredSource(engine.ask, codec, AskedRows(Answerer(engine.answer, BATCH), codec))
             fit(models[0][1], source, stream, objective, settings, context)
         return len(rows) / (time.perf_counter() - begun)
 

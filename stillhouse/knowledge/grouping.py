@@ -10,47 +10,36 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stillhouse.data.batch import Batch
 
-
-class Rows(Protocol):
-    """Answers about some views, one row each."""
-
-    def __len__(self) -> int: ...
-
-
-T = TypeVar("T", bound=Rows)
+Rows = NDArray[Any]
+"""Answers about some views, one row each."""
 
 
 @dataclass
-class _Waiting(Generic[T]):
+class _Waiting:
     """A batch of whose views the first ``asked`` are answered."""
 
     batch: Batch
     asked: int = 0
-    pieces: list[T] = field(default_factory=list)
+    pieces: list[Rows] = field(default_factory=list)
 
 
 def answered_in_groups(
-    batches: Iterable[Batch],
-    answer: Callable[[Batch], T],
-    *,
-    size: int,
-    ahead: int,
-    cut: Callable[[T, int, int], T],
-    join: Callable[[list[T]], T],
-) -> Iterator[tuple[Batch, T]]:
+    batches: Iterable[Batch], answer: Callable[[Batch], Rows], *, size: int, ahead: int
+) -> Iterator[tuple[Batch, Rows]]:
     """Yield every batch with its answer, in order.
 
     Args:
         answer: asked about ``size`` views at a time; about fewer at the end, where a batch of none stands at the head,
-            and when ``ahead`` batches wait.
-        cut: rows start..stop-1 of an answer.
-        join: pieces of an answer, one after the other; a batch of no views gets the answer to no views.
+            and when ``ahead`` batches wait; about none for a batch of none.
     """
-    waiting: deque[_Waiting[T]] = deque()
+    waiting: deque[_Waiting] = deque()
 
     def gathered() -> int:
         return sum(len(each.batch) - each.asked for each in waiting)
@@ -66,15 +55,15 @@ def answered_in_groups(
                 count -= stop - each.asked
         told, start = answer(parts[0] if len(parts) == 1 else Batch.join(parts)), 0
         for each, part in zip(owners, parts, strict=True):
-            each.pieces.append(cut(told, start, start + len(part)))
+            each.pieces.append(told[start : start + len(part)])
             each.asked += len(part)
             start += len(part)
 
-    def finished() -> Iterator[tuple[Batch, T]]:
+    def finished() -> Iterator[tuple[Batch, Rows]]:
         while waiting and waiting[0].asked == len(waiting[0].batch):
             done = waiting.popleft()
             pieces = done.pieces or [answer(done.batch)]
-            yield done.batch, pieces[0] if len(pieces) == 1 else join(pieces)
+            yield done.batch, pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     for batch in batches:
         waiting.append(_Waiting(batch))

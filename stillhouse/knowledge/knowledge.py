@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,17 +48,6 @@ class Knowledge:
 
     def __len__(self) -> int:
         return len(self.sample_ids)
-
-    @staticmethod
-    def join(pieces: Sequence[Knowledge]) -> Knowledge:
-        """Answers to the same question, one after the other; all known."""
-        logits = [each.logits for each in pieces if each.logits is not None]
-        return Knowledge(
-            np.concatenate([each.sample_ids for each in pieces]),
-            np.concatenate([each.views for each in pieces]),
-            torch.cat(logits) if logits else None,
-            {name: torch.cat([each.features[name] for each in pieces]) for name in pieces[0].features},
-        )
 
     def to(self, device: torch.device) -> Knowledge:
         """The knowledge with its tensors on a device."""

@@ -86,46 +86,8 @@ class Answerer:
     group: int
 
 
-class InlineSource:
-    """Asks a teacher in this process each time: the simplest source, and the slowest on shared cores.
-
-    Args:
-        teacher: who answers.
-        ask: the question that it answers.
-        codec: form in which knowledge is handed out; None: as it was answered.
-    """
-
-    def __init__(self, teacher: Answerer, ask: Ask, codec: Codec | None = None) -> None:
-        self.ask = ask
-        self._teacher, self._codec = teacher, codec
-        self._teacher_s = 0.0
-
-    def teach(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Knowledge]]:
-        """Answer when the student asks, as many views at once as the teacher likes."""
-        return answered_in_groups(
-            batches, self._answer, size=self._teacher.group, ahead=_AHEAD, cut=Knowledge.part, join=Knowledge.join
-        )
-
-    def _answer(self, batch: Batch) -> Knowledge:
-        begun = time.perf_counter()
-        knowledge = self._teacher.answer(batch)
-        if self._codec is not None:
-            knowledge = self._codec.round_trip(knowledge)
-        self._teacher_s += time.perf_counter() - begun
-        return knowledge
-
-    def waits(self) -> dict[str, float]:
-        """The teacher's time: the student waits for all of it."""
-        waited, self._teacher_s = self._teacher_s, 0.0
-        return {"teacher": waited}
-
-    def counts(self) -> dict[str, int]:
-        """Nothing is read from anywhere."""
-        return {}
-
-
 class AskedRows:
-    """The teacher in this process, as the source behind a store."""
+    """The teacher in this process, asked each time: the simplest source of rows, and the slowest on shared cores."""
 
     def __init__(self, teacher: Answerer, codec: Codec) -> None:
         self._teacher, self._codec = teacher, codec
@@ -139,19 +101,15 @@ class AskedRows:
 
     def rows(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, EncodedRows]]:
         """Answer and encode, as many views at once as the teacher likes."""
-
-        def cut(rows: EncodedRows, start: int, stop: int) -> EncodedRows:
-            return rows[start:stop]
-
-        return answered_in_groups(
-            batches, self._answer, size=self._teacher.group, ahead=_AHEAD, cut=cut, join=np.concatenate
-        )
+        return answered_in_groups(batches, self._answer, size=self._teacher.group, ahead=_AHEAD)
 
     def _answer(self, batch: Batch) -> EncodedRows:
         if len(batch) == 0:
             return np.empty((0, self._codec.row.itemsize), np.uint8)
         begun = time.perf_counter()
-        rows = self._codec.encode(self._teacher.answer(batch))
+        knowledge = self._teacher.answer(batch)
+        knowledge.check_aligned(batch)
+        rows = self._codec.encode(knowledge)
         spent = time.perf_counter() - begun
         self._teacher_s += spent
         if len(batch) >= self._teacher.group:
@@ -169,7 +127,13 @@ class AskedRows:
 
 
 class UnstoredSource:
-    """Hands on what a row source answers, and keeps nothing."""
+    """Hands on what whoever answers says, and keeps nothing.
+
+    Args:
+        ask: the question that is answered.
+        codec: form in which knowledge is handed out.
+        behind: who answers.
+    """
 
     def __init__(self, ask: Ask, codec: Codec, behind: RowSource) -> None:
         self.ask = ask

@@ -25,7 +25,6 @@ from stillhouse.knowledge.source import (
     Answerer,
     AskedRows,
     EncodedRows,
-    InlineSource,
     KnowledgeSource,
     RowSource,
     UnstoredSource,
@@ -124,7 +123,7 @@ class Teaching:
         """A source for a trial, which leaves no trace in the store where it can be helped."""
         if not runs_here(self._materials.recipe.teacher.engine, self._materials.device):
             return self.source()
-        return InlineSource(Answerer(self._answer, self.batch_size), self.ask, self.codec)
+        return UnstoredSource(self.ask, self.codec, self._asked_here())
 
     @property
     def batch_size(self) -> int:
@@ -215,6 +214,9 @@ class Teaching:
         """Whoever answers what is not stored: workers, or the teacher in this process."""
         if self._fleet is not None:
             return FleetRows(self._fleet.fleet())
+        return self._asked_here()
+
+    def _asked_here(self) -> AskedRows:
         return AskedRows(Answerer(self._answer, self.batch_size), self.codec)
 
     def _fleet_of(self, folder: Path) -> RunFleet:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from stillhouse.data.batch import Batch
 from stillhouse.knowledge.grouping import answered_in_groups
-from stillhouse.knowledge.knowledge import Knowledge
 
 SIZES = st.lists(st.integers(0, 9), max_size=12)
 
@@ -29,17 +29,12 @@ def grouped(asked: list[Batch], size: int, ahead: int) -> tuple[list[tuple[Batch
     """What came back, and the sizes of the groups asked."""
     groups = []
 
-    def answer(batch: Batch) -> list[int]:
+    def answer(batch: Batch) -> NDArray[np.int64]:
         groups.append(len(batch))
-        return [1000 + each for each in batch.inputs[:, 0].tolist()]
+        return plain(batch)
 
-    def cut(told: list[int], start: int, stop: int) -> list[int]:
-        return told[start:stop]
-
-    def join(pieces: list[list[int]]) -> list[int]:
-        return [each for piece in pieces for each in piece]
-
-    return list(answered_in_groups(asked, answer, size=size, ahead=ahead, cut=cut, join=join)), groups
+    found = answered_in_groups(asked, answer, size=size, ahead=ahead)
+    return [(batch, rows.tolist()) for batch, rows in found], groups
 
 
 @given(SIZES, st.integers(1, 20), st.integers(1, 6))
@@ -71,7 +66,7 @@ def test_it_looks_no_further_ahead_than_it_may(sizes: list[int], size: int, ahea
             yield each
 
     given_back = 0
-    for _ in answered_in_groups(counted(), plain, size=size, ahead=ahead, cut=Knowledge.part, join=Knowledge.join):
+    for _ in answered_in_groups(counted(), plain, size=size, ahead=ahead):
         assert taken - given_back <= ahead + 1
         given_back += 1
     assert given_back == len(sizes)
@@ -80,10 +75,10 @@ def test_it_looks_no_further_ahead_than_it_may(sizes: list[int], size: int, ahea
 def test_a_batch_with_nothing_to_ask_passes_at_once() -> None:
     """An empty batch at the head does not wait for others to fill a group."""
     asked = iter(batches([0, 0, 3]))
-    answers = answered_in_groups(asked, plain, size=100, ahead=50, cut=Knowledge.part, join=Knowledge.join)
+    answers = answered_in_groups(asked, plain, size=100, ahead=50)
     assert [len(next(answers)[0]), len(next(answers)[0])] == [0, 0]
     assert len(next(asked)) == 3
 
 
-def plain(batch: Batch) -> Knowledge:
-    return Knowledge(batch.sample_ids, batch.views, batch.inputs.float())
+def plain(batch: Batch) -> NDArray[np.int64]:
+    return 1000 + batch.inputs[:, 0].numpy()

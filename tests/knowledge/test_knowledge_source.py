@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import ModelError, StillhouseError
 from stillhouse.knowledge.ask import NOTHING, Ask
+from stillhouse.knowledge.encode import Codec, Encoding
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.knowledge.source import Answerer, InlineSource, KnowledgeSource, NoKnowledge
+from stillhouse.knowledge.source import Answerer, AskedRows, KnowledgeSource, NoKnowledge, UnstoredSource
 from stillhouse.models.build import Interface, build
 from stillhouse.models.network import Network
 from stillhouse.recipe.architectures import ModelSection, Normalisation
@@ -30,6 +31,12 @@ def batch(*ids: int, view: int = 0) -> Batch:
 
 def answer(asked: Batch) -> Knowledge:
     return Knowledge(asked.sample_ids, asked.views, torch.from_numpy(asked.sample_ids).float()[:, None])
+
+
+def inline(told: Callable[[Batch], Knowledge], group: int) -> UnstoredSource:
+    """The teacher in this process, asked each time."""
+    codec = Codec(Ask(), Encoding(), 1, {})
+    return UnstoredSource(Ask(), codec, AskedRows(Answerer(told, group), codec))
 
 
 def network() -> Network:
@@ -81,7 +88,7 @@ def test_inline_answers_in_order_and_never_ahead() -> None:
         log.append(f"answer {asked.sample_ids[0]}")
         return answer(asked)
 
-    answers = InlineSource(Answerer(told, 1), Ask()).teach(batches())
+    answers = inline(told, 1).teach(batches())
     assert log == []
     for number in range(3):
         asked, known = next(answers)
@@ -92,7 +99,7 @@ def test_inline_answers_in_order_and_never_ahead() -> None:
     assert next(answers, None) is None and len(log) == 9
 
 
-@pytest.mark.parametrize("source", [InlineSource(Answerer(answer, 3), Ask()), NoKnowledge()])
+@pytest.mark.parametrize("source", [inline(answer, 3), NoKnowledge()])
 def test_every_source_keeps_the_contract(source: KnowledgeSource) -> None:
     """A source yields the very batches asked, in order, each with aligned knowledge, and can be asked again."""
     for _ in range(2):
@@ -113,7 +120,13 @@ def test_errors_of_a_teacher_reach_the_student() -> None:
         raise ModelError("no")
 
     with pytest.raises(ModelError, match="no"):
-        next(InlineSource(Answerer(broken, 1), Ask()).teach([batch(1)]))
+        next(inline(broken, 1).teach([batch(1)]))
+
+
+def test_a_teacher_out_of_step_is_caught() -> None:
+    """An answer about other views is refused before it is handed on under the right names."""
+    with pytest.raises(StillhouseError, match="row 0 is about sample 2, view 0, the batch holds sample 1, view 0"):
+        next(inline(lambda asked: answer(batch(2, 1)), 2).teach([batch(1, 2)]))
 
 
 def test_no_knowledge_says_nothing() -> None:

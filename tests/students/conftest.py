@@ -16,7 +16,8 @@ from stillhouse.data.order import Order
 from stillhouse.data.stream import Stream
 from stillhouse.data.table import Table
 from stillhouse.foundation.events import Event
-from stillhouse.knowledge.source import Answerer, InlineSource, KnowledgeSource, NoKnowledge
+from stillhouse.knowledge.encode import Codec, Encoding
+from stillhouse.knowledge.source import Answerer, AskedRows, KnowledgeSource, NoKnowledge, UnstoredSource
 from stillhouse.models.build import Interface, wrap
 from stillhouse.models.network import Network
 from stillhouse.models.taps import shapes
@@ -105,7 +106,11 @@ class Lab:
             )
         asks = bool(objective.ask)
         engine = Teacher(teacher, objective.ask, CPU, TeacherEngineSection(batch_size=6))
-        source: KnowledgeSource = InlineSource(Answerer(engine.answer, 6), engine.ask) if asks else NoKnowledge()
+        source: KnowledgeSource = NoKnowledge()
+        if asks:
+            told = shapes(teacher, engine.ask.features, INTERFACE)
+            codec = Codec(engine.ask, Encoding(features="fp32"), CLASSES, told)
+            source = UnstoredSource(engine.ask, codec, AskedRows(Answerer(engine.answer, 6), codec))
         steps_seen = 0
 
         def interrupted() -> int | None:

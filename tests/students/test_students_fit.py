@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from stillhouse.foundation.errors import DivergedError, StillhouseError
 from stillhouse.foundation.events import Progress
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.knowledge.source import Answerer, InlineSource, NoKnowledge
+from stillhouse.knowledge.source import NoKnowledge
 from stillhouse.models.network import Network
 from stillhouse.recipe.recipe import ObjectiveSection, TrainSection
 from stillhouse.students.fit import FitContext, fit
@@ -205,15 +205,20 @@ def test_compiled_equals_eager(lab: Any) -> None:
 
 
 def test_misaligned_knowledge_stops_the_training(lab: Any) -> None:
-    """Knowledge about other views than the batch's ends the training before it is used."""
+    """Knowledge about other views than the batch's ends the training before it is used, wherever it came from."""
 
-    def wrong(batch: Batch) -> Knowledge:
-        return Knowledge(batch.sample_ids[::-1], batch.views, torch.zeros(len(batch), 3))
+    class Wrong:
+        ask = Ask()
+        waits = counts = staticmethod(dict)
+
+        def teach(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Knowledge]]:
+            for batch in batches:
+                yield batch, Knowledge(batch.sample_ids[::-1], batch.views, torch.zeros(len(batch), 3))
 
     network, settings = lab.network(), lab.settings()
     before = weights(network)
     context = FitContext("student", 0, torch.device("cpu"), lab.events.append)
-    source = InlineSource(Answerer(wrong, 6), Ask())
+    source = Wrong()
     with pytest.raises(StillhouseError, match="out of step"):
         fit(network, source, lab.stream(), Objective(ObjectiveSection()), settings, context)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
