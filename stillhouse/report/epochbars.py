@@ -89,7 +89,7 @@ def _who(found: Course) -> str:
     role, _, number = found.phase.name.partition("-")
     if role in ("student", "control") and number.isdigit():
         return f"The {role} of seed {int(number) + 1}" if int(number) else f"The {role}"
-    return f"The {found.phase.name}"
+    return f"Teacher {int(number) + 1}" if role == "teacher" and number.isdigit() else f"The {found.phase.name}"
 
 
 def _over(found: Course) -> str:

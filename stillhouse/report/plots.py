@@ -36,8 +36,11 @@ def draw_accuracy(run: Run) -> Drawing | None:
     if not curves:
         return None
     ends = {role: mean(curve[-1][1] for curve in several) for role, several in curves.items()}
+    teachers = len(curves.get("teacher", ())) > 1
+    if teachers and "teacher" in run.phases and run.phases["teacher"].evaluations:
+        ends["teacher"] = run.phases["teacher"].validation()[-1][1]  # all of them together
     role = "student" if "student" in ends else next(iter(ends))
-    over = f" (mean of {len(curves[role])} seeds)" if len(curves[role]) > 1 else ""
+    over = f" (mean of {len(curves[role])} seeds)" if len(curves[role]) > 1 and role != "teacher" else ""
     so_far = "" if run.result is not None else ", so far"
     title = f"The {role} got {percent(ends[role])} of the validation samples right{over}{so_far}."
     told = "; ".join(f"{role} {percent(end)}" for role, end in ends.items())
@@ -57,10 +60,11 @@ def draw_accuracy(run: Run) -> Drawing | None:
         epochs_axis(axes)
         _label_ends(axes, ends, bottom, top)
         svg = to_svg(figure, "accuracy", description)
-    several_seeds = any(len(several) > 1 for several in curves.values())
+    several_seeds = any(len(several) > 1 for role, several in curves.items() if role != "teacher")
+    each_teacher = "A line for each teacher; the label is what they get right together. " if teachers else ""
     thin_lines = "Thin lines are further seeds; the label is their mean. " if several_seeds else ""
     cut = f"The scale starts at {percent(bottom, 0)}." if bottom > 0.005 else ""
-    note = f"Share of held-back samples classified correctly. {thin_lines}{cut}"
+    note = f"Share of held-back samples classified correctly. {each_teacher}{thin_lines}{cut}"
     return Drawing("accuracy", title, description, note.strip(), svg)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from stillhouse.report.compare import rows
-from stillhouse.report.read import phase_words
+from stillhouse.report.plots import draw_accuracy
+from stillhouse.report.read import Phase, Run, phase_words
 
 
 def result(*members: dict[str, Any]) -> dict[str, Any]:
@@ -32,3 +34,15 @@ def test_their_trainings_are_numbered() -> None:
         "Teacher 2",
         "Student, seed 2",
     ]
+
+
+def test_the_plot_is_labelled_with_what_all_get_right() -> None:
+    """Several teachers have a line each; the label tells of all together, and of their mean before that."""
+    told = {"teacher-0": 0.5, "teacher-1": 0.7}
+    phases = {name: Phase(name, evaluations=[(4, 1.0, share)]) for name, share in told.items()}
+    drawn = draw_accuracy(Run(Path(), "", None, (), phases))
+    assert drawn is not None and "The teacher got 60.0 %" in drawn.title
+    phases["teacher"] = Phase("teacher", evaluations=[(0, 0.0, 0.9)])
+    drawn = draw_accuracy(Run(Path(), "", {}, (), phases))
+    assert drawn is not None and "The teacher got 90.0 % of the validation samples right." in drawn.title
+    assert "A line for each teacher" in drawn.note and "seeds" not in drawn.note
