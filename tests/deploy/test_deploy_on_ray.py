@@ -59,18 +59,24 @@ def job(folder: Path, recipe: Recipe, address: str) -> subprocess.Popen[bytes]:
 
 
 def test_the_entry_command_begins_and_goes_on(cluster: Any, tmp_path: Path) -> None:
-    """The same command, called again after its pod was killed, ends the run: teachers on all machines, same weights."""
+    """Called again after its pod was killed, it ends the run: same weights. Teachers go with a run, frozen or not."""
     recipe = fleeting(tmp_path / "none", workers=0, epochs=40)
     plain = run(recipe, tmp_path / "plain")
     folder = tmp_path / "job" / "runs" / "job"
     first = job(tmp_path, recipe, cluster.address)
-    while len(joined(folder)) < 1 and first.poll() is None:
+    while len(teachers := joined(folder)) < 2 and first.poll() is None:
         time.sleep(0.05)
+    os.kill(teachers[0], signal.SIGSTOP)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
+    begun_s = time.monotonic()
+    while any(Path(f"/proc/{pid}").exists() for pid in teachers):
+        assert time.monotonic() - begun_s < 60.0, "actors outlive their run"
+        time.sleep(0.02)
+    print(f"\nactors were gone {time.monotonic() - begun_s:.1f} s after their run")
     again = job(tmp_path, recipe, cluster.address)
     assert again.wait(300) == 0
     result = json.loads((folder / "result.json").read_text())
     assert weights(result) == weights(plain)
     assert yaml.safe_load((folder / "recipe.yaml").read_text())["fleet"]["backend"] == "ray"
-    assert len(joined(folder)) > 1
+    assert len(joined(folder)) > 2

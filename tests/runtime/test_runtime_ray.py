@@ -89,6 +89,7 @@ def test_nodes_come_and_go(cluster: object) -> None:
     node = cluster.add_node(num_cpus=1)  # type: ignore[attr-defined]
     (hello,) = heard(backend, 1)
     assert isinstance(hello, Hello) and hello.worker == name
+    print(f"\na worker on a new node, {time.monotonic() - begun_s:.1f} s after its start was begun")
     assert time.monotonic() - begun_s < 30
     backend.send(name, Lease("student", 0, 1), b"echo here")
     (answer,) = heard(backend, 1)
