@@ -155,7 +155,7 @@ class RunFleet:
             materials.recipe.teacher.divergence_max if section.engine == "own" else None,
         )
         least, most = section.workers_range
-        policy = Policy(least, most, section.low, section.high)
+        policy = Policy(least, most, section.low, section.high, self._housing.starts_max)
         settings = Settings(window_bytes=section.window_mb * 10**6)
         driver = Driver(self._housing.backend, settings, policy, gate, lambda: self._own.view_s)
         driver.start()

@@ -30,10 +30,12 @@ class Housing:
 
     Attributes:
         close: to be called once the backend is closed.
+        starts_max: workers that can be started at once; None: they wait for room by themselves.
     """
 
     backend: Backend
     close: Callable[[], None]
+    starts_max: int | None = None
 
 
 def house(section: FleetSection, job: Job, weights: bytes, folder: Path, warn: Callable[[str], None]) -> Housing:
@@ -59,7 +61,7 @@ def house(section: FleetSection, job: Job, weights: bytes, folder: Path, warn: C
         (folder / DOOR).unlink(missing_ok=True)
         forget()
 
-    return Housing(backend, close)
+    return Housing(backend, close, starts_max=os.cpu_count() or 1)
 
 
 def threads_of(section: FleetSection) -> int:

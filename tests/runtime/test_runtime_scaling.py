@@ -57,6 +57,22 @@ def test_begins_with_the_minimum() -> None:
     assert isinstance(decide(view([worker("a", None, "loading")], student(None)), Memory()), Stay)
 
 
+def test_no_more_load_at_once_than_a_machine_can_hold() -> None:
+    """A hundred are wanted and two can start at once: two, then none until they are ready, then two more."""
+    policy = Policy(1, 100, starts_max=2)
+    first, memory = policy.decide(view([worker("a")], student(1000.0)), Memory(), 1000.0)
+    assert isinstance(first, Grow) and first.count == 2
+    loading = [worker(name, None, "loading") for name in "bc"]
+    waits, memory = policy.decide(view([worker("a"), *loading], student(1000.0)), memory, 1100.0)
+    assert isinstance(waits, Stay) and "2 load, and no more can at once" in waits.why
+    half = view([worker("a"), worker("b"), loading[1]], student(1000.0))
+    second, memory = policy.decide(half, memory, 1110.0)
+    assert isinstance(second, Grow) and second.count == 1
+    assert decide(view([]), Memory(), policy=Policy(50, 100, starts_max=4)).count == 4  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="starts_max"):
+        Policy(1, 2, starts_max=0)
+
+
 @pytest.mark.parametrize(("demand", "more"), [(10.0, 0), (11.0, 1), (35.0, 3), (1000.0, 7)])
 def test_begins_with_students_rate_over_teachers_rate(demand: float, more: int) -> None:
     """As soon as both rates are measured: ceil(student rate / teacher rate) workers, within the limits."""

@@ -70,6 +70,8 @@ class Policy:
         workers_min: fewer are made up for; at least 1.
         workers_max: never more, whatever their state.
         low, high: water marks, shares of the window.
+        starts_max: workers that may load at once: more would take the machine from one another, and from the students.
+            None: as many as are wanted, where each waits for a machine that has room for it.
 
     Raises:
         ValueError: limits or marks in the wrong order.
@@ -79,10 +81,13 @@ class Policy:
     workers_max: int
     low: float = 0.25
     high: float = 0.75
+    starts_max: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers_min <= self.workers_max:
             raise ValueError(f"workers must be 1 <= min <= max, not [{self.workers_min}, {self.workers_max}]")
+        if self.starts_max is not None and self.starts_max < 1:
+            raise ValueError(f"starts_max must be 1 at least, not {self.starts_max}: else no worker is ever started")
         if not 0.0 <= self.low < self.high <= 1.0:
             raise ValueError(f"water marks must be 0 <= low < high <= 1, not {self.low} and {self.high}")
 
@@ -150,7 +155,10 @@ class Policy:
             return Stay(f"{why}; but {self.workers_max} are allowed, and there are {len(view.workers)}")
         if memory.changed_s is not None and not memory.held(memory.changed_s, now_s, memory.cool_down_s(view)):
             return Stay(f"{why}; but the last change was {now_s - memory.changed_s:.1f} s ago")
-        return Grow(min(count, room), why)
+        starts = count if self.starts_max is None else self.starts_max - view.count("loading")
+        if starts <= 0:
+            return Stay(f"{why}; but {view.count('loading')} load, and no more can at once")
+        return Grow(min(count, room, starts), why)
 
     def _run_inline(self, view: FleetView, memory: Memory, now_s: float) -> Decision | None:
         if memory.inline_s is not None or not view.inline_rate:
