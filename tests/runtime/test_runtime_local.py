@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stillhouse.foundation.errors import FleetError
-from stillhouse.runtime.backend import Answer, Failure, Hello
+from stillhouse.runtime.backend import Answer, Failure, Hello, Left, Report
 from stillhouse.runtime.local import backend as local_module
 from stillhouse.runtime.local import ring
 from stillhouse.runtime.local.backend import LocalBackend
@@ -141,6 +141,25 @@ def test_exit_code_and_last_lines_are_told() -> None:
     (left,) = backend.poll(5)
     backend.close()
     assert left.why == "exit code 7: " + "\n".join(map(str, range(981, 1001)))  # type: ignore[union-attr]
+
+
+def test_what_a_child_says_does_not_grow_for_ever() -> None:
+    """Of megabytes of output the end is kept, and it is told when the child ends badly long after."""
+    said = "i=0; while [ $i -lt 4 ]; do seq 1 200000; i=$((i+1)); sleep 0.6; done; echo the end; exit 7"
+    backend = LocalBackend({}, ["sh", "-c", said], print)
+    name = backend.start()
+    (child,) = [member.child for member in backend._members.values()]
+    assert child is not None
+    sizes, reports = list[int](), list[Report]()
+    while not reports:
+        reports = backend.poll(0.05)
+        sizes.append(os.fstat(child._said.fileno()).st_size if not reports else 0)
+    backend.close()
+    assert 1_000_000 < max(sizes) < 4_200_000, "four times 1.3 MB were said"
+    assert min(sizes[sizes.index(max(sizes)) :]) < 10_000
+    (left,) = reports
+    assert isinstance(left, Left) and left.worker == name
+    assert left.why.startswith("exit code 7: ") and left.why.endswith("199999\n200000\nthe end")
 
 
 def test_a_frozen_worker_stops_nobody(stage: Stage) -> None:

@@ -33,6 +33,7 @@ CONNECT_S = 60.0
 GRACE_S = 5.0
 # Where the end of a child can't be waited for, it is looked for so often.
 _LOOK_S = 0.05
+_TRIM_S = 1.0
 
 
 class LocalBackend:
@@ -60,6 +61,7 @@ class LocalBackend:
         self._strangers: set[Channel] = set()
         self._reports: list[Report] = []
         self._named = 0
+        self._trim_s = 0.0
         self._door = Door()
         self.address = self._door.address
         self._selector = selectors.DefaultSelector()
@@ -288,6 +290,11 @@ class LocalBackend:
 
     def _keep_limits(self, now_s: float) -> float:
         """End those that had their time; when the next one will have had it."""
+        if now_s >= self._trim_s:
+            self._trim_s = now_s + _TRIM_S
+            for member in self._members.values():
+                if member.child is not None:
+                    member.child.trim()
         next_s = math.inf
         for member in list(self._members.values()):
             if member.child and member.child.exit_fd is None:

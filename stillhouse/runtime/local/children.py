@@ -8,6 +8,7 @@ kernel (:func:`die_with_parent`). It holds no state, so it is always ended with 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from stillhouse.foundation.errors import FleetError
 
 _LAST_LINES = 20
 _LAST_BYTES = 8192
+_SAID_BYTES_MAX = 2**20
 _PR_SET_PDEATHSIG = 1
 
 
@@ -35,6 +37,8 @@ class Child:
 
     def __init__(self, command: Sequence[str]) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the child is buried)
+        # What it says after a trim goes to the new end.
+        fcntl.fcntl(self._said, fcntl.F_SETFL, fcntl.fcntl(self._said, fcntl.F_GETFL) | os.O_APPEND)
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, process_group=0
@@ -50,6 +54,13 @@ class Child:
     def exited(self) -> bool:
         """Whether it ended; for where there is no ``exit_fd``."""
         return self._process.poll() is not None
+
+    def trim(self) -> None:
+        """Keep the last lines of what it said, once that is a megabyte: it may talk for weeks. Call now and then."""
+        if os.fstat(self._said.fileno()).st_size > _SAID_BYTES_MAX:
+            tail = self._tail()
+            os.ftruncate(self._said.fileno(), 0)
+            os.write(self._said.fileno(), tail)
 
     def kill(self) -> None:
         """End it, and all that it started, at once; a frozen one too."""
@@ -71,10 +82,12 @@ class Child:
         self._said.close()
         return story
 
-    def _last_words(self) -> str:
+    def _tail(self) -> bytes:
         size = os.fstat(self._said.fileno()).st_size
-        tail = os.pread(self._said.fileno(), _LAST_BYTES, max(0, size - _LAST_BYTES))
-        return "\n".join(tail.decode(errors="replace").strip().splitlines()[-_LAST_LINES:])
+        return os.pread(self._said.fileno(), _LAST_BYTES, max(0, size - _LAST_BYTES))
+
+    def _last_words(self) -> str:
+        return "\n".join(self._tail().decode(errors="replace").strip().splitlines()[-_LAST_LINES:])
 
 
 def _named(code: int) -> str:

@@ -236,6 +236,7 @@ class LocalCrew(Entrance):
         """See who ended, and who never came."""
         for name, mate in list(self._mates.items()):
             assert mate.child is not None
+            mate.child.trim()
             if mate.child.exited():
                 if mate.channel is not None:
                     self.hear(name, mate, 2**20)
