@@ -107,7 +107,9 @@ def _enter(
     arguments: dict[str, Any],
 ) -> None:
     from stillhouse.foundation.allocator import keep_freed_memory
+    from stillhouse.runtime.local.children import die_with_parent
 
+    die_with_parent()  # or a killed benchmark would leave it behind, stopped for ever
     keep_freed_memory()
     torch.set_num_threads(threads)
     loop(Pace(connection, steps, warm_steps), **arguments)
