@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from stillhouse.cli.metrics import metrics_option
+
 
 @click.command(
     epilog="""\b
@@ -20,7 +22,8 @@ Examples:
     "--out", type=click.Path(path_type=Path), help="Folder of the run. Default: runs/NAME, numbered if taken."
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value of the recipe.")
-def teach(recipe: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
+@metrics_option
+def teach(recipe: Path, out: Path | None, overrides: tuple[str, ...], metrics_port: int | None) -> None:
     """Let the teacher of RECIPE answer everything its students will ask, into the label store.
 
     Trains the teacher first if the recipe says so. Other recipes with the same teacher, data, views and encoding read
@@ -31,7 +34,7 @@ def teach(recipe: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
     if recipe.is_dir():
         if out is not None or overrides:
             raise RunDirError(f"{recipe} is a run: it goes on as it was begun, without --out and --set")
-        _teach(recipe)
+        _teach(recipe, metrics_port)
         return
     from stillhouse.recipe.load import load
     from stillhouse.runner.rundir import RunDir, free_folder
@@ -39,19 +42,20 @@ def teach(recipe: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
     loaded = load(recipe, overrides)
     folder = out if out is not None else free_folder(loaded.name)
     with RunDir(folder).begun(loaded):
-        _teach(folder)
+        _teach(folder, metrics_port)
 
 
-def _teach(folder: Path) -> None:
+def _teach(folder: Path, metrics_port: int | None) -> None:
+    from stillhouse.cli.metrics_server import served
     from stillhouse.cli.progress import listening_to
     from stillhouse.foundation.allocator import keep_freed_memory
     from stillhouse.runner.rundir import open_run
 
     open_run(folder)
     keep_freed_memory()
-    with listening_to(folder, f"stillhouse teach {folder}") as listener:
+    with served(metrics_port) as watchers, listening_to(folder, f"stillhouse teach {folder}") as listener:
         from stillhouse.runner.run import teach as go_on
 
-        store = go_on(folder, [listener])
+        store = go_on(folder, [listener, *watchers])
     click.echo(f"all answers of this run are in {store['folder']} ({store['bytes_on_disk'] / 1e6:,.1f} MB on disk)")
     click.echo(f"train the students: stillhouse resume {folder}")

@@ -127,9 +127,11 @@ def test_a_port_in_use(call: Call, tmp_path: Path) -> None:
 
 
 def test_a_run_with_metrics(call: Call, tmp_path: Path) -> None:
-    """A run tells where its metrics are, and a run that goes on, too; nobody listens when it is over."""
+    """Whatever goes on for long tells where its metrics are, begun or resumed; nobody listens when it is over."""
     recipe = written(tmp_path)
-    for words in (("run", recipe, "--out", "there"), ("resume", "there")):
+    stored = ("--set", f"store.path={tmp_path / 'labels'}")
+    begun = (("teach", recipe, "--out", "taught", *stored), ("run", recipe, "--out", "there", *stored))
+    for words in (*begun, ("teach", "taught"), ("resume", "there")):
         said = call(*words, "--metrics-port", 0)
         assert said.code == 0, said
         with pytest.raises(OSError):
