@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stillhouse.runtime.scaling.policy import Grow, Policy, RunInline, Shrink, Stay, StopInline
@@ -67,6 +67,21 @@ SCENARIOS = st.builds(
 )
 
 
+RELEASED_LATE = Scenario(
+    workers=(3, 5),
+    students=(3.1491259766564434, 11.58400816843427, 3.877424766295891),
+    speeds=(5.0,),
+    window_s=9.842600313553456,
+    start_s=5.263765476159402,
+    cores=float("inf"),
+    inline_share=None,
+    noise=0.0849952885859851,
+    seed=442,
+    troubles=(Trouble(5.0, "kill", 19), Trouble(106.0, "freeze", 18), Trouble(119.0, "freeze", 20)),
+)
+"""Five workers give 25 for a demand of 18.6: whether four are enough with the margin is within the noise."""
+
+
 def lived(scenario: Scenario) -> World:
     """The scenario's troubles, with what must hold at every step."""
     world, troubles = scenario.world(), list(scenario.troubles)
@@ -103,9 +118,10 @@ def watched(world: World) -> None:
 
 @settings(max_examples=100)
 @given(SCENARIOS)
+@example(RELEASED_LATE)
 def test_whatever_happens_it_keeps_its_limits_and_settles(scenario: Scenario) -> None:
     """Never beyond the maximum, never a release while a student waits; after the last trouble it comes to rest, with at
-    least the minimum, and without a worker that could go.
+    least the minimum, and without a worker that could go. Noise may show late that one could, where that is doubtful.
     """
     world = lived(scenario)
     quiet_s = world.now_s
@@ -119,10 +135,13 @@ def test_whatever_happens_it_keeps_its_limits_and_settles(scenario: Scenario) ->
     while world.now_s < settled_s + 2 * scenario.round_s:
         watched(world)
         assert world.policy.workers_min <= len(world.ready())
-    assert not world.changes(settled_s)
+    wide = (1.0 + scenario.noise) / (1.0 - scenario.noise)
+    late = world.changes(settled_s)
+    doubtful = scenario.noise > 0 and world.demand <= world.rate <= 1.15 * world.demand * wide
+    assert not late or ([type(each) for each in late] == [Shrink] and doubtful)
     if len(world.ready()) > world.policy.workers_min and world.memory.full_s is not None and not world.inline:
         slowest = min(teacher.speed for teacher in world.ready()) * world.slowdown()
-        margin = 1.15 * (1.0 + scenario.noise) / (1.0 - scenario.noise)
+        margin = 1.15 * wide
         assert world.rate - slowest <= world.demand * world.memory.scarce * margin + 1e-9, "a surplus worker stayed"
 
 
