@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Examples:
   stillhouse join runs/job                          one more teacher on this machine
   stillhouse join runs/job --set fleet.device=cpu   on its processor, whatever the run uses
-  ssh -R /tmp/door:DOOR gpu stillhouse join /tmp/door --set data.source.train=/data/train.parquet
+  at=$(ssh gpu mktemp -d); ssh -R $at/door:DOOR gpu stillhouse join $at/door --set data.source.train=/data/t.parquet
                                                     on another machine; DOOR: 'address' in runs/job/fleet.json
   stillhouse join 10.0.0.5:6379                     this machine for runs on the Ray cluster of that head
 """

@@ -50,7 +50,8 @@ from stillhouse.runner.job import Job
 from stillhouse.runner.shares import Make, unpack, unpack_share
 from stillhouse.runner.sight import Sight, blind, sight_of
 from stillhouse.runtime.local.children import die_with_parent
-from stillhouse.runtime.local.line import Line, connected
+from stillhouse.runtime.local.door import connected
+from stillhouse.runtime.local.line import Line
 from stillhouse.students.checkpoint import packed, unpacked
 from stillhouse.students.evaluate import Evaluation
 from stillhouse.students.fit import FitContext, fit

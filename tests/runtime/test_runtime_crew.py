@@ -16,7 +16,8 @@ from stillhouse.runtime.tcp_door import TcpDoor, reached
 
 MATE = """
 import sys
-from stillhouse.runtime.local.line import Line, connected
+from stillhouse.runtime.local.door import connected
+from stillhouse.runtime.local.line import Line
 line = Line(connected(sys.argv[1]), sys.argv[2])
 while True:
     frame = line.next("echo")

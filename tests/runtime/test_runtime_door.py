@@ -19,10 +19,12 @@ from typing import Any
 
 import pytest
 
+from stillhouse.foundation.errors import UserError
 from stillhouse.runtime.backend import Answer, Hello, Leaving, Left, Report
 from stillhouse.runtime.local.backend import LocalBackend
-from stillhouse.runtime.local.door import Door
+from stillhouse.runtime.local.door import Door, connected
 from stillhouse.runtime.local.frames import PROTOCOL, pack
+from stillhouse.runtime.local.serving import serve
 from stillhouse.runtime.work import Lease
 
 from .acting import Role
@@ -318,6 +320,20 @@ def test_another_user_is_hung_up_on(house: House) -> None:
     with subprocess.Popen(command) as stranger:
         assert "user 65534 tried to join" in house.warning()
         assert stranger.wait(10) == 0
+
+
+@pytest.mark.parametrize("credentials", [True, False], ids=["of the peer", "of the file"])
+def test_nobody_joins_another_user(house: House, monkeypatch: pytest.MonkeyPatch, credentials: bool) -> None:
+    """Where another user listens nobody goes in: not a byte is said, and whose door it is is told."""
+    if not credentials:
+        monkeypatch.delattr(socket, "SO_PEERCRED")
+    connected(house.backend.address).close()
+    listener = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: listener + 1)
+    with pytest.raises(UserError, match=f"user {listener} listens at {house.backend.address}"):
+        serve(house.backend.address, lambda job: pytest.fail("it was given a job"))
+    monkeypatch.undo()
+    assert house.backend.poll(0.1) == [] and house.warned == []
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """The front door of a run: a Unix domain socket, in a fresh folder that only its user can enter.
 
 A worker comes in by it whether the run started it, a person did in another shell, or ssh forwards it from another
-machine. Another user (let in by an opened folder, or root) is told apart by the kernel, and hung up on. A run that was
-killed leaves its folder behind; the next one sweeps those where nobody listens.
+machine. Another user (let in by an opened folder, or root) is told apart by the kernel, and hung up on; so is, by who
+comes in, another user who listens. A run that was killed leaves its folder behind; the next one sweeps those where
+nobody listens.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from stillhouse.foundation.errors import FleetError
+from stillhouse.foundation.errors import FleetError, UserError
 
 # The kernel keeps the address in 108 bytes (104 on macOS), the last of them a zero.
 _ADDRESS_BYTES_MAX = 103
@@ -67,11 +68,36 @@ class Door:
         _remove(self._folder)
 
 
-def _user_of(guest: socket.socket) -> int | None:
-    """The user at the other end; None where the system doesn't tell (then the folder's mode alone stands guard)."""
+def connected(address: str) -> socket.socket:
+    """A connection to the door at a path. Who listens there says what code is run here, so it must be the same user.
+
+    Raises:
+        FleetError: nobody listens there.
+        UserError: another user does.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(address)
+        user = _user_of(connection)
+        if user is None:
+            user = os.stat(address).st_uid
+    except OSError as error:
+        connection.close()
+        raise FleetError(f"no run listens at {address}: {error.strerror or error}") from error
+    if user != os.geteuid():
+        connection.close()
+        raise UserError(
+            f"user {user} listens at {address}, and whoever joins there runs what that user wants: join a run of your own "
+            f"(you are user {os.geteuid()}) by a socket in a folder that only you can enter"
+        )
+    return connection
+
+
+def _user_of(peer: socket.socket) -> int | None:
+    """The user at the other end; None where the system doesn't tell (then who owns folder and file is all there is)."""
     if not hasattr(socket, "SO_PEERCRED"):
         return None
-    _, user, _ = _PEER.unpack(guest.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    _, user, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
     return int(user)
 
 

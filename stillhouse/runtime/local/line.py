@@ -17,7 +17,6 @@ from collections import defaultdict
 from importlib.metadata import version
 from typing import Any
 
-from stillhouse.foundation.errors import FleetError
 from stillhouse.runtime.local.channel import Channel
 from stillhouse.runtime.local.frames import PROTOCOL, Bytes, Frame
 from stillhouse.runtime.local.pieces import Joiner, pieces
@@ -71,18 +70,3 @@ class Line:
         if not self._over:
             print(f"student ends: the run {self._channel.ended}", file=sys.stderr, flush=True)
             os._exit(1)
-
-
-def connected(address: str) -> socket.socket:
-    """A connection to the door at a path.
-
-    Raises:
-        FleetError: nobody listens there.
-    """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(address)
-    except OSError as error:
-        connection.close()
-        raise FleetError(f"no run listens at {address}: {error.strerror or error}") from error
-    return connection

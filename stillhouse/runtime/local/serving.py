@@ -16,9 +16,11 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
-from stillhouse.foundation.errors import FleetError, StillhouseError
+from stillhouse.foundation.errors import StillhouseError
+from stillhouse.foundation.words import printable
 from stillhouse.runtime.local.channel import Channel
 from stillhouse.runtime.local.children import die_with_parent
+from stillhouse.runtime.local.door import connected
 from stillhouse.runtime.local.frames import PROTOCOL, Bytes
 from stillhouse.runtime.local.listener import Listener, Loan
 
@@ -57,11 +59,12 @@ def serve(address: str, prepare: Callable[[Mapping[str, Any]], Served], *, name:
 
     Raises:
         FleetError: no run listens there.
+        UserError: another user does.
         Exception: what ``prepare`` raised; the run was told.
     """
     if name is not None:
         die_with_parent()
-    channel = Channel(_connected(address), takes_fds=True)
+    channel = Channel(connected(address), takes_fds=True)
     channel.send(
         {
             "do": "hello",
@@ -82,7 +85,7 @@ def serve(address: str, prepare: Callable[[Mapping[str, Any]], Served], *, name:
         except BaseException as error:
             listener.say_bye(_in_words(error))
             raise
-        print(f"worker ends: {listener.farewell}", file=sys.stderr)
+        print(printable(f"worker ends: {listener.farewell}"), file=sys.stderr)
         return listener.exit_code
 
 
@@ -103,13 +106,3 @@ def _work_off(listener: Listener, served: Served, loan: Loan) -> None:
 def _in_words(error: BaseException) -> str:
     words = str(error) if isinstance(error, StillhouseError) else f"{type(error).__name__}: {error}"
     return words[:_WORDS_MAX]
-
-
-def _connected(address: str) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(address)
-    except OSError as error:
-        connection.close()
-        raise FleetError(f"no run listens at {address}: {error.strerror or error}") from error
-    return connection
