@@ -167,12 +167,10 @@ class _Attempt:
         """The weights."""
         course = self._course
         try:
-            while len(self._in) < self._size:
-                self._hear(1.0)
+            self._wait_for_all(self._in)
             members = tuple(self._in[name] for name in self._names)
             course.emit(GroupChanged(course.phase, "started", self._size, self._first_step, "", members))
-            while len(self._reads) < self._size:
-                self._hear(1.0)
+            self._wait_for_all(self._reads)
             unseen = "sent" not in self._reads.values()
             batches = course.stream.batches(self._first_step, course.steps, unseen=unseen)
             made = ahead(batches, course.ahead_max_bytes)
@@ -185,10 +183,17 @@ class _Attempt:
         assert self._weights is not None
         return self._weights
 
+    def _wait_for_all(self, said: Mapping[str, object]) -> None:
+        """Until every student has said something."""
+        while len(said) < self._size:
+            self._hear(1.0)
+            if (signal := self._course.interrupted()) is not None:
+                raise Interrupted(f"stopped while the students of {self._course.phase} were starting", signal)
+
     def _feed(self, answers: Iterator[tuple[Batch, Knowledge]]) -> None:
         number = self._first_step
         while len(self._ended) < self._size:
-            room = number < self._course.steps and self._has_room(number)
+            room = self._has_room(number) and number < self._course.steps
             self._hear(0.0 if room else 1.0)
             if self._sent and self._patience.is_over(min(self._took.values()) - self._first_step):
                 raise _LostError("the students fell silent in the middle of a step", self._size)
@@ -265,10 +270,14 @@ class _Attempt:
             self._ended.add(name)
         elif how == "Interrupted":
             if name == self._names[0]:  # whose checkpoint came before
+                for each in self._names[1:]:  # they end after the same step
+                    self._crew.send(each, {"do": "dismiss"})
                 raise Interrupted(why, int(header["signal"]))
         else:
-            kind = getattr(errors, how, StillhouseError)
-            raise kind(why)
+            kind = getattr(errors, how, None)
+            if isinstance(kind, type) and issubclass(kind, StillhouseError):
+                raise kind(why)
+            raise StillhouseError(f"{how}: {why}")
 
     def _tell(self, event: Event) -> None:
         """Emit what the first student told; what it waited for, only this process knows."""

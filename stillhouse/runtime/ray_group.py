@@ -28,7 +28,7 @@ GROW_S = 30.0
 """How often Ray Train looks whether there is room for more students."""
 
 _LOOK_S = 1.0
-_PATIENCE_S = 600
+_PATIENCE_S = 3600
 _STUDENTS_MAX = 2**16
 _END_S = 60.0
 

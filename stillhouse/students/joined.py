@@ -17,7 +17,8 @@ from torch.distributed import Store  # type: ignore[attr-defined]
 
 from stillhouse.students.group import in_order, share_of
 
-_PATIENCE = datetime.timedelta(minutes=10)
+# They wait for each other while the run's process looks at the network, or a compiler works.
+_PATIENCE = datetime.timedelta(hours=1)
 
 
 class Joined:

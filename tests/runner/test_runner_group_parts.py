@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -14,15 +15,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stillhouse.data.batch import Batch, UnseenBatch
-from stillhouse.foundation.errors import FleetError, StillhouseError
+from stillhouse.foundation.errors import DivergedError, FleetError, Interrupted, StillhouseError
 from stillhouse.foundation.events import Event, GroupChanged
 from stillhouse.knowledge.knowledge import Knowledge
+from stillhouse.models.build import Interface, build
+from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.load import validate
 from stillhouse.runner.group import Course, Gathered, train_together
 from stillhouse.runner.shares import pack, pack_share, unpack, unpack_share
 from stillhouse.runner.sight import blind
 from stillhouse.runtime.local.crew import Came, Gone, Said
 from stillhouse.students.checkpoint import Checkpoints
+from stillhouse.students.objective import LABELS_ONLY, Objective
 
 from .conftest import values
 
@@ -109,19 +113,26 @@ class Doomed:
         self.closed = True
 
 
-def test_a_run_gives_up_on_students_that_only_die(tmp_path: Path) -> None:
-    """Deaths without a new checkpoint: one student fewer each time, down to the fewest, then an error that says why."""
+def course(folder: Path, events: list[Event], interrupted: Callable[[], int | None] = lambda: None) -> Course:
+    """A training that never gets to a step."""
     train = {"epochs": 2, "batch_size": 400, "accumulate": 4}
     student = {"model": {"arch": "mlp", "options": {"hidden": [8]}}, "train": train}
     recipe = validate(values(student=student, fleet={"students": [2, 4]}))
-    events, crews = list[Event](), list[Doomed]()
-    checkpoints = Checkpoints(tmp_path, "student", 0.0, 2, events.append)
+    objective, interface = Objective(LABELS_ONLY), Interface((1, 8, 8), True, 10)
+    with torch.random.fork_rng():
+        network = build(recipe.student.model, interface, Normalisation(mean=(0.0,), std=(1.0,)), 0, "student")
     nothing = cast(Any, None)
-    course = Course(
-        recipe, "student", cast(Any, torch.nn.Linear(1, 1)), nothing, nothing, nothing, nothing, checkpoints,
-        nothing, events.append, lambda: None, 0, torch.device("cpu"), {},
+    stream = cast(Any, SimpleNamespace(steps_per_epoch=1))
+    return Course(
+        recipe, "student", network, objective, nothing, stream, interface,
+        Checkpoints(folder, "student", 0.0, 2, events.append), nothing, events.append, interrupted, 0,
+        torch.device("cpu"), {},
     )  # fmt: skip
-    asked: list[int] = []
+
+
+def test_a_run_gives_up_on_students_that_only_die(tmp_path: Path) -> None:
+    """Deaths without a new checkpoint: one student fewer each time, down to the fewest, then an error that says why."""
+    events, crews, asked = list[Event](), list[Doomed](), list[int]()
 
     def gather(wanted: int) -> Gathered:
         asked.append(wanted)
@@ -129,6 +140,49 @@ def test_a_run_gives_up_on_students_that_only_die(tmp_path: Path) -> None:
         return Gathered(crews[-1], [str(number) for number in range(wanted)], None)
 
     with pytest.raises(FleetError, match="died 4 times without getting any further, at last: student 2 of 2: killed"):
-        train_together(course, gather)
+        train_together(course(tmp_path, events), gather)
     assert asked == [4, 3, 2, 2] and all(each.closed for each in crews)
     assert [each.kind for each in events if isinstance(each, GroupChanged)] == ["lost"] * 4
+
+
+class Scripted(Doomed):
+    """Students who come in, and then say what they are told to say."""
+
+    def __init__(self, names: Sequence[str], *said: tuple[str, dict[str, Any]]) -> None:
+        super().__init__(names)
+        self._news: list[Any] = [Came(name, {"host": "here", "pid": 1}) for name in names]
+        self._news += [Said(name, header, bytearray()) for name, header in said]
+        self.told: list[tuple[str, str]] = []
+
+    def poll(self, timeout_s: float) -> list[Came | Said | Gone]:
+        return [self._news.pop(0)] if self._news else []
+
+    def send(self, name: str, header: dict[str, Any], body: Any = b"") -> None:
+        self.told.append((name, header["do"]))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "words"),
+    [
+        ({"do": "ended", "how": "DivergedError", "why": "the loss is nan"}, DivergedError, "the loss is nan"),
+        ({"do": "ended", "how": "difflib", "why": "odd"}, StillhouseError, "difflib: odd"),
+        ({"do": "sing"}, FleetError, "says 'sing'"),
+    ],
+)
+def test_what_a_student_raises_ends_the_run(
+    tmp_path: Path, said: dict[str, Any], kind: type[StillhouseError], words: str
+) -> None:
+    """An error of any student is the run's own, of its kind and in its words; nobody begins again after it."""
+    crew = Scripted(["one", "two"], ("two", said))
+    with pytest.raises(kind, match=words):
+        train_together(course(tmp_path, []), lambda wanted: Gathered(crew, ["one", "two"], None))
+    assert crew.closed and ("two", "network") in crew.told
+
+
+def test_a_signal_is_heard_while_students_start(tmp_path: Path) -> None:
+    """Whoever stops a run whose students are not all there yet is not made to wait for them."""
+    crew = Scripted(["one", "two"])
+    asked = course(tmp_path, [], interrupted=lambda: 15)
+    with pytest.raises(Interrupted, match="stopped while the students of student were starting") as found:
+        train_together(asked, lambda wanted: Gathered(crew, ["one", "two"], None))
+    assert found.value.exit_code == 143 and crew.closed
