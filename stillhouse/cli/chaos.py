@@ -56,12 +56,13 @@ def chaos(
     With fleet.backend=ray the workers are actors of a cluster that is started on this machine for it, and ended after
     it; nodes join, freeze, drain and die there, too.
     """
+    from stillhouse.foundation.words import printable
     from stillhouse.recipe.load import load
     from stillhouse.runner.chaos import Chaos, disturb
 
     loaded = load(recipe, overrides)
     folder = out if out is not None else Path("runs") / f"{loaded.name}-chaos-{seed}"
-    found = disturb(loaded, folder, Chaos(seed, every, minutes), reference, click.echo)
+    found = disturb(loaded, folder, Chaos(seed, every, minutes), reference, lambda line: click.echo(printable(line)))
     click.echo("done:        " + ", ".join(f"{count} x {what}" for what, count in found.done.items()))
     if found.fleet:
         click.echo("the run saw: " + ", ".join(f"{count} {what}" for what, count in found.fleet.items()))

@@ -20,11 +20,13 @@ def evaluate(folder: Path, split: str) -> None:
     """Accuracy of FOLDER's student, overall and class by class."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    from stillhouse.foundation.words import printable
     from stillhouse.runner.after import evaluate_run
 
     found = evaluate_run(folder, split)
     table = Table("class", "samples", "accuracy", title=f"{split}: {100 * found.accuracy:.2f} % of {found.samples:,}")
     for name, samples, accuracy in found.classes:
-        table.add_row(name, f"{samples:,}", f"{100 * accuracy:.1f} %" if samples else "-")
+        table.add_row(Text(printable(name)), f"{samples:,}", f"{100 * accuracy:.1f} %" if samples else "-")
     Console().print(table)

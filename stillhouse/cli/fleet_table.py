@@ -8,6 +8,7 @@ from rich.text import Text
 
 from stillhouse.cli.tally import Tally
 from stillhouse.foundation import events as e
+from stillhouse.foundation.words import printable
 
 _ROWS_MAX = 12
 _GONE_MAX = 3
@@ -45,15 +46,16 @@ class FleetTable:
         for each in fleet.workers[:_ROWS_MAX]:
             cells = [f"{self._tally.rates.get(each.name, 0.0):,.0f}", f"{each.views:,}", str(each.held)]
             cells = [""] * 4 if each.state == "loading" else [*cells, f"{100 * each.busy_share:.0f} %"]
-            table.add_row(each.name, Text(each.state, style=_COLOURS.get(each.state, "")), *cells)
+            table.add_row(Text(printable(each.name)), Text(each.state, style=_COLOURS.get(each.state, "")), *cells)
         if (more := len(fleet.workers) - _ROWS_MAX) > 0:
             table.add_row("...", f"{more} more")
         alive = {each.name for each in fleet.workers}
         gone = [(name, how) for name, how in list(self._tally.gone.items()) if name not in alive]
         for name, how in gone[-_GONE_MAX:]:
-            first = how.splitlines()[0] if how else ""
+            first = printable(how.splitlines()[0]) if how else ""
             views = f"{self._tally.views.get(name, 0):,}"
-            table.add_row(name, Text(f"gone: {first}"[:40] if first else "gone", style="red"), "", views, "", "")
+            told = Text(f"gone: {first}"[:40] if first else "gone", style="red")
+            table.add_row(Text(printable(name)), told, "", views, "", "")
         return table
 
     def _student(self, fleet: e.FleetMeasured) -> Text:

@@ -22,6 +22,7 @@ def leave(run: Path, worker: str | None) -> None:
     Nothing is lost, the student stays what it would have been. The run starts another one in its place where it keeps
     that many (--workers); of a range (1-4) only if its students need it.
     """
+    from stillhouse.foundation.words import printable
     from stillhouse.runner.leaving import ask_to_leave, workers_of
 
     if worker is not None:
@@ -32,5 +33,5 @@ def leave(run: Path, worker: str | None) -> None:
     for each in found:
         where = "this machine" if each.here else each.host
         leaving = ", leaving" if each.leaving else ""
-        click.echo(f"{each.name:<12} process {each.process_id} on {where}, {each.device}{leaving}")
+        click.echo(printable(f"{each.name:<12} process {each.process_id} on {where}, {each.device}{leaving}"))
     click.echo(f"{len(found)} {'worker' if len(found) == 1 else 'workers'} of {run}")

@@ -12,6 +12,7 @@ import click
 
 from stillhouse.cli import chaos, check, evaluate, export, join, leave, plan, report, resume, run, schema, store, teach
 from stillhouse.foundation.errors import Interrupted, StillhouseError
+from stillhouse.foundation.words import printable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -57,10 +58,10 @@ def main() -> None:
         click.echo("stopped", err=True)
         sys.exit(130)
     except Interrupted as error:
-        click.echo(str(error), err=True)
+        click.echo(printable(str(error)), err=True)
         sys.exit(error.exit_code)
     except StillhouseError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(printable(f"error: {error}"), err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()

@@ -12,11 +12,13 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from stillhouse.cli.fleet_table import FleetTable
 from stillhouse.foundation import events as e
 from stillhouse.foundation.errors import Interrupted
 from stillhouse.foundation.files import read_json
+from stillhouse.foundation.words import printable
 
 _PLAIN_EVERY_S = 10.0
 
@@ -35,7 +37,7 @@ def shown(folder: Path) -> Iterator[Callable[[e.Event], None]]:
 def listening_to(folder: Path, go_on: str) -> Iterator[Callable[[e.Event], None]]:
     """Show the events of a run; where it is interrupted, say the command that goes on."""
     console = PatientConsole()
-    console.print(f"run directory: {folder}", highlight=False)
+    say(console, f"run directory: {folder}")
     try:
         if console.is_terminal:
             bars = Bars(console)
@@ -56,16 +58,21 @@ class PatientConsole(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print a line as it stands: brackets are no markup, colons no pictures, and nothing in it moves the cursor."""
+    console.print(Text(printable(text), style=style), soft_wrap=True)
+
+
 class Bars:
     """One bar a phase, with throughput, loss, accuracy and the time left; below them the fleet, if there is one."""
 
     def __init__(self, console: Console) -> None:
         self.progress = Progress(
-            TextColumn("{task.description:<12}"),
+            TextColumn("{task.description:<12}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=console,
         )
         self.fleet = FleetTable()
@@ -98,7 +105,7 @@ class Bars:
             if event.phase in self._tasks:
                 self._update(event.phase, event.step)
             else:
-                self.progress.console.print(_given(event), highlight=False, soft_wrap=True)
+                say(self.progress.console, _given(event))
         else:
             _say_if_remarkable(event, self.progress.console)
 
@@ -107,7 +114,7 @@ class Bars:
 
     def _update(self, name: str, done: int, total: int | None = None) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self.progress.add_task(name[:12], total=total, completed=done, note="")
+            self._tasks[name] = self.progress.add_task(printable(name)[:12], total=total, completed=done, note="")
         parts = self._notes.get(name, {})
         note = ", ".join(parts[part] for part in ("speed", "loss", "accuracy") if part in parts)
         self.progress.update(self._tasks[name], completed=done, note=note)
@@ -156,7 +163,7 @@ class Lines:
         return (self._steps - step) * (time.monotonic() - since) / max(step - first, 1)
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, soft_wrap=True)
+        say(self._console, text)
 
 
 def _given(event: e.Evaluated) -> str:
@@ -173,27 +180,25 @@ def _say_if_remarkable(event: e.Event, console: Console) -> None:
     if isinstance(event, e.EngineTried):
         if event.samples_per_s is None and event.refused.startswith("not tried") and not event.chosen:
             return  # the report tells them, too
-        console.print(engine_line(event), style="bold" if event.chosen else "dim", highlight=False, soft_wrap=True)
+        say(console, engine_line(event), "bold" if event.chosen else "dim")
     elif isinstance(event, e.StoreOpened):
         views = f"{event.views} view{'s' if event.views > 1 else ''} of each sample"
         size = f"{views}, {event.bytes_planned / 1e6:,.2g} MB when all are answered"
         share = f"holds {event.answered:,} of the {event.wanted:,} answers that this run wants"
-        console.print(f"label store: {event.folder} ({size}): {share}", highlight=False, soft_wrap=True)
+        say(console, f"label store: {event.folder} ({size}): {share}")
         if event.note:
-            console.print(f"  {event.note}", style="dim", highlight=False, soft_wrap=True)
+            say(console, f"  {event.note}", "dim")
     elif isinstance(event, e.SourceMeasured):
         read, asked = (f"{1e6 * each:,.1f} us a view" for each in (event.reading_s, event.asking_s))
-        console.print(f"label store: reading {read}, asking {asked}: {event.source}", highlight=False, soft_wrap=True)
+        say(console, f"label store: reading {read}, asking {asked}: {event.source}")
     elif isinstance(event, e.FleetChanged):
-        console.print(fleet_line(event), highlight=False, soft_wrap=True)
+        say(console, fleet_line(event))
     elif isinstance(event, e.GroupChanged):
-        console.print(group_line(event), highlight=False, soft_wrap=True)
+        say(console, group_line(event))
     elif isinstance(event, e.Warned):
-        console.print(f"warning: {event.message}", style="yellow", highlight=False, soft_wrap=True)
+        say(console, f"warning: {event.message}", "yellow")
     elif isinstance(event, e.CheckpointRefused):
-        console.print(
-            f"{event.phase}: {event.reason}; using the one before", style="yellow", highlight=False, soft_wrap=True
-        )
+        say(console, f"{event.phase}: {event.reason}; using the one before", "yellow")
 
 
 def fleet_line(event: e.FleetChanged) -> str:

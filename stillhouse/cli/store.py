@@ -185,11 +185,14 @@ def export(folder: Path, file: Path) -> None:
 def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar in a terminal, nothing elsewhere."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
+
+    from stillhouse.foundation.words import printable
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(name, total=None)
+        task = progress.add_task(escape(printable(name)), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 

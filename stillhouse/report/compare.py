@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stillhouse.foundation.words import printable
 from stillhouse.report.labels import store_line
 from stillhouse.report.numbers import (
     MISSING,
@@ -157,7 +158,7 @@ def print_result(result: Mapping[str, Any], folder: Path, console: Console) -> N
         took += f", {energy(joules)} ({source})"
     console.print(Text(took, style="dim"))
     for warning in listed(result, "warnings"):
-        console.print(Text(f"warning: {warning}", style="yellow"))
+        console.print(Text(printable(f"warning: {warning}"), style="yellow"))
     console.print(Text(f"report: {folder / 'report.html'}"), soft_wrap=True)
 
 

@@ -88,3 +88,16 @@ def test_lines_stay_lines() -> None:
     for event in (FIRST, THEN[-1]):
         lines.hear(event)
     assert out.getvalue() == ""
+
+
+def test_names_are_shown_as_they_are() -> None:
+    """A worker whose name or last word has brackets or escapes in it is shown with them, and ends nothing."""
+    table = FleetTable()
+    table.hear(
+        e.FleetMeasured(
+            2.0, (e.WorkerMeasured("a[/1]", "idle", 0, None, 0, 0.0),), 0, 0, 0, 1, 0, 1, False, 0.0, False, 0
+        )
+    )
+    table.hear(e.FleetChanged("left", "b[red]\x1b[2J", "[/x]\x1b[2J went", {}, 0.0))
+    words = drawn(table)
+    assert "a[/1]" in words and "b[red]" in words and "gone: [/x] went" in words and "\x1b" not in words

@@ -58,3 +58,20 @@ def test_a_training_is_told(view: type[Bars] | type[Lines]) -> None:
     steps = "10/10" if view is Bars else "from step 0 to 10"
     for word in (steps, "40 samples/s", "validation accuracy 90.00 %" if view is Lines else "validation 90.0 %"):
         assert word in words, words
+
+
+@pytest.mark.parametrize("view", [Bars, Lines])
+@pytest.mark.parametrize("kind", ["left", "refused", "scaled"])
+def test_words_of_workers_are_printed_as_they_are(view: type[Bars] | type[Lines], kind: str) -> None:
+    """Brackets and colons in what a worker, a warning or a student says are no markup, and it moves no cursor."""
+    want = "exit code 1: [enforce fail at alloc.cpp:117] :warning: could not open [/data/train] ]0;xcaf"
+    said = want.replace("]0;", "\x1b[2J\x1b]0;").replace("xcaf", "x\x07caf\udce9")
+    events = [
+        e.FleetChanged(kind, "w[/1]", said, {}, 0.0),
+        e.Warned(said),
+        e.GroupChanged("student", "lost", 2, 0, said),
+    ]
+    words = shown(view, *events)
+    assert words.count(want) == len(events) and "\x1b" not in words and "\x07" not in words
+    words = shown(view, e.PhaseStarted("[/a]", 0, 10, 8), e.CheckpointRefused("[/a]", "step-3", said))
+    assert want in words and "[/a]" in words
