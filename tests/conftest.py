@@ -30,6 +30,8 @@ os.environ["STILLHOUSE_CACHE"] = f"{_SCRATCH.name}/cache"
 # Ray reads its mode once, when it is loaded; its token would be written into the home folder.
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+# Another test's cluster, or a person's, is none of ours.
+os.environ["RAY_ADDRESS"] = "local"
 
 ROOT = Path(__file__).parents[1]
 

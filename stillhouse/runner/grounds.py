@@ -100,6 +100,7 @@ class RayCluster:
         # Short: names of sockets are, too.
         self._place = Path(tempfile.mkdtemp(prefix="ray-"))
         own = {
+            "RAY_ADDRESS": "",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
