@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from stillhouse.runtime.local import pieces as cut
 from stillhouse.runtime.local.crew import Came, Entrance, Gone, LocalCrew, Said
-from stillhouse.runtime.local.frames import Frame, pack
+from stillhouse.runtime.local.door import MEETING, Door
+from stillhouse.runtime.local.frames import PROTOCOL, Frame, pack
 from stillhouse.runtime.tcp_door import TcpDoor, reached
 
 MATE = """
@@ -100,4 +102,18 @@ def test_only_who_knows_the_token_comes_in_by_tcp() -> None:
 
 def cut_hello(token: str) -> bytes:
     """A hello as bytes."""
-    return pack({"do": "hello", "token": token})
+    return pack({"do": "hello", "protocol": PROTOCOL, "token": token})
+
+
+def test_what_a_killed_run_left_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a run that was killed, with what its processes met by, is gone once the next run has a door."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    code = (
+        "import os; from stillhouse.runtime.local.door import *; d = Door(); print(d.address, flush=True); os._exit(9)"
+    )
+    address = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
+    left = Path(address).parent
+    (left / MEETING).write_text("here")
+    assert left.parent == tmp_path
+    Door().close()
+    assert list(tmp_path.iterdir()) == []
