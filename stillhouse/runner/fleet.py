@@ -31,7 +31,7 @@ from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.driver import FAILED_STARTS_MAX, Driver
 from stillhouse.runtime.scaling.policy import Policy
 from stillhouse.store.manifest import Identity
-from stillhouse.teachers.fleet import Fleet, NoTeacher
+from stillhouse.teachers.fleet import Fleet, NoTeacher, needs_pixels
 
 _TOTALS = {
     "workers_lost": "lost",
@@ -59,6 +59,7 @@ class RunFleet:
         answer: this process's own teacher, a batch -> encoded rows.
         known: encoded rows about a batch if a store holds them all.
         emit: takes events; called from the student's thread.
+        check: looked at while a student waits; ends the waiting by what it raises.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class RunFleet:
         answer: Callable[[Batch], EncodedRows],
         known: Callable[[Batch], EncodedRows | None],
         emit: Callable[[Event], None],
+        check: Callable[[], None],
     ) -> None:
+        self._check = check
         self._materials, self._teacher, self._ask, self._codec = materials, teacher, ask, codec
         self._identity, self._folder, self._known, self._emit = identity, folder, known, emit
         self._own = OwnPace(answer)
@@ -157,7 +160,8 @@ class RunFleet:
         least, most = section.workers_range
         policy = Policy(least, most, section.low, section.high, self._housing.starts_max)
         settings = Settings(window_bytes=section.window_mb * 10**6)
-        driver = Driver(self._housing.backend, settings, policy, gate, lambda: self._own.view_s)
+        backend = self._housing.backend
+        driver = Driver(backend, settings, policy, gate, lambda: self._own.view_s, packs=needs_pixels)
         driver.start()
         return driver
 
@@ -171,8 +175,10 @@ class RunFleet:
         Raises:
             FleetError: no teacher is left, and the recipe says to stop then.
             NoTeacher: the same, and it says to go on without.
+            Interrupted: a signal asked the run to stop.
         """
         self.tell()
+        self._check()
         assert self._driver is not None
         if self._driver.workers_left:
             self._alone_since_s, self._degraded = None, False

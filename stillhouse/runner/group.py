@@ -191,9 +191,9 @@ class _Attempt:
                 raise Interrupted(f"stopped while the students of {self._course.phase} were starting", signal)
 
     def _feed(self, answers: Iterator[tuple[Batch, Knowledge]]) -> None:
-        number = self._first_step
+        number, last = self._first_step, self._course.steps
         while len(self._ended) < self._size:
-            room = self._has_room(number) and number < self._course.steps
+            room = self._has_room(number) and number < last
             self._hear(0.0 if room else 1.0)
             if self._sent and self._patience.is_over(min(self._took.values()) - self._first_step):
                 raise _LostError("the students fell silent in the middle of a step", self._size)
@@ -202,11 +202,22 @@ class _Attempt:
                 for name in self._names:
                     self._crew.send(name, {"do": "stop", "signal": signal})
             if room:
-                batch, knowledge = next(answers)
+                try:
+                    batch, knowledge = next(answers)
+                except Interrupted as stop:
+                    self._pause(stop.exit_code - 128)
+                    last = number
+                    continue
                 knowledge.check_aligned(batch)
                 self._hand_out(number, batch, knowledge)
                 self._patience.heard()  # who had nothing to do is not silent
                 number += 1
+
+    def _pause(self, signal: int) -> None:
+        """Have the students stop where their shares end: no more will come."""
+        self._stopping = True
+        for name in self._names:
+            self._crew.send(name, {"do": "pause", "signal": signal})
 
     def _has_room(self, number: int) -> bool:
         """Whether the students may be given one more step's shares."""

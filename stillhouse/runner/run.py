@@ -154,7 +154,8 @@ def _teacher(materials: Materials, folder: RunDir, emit: Listener, signals: Sign
     if not ask:
         return _Lesson(materials, teacher, None)
     materials = settle_answers(materials, folder, teacher, ask, emit, signals)
-    return _Lesson(materials, teacher, Teaching(materials, teacher, ask, emit, folder.path, all_kept=all_kept))
+    teaching = Teaching(materials, teacher, ask, emit, folder.path, signals, all_kept=all_kept)
+    return _Lesson(materials, teacher, teaching)
 
 
 def _prepare(

@@ -6,7 +6,7 @@ back by it.
 
 run      job {...}, then sight, network, objective, checkpoint + body: what to train, and from where
 student  sees {reads}
-run      share {number, forms} + body; evaluated {...}; stop {signal}
+run      share {number, forms} + body; evaluated {...}; stop {signal}; pause {signal}, where no share will come
 student  took {number}; event {...}; checkpoint {step} + body; evaluate + body
 student  ended {how, why, signal}, after its weights
 """
@@ -176,6 +176,8 @@ class _Desk:
             while (frame := self._line.heard("share", _LOOK_S)) is None:
                 if self._over:
                     return
+                if (pause := self._line.heard("pause")) is not None:
+                    raise Interrupted("stopped while waiting for a teacher", int(pause.header["signal"]))
             if frame.header["number"] != number:
                 raise StillhouseError(f"the share of step {frame.header['number']} came at step {number}")
             batch, knowledge = unpack_share(frame.header["forms"], frame.body, self._make)

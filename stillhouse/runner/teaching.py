@@ -36,6 +36,7 @@ from stillhouse.runner.answers import codec_of, disagreement, identity_of, runs_
 from stillhouse.runner.fleet import RunFleet
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.own_engine import strays
+from stillhouse.runner.signals import Signals
 from stillhouse.store.label_store import LabelStore, open_store
 from stillhouse.store.shelf import nearest
 from stillhouse.teachers.engine import Teacher
@@ -67,6 +68,7 @@ class Teaching:
         ask: the question; it asks for something.
         emit: takes events.
         folder: of the run, where workers find its door.
+        signals: end the waiting for workers.
         all_kept: whether every answer must find room.
 
     Attributes:
@@ -85,11 +87,13 @@ class Teaching:
         ask: Ask,
         emit: Callable[[Event], None],
         folder: Path,
+        signals: Signals,
         *,
         all_kept: bool = False,
     ) -> None:
         self.ask = ask
         self._materials, self._network, self._emit, self._all_kept = materials, teacher, emit, all_kept
+        self._signals = signals
         self._engine: Teacher | None = None
         self._refusal: StorageError | None = None
         self.codec = codec_of(materials.networks, teacher, ask)
@@ -232,7 +236,12 @@ class Teaching:
             rows, found = store.read(batch.sample_ids, batch.views)
             return rows if found.all() else None
 
-        return RunFleet(materials, self._network, self.ask, self.codec, identity, folder, answer, known, self._emit)
+        def check() -> None:
+            self._signals.check("while waiting for a teacher")
+
+        return RunFleet(
+            materials, self._network, self.ask, self.codec, identity, folder, answer, known, self._emit, check
+        )
 
     def _answer(self, batch: Batch) -> Knowledge:
         if self._engine is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -53,7 +53,8 @@ class FitContext:
         emit: takes events.
         checkpoints: where it can be continued from; None: it can't.
         evaluate: called at each epoch's end on the network so far; None: never.
-        interrupted: the number of a signal that asks to stop, or None; looked at after each step.
+        interrupted: the number of a signal that asks to stop, or None; looked at after each step. A source that
+            waits may end its waiting with Interrupted.
         progress_every_s: seconds between progress events (each epoch's end has one anyway).
         ahead_max_bytes: batches made ahead of the step, in the background; 0: each when it is needed.
         group: who trains along; the stream then gives this student's share of each batch.
@@ -142,12 +143,24 @@ class Loop:
             made = ahead(self.stream.batches(state.step, self.steps), context.ahead_max_bytes)
             answers = self.source.teach(made)
             with contextlib.closing(made), contextlib.closing(answers):  # type: ignore[type-var]
-                for batch, knowledge in answers:
+                for batch, knowledge in self.told(answers):
                     self.watch.lap("wait")
                     knowledge.check_aligned(batch)
                     self.step(batch, knowledge, taps)
                     self.after_step()
         return state.result
+
+    def told(self, answers: Iterator[tuple[Batch, Knowledge]]) -> Iterator[tuple[Batch, Knowledge]]:
+        """What the source says; where a signal ended the waiting for it, what was learnt so far is saved."""
+        try:
+            yield from answers
+        except Interrupted as stop:
+            self.watch.lap("wait")
+            if self.unsaid_steps:
+                self.tell()
+            self.save()
+            where = f"at step {self.state.step} of {self.steps} of {self.context.phase}"
+            raise Interrupted(f"{stop}, {where}", stop.exit_code - 128) from None
 
     def step(self, batch: Batch, knowledge: Knowledge, taps: Taps) -> None:
         """One optimiser step, over this student's share of ``accumulate`` micro-batches."""
@@ -212,14 +225,18 @@ class Loop:
         if epoch_ends or saves or time.monotonic() - self.said_at >= context.progress_every_s:
             self.tell()
         if saves or state.step == self.steps:
-            self.guard.settle()
-            state.check_finite(context.phase, self.seen)
-            self.check_same()
-        if context.checkpoints is not None and saves:
-            context.checkpoints.save(state.step, state.state_dict())
-            watch.lap("checkpoint")
+            self.save()
         if signal and state.step < self.steps:
             raise Interrupted(f"stopped at step {state.step} of {self.steps} of {context.phase}", signal)
+
+    def save(self) -> None:
+        """Write a checkpoint, if there are any, of what is sound."""
+        self.guard.settle()
+        self.state.check_finite(self.context.phase, self.seen)
+        self.check_same()
+        if self.context.checkpoints is not None:
+            self.context.checkpoints.save(self.state.step, self.state.state_dict())
+            self.watch.lap("checkpoint")
 
     def check_same(self) -> None:
         """Refuse to go on with students that don't have the same weights any more.

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from commandline import SCRIPT, shell
 
-from stillhouse.foundation.errors import FleetError
+from stillhouse.foundation.errors import FleetError, Interrupted
 from stillhouse.foundation.events import Event, FleetChanged, FleetMeasured, Warned, read_events
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.joining import DOOR
-from stillhouse.runner.run import run
+from stillhouse.runner.run import resume, run
 
 from .lessons import lesson, told, weights
 
@@ -112,6 +112,24 @@ def test_a_worker_that_dies_is_not_missed(tmp_path: Path, undisturbed: str) -> N
     assert killed and result["fleet"]["workers_lost"] == 1
     left = [each for each in told(events, FleetChanged) if each.kind == "left"]
     assert [each.text for each in left] == ["killed by SIGKILL"]
+
+
+def test_a_signal_is_heard_while_a_teacher_is_waited_for(tmp_path: Path, undisturbed: str) -> None:
+    """SIGTERM to a run whose only worker says nothing ends it with a checkpoint; going on gives the same weights."""
+    frozen: list[int] = []
+
+    def freeze(pids: list[int]) -> None:
+        if not frozen:
+            frozen.append(pids[0])
+            os.kill(pids[0], signal.SIGSTOP)
+            time.sleep(1.0)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="while waiting for a teacher, at step") as stop:
+        disturbed(fleeting(tmp_path / "none", workers=1), tmp_path / "run", freeze)
+    assert stop.value.exit_code == 128 + signal.SIGTERM and children() == []
+    assert list((tmp_path / "run" / "checkpoints" / "student").glob("step-*"))
+    assert weights(resume(tmp_path / "run")) == undisturbed
 
 
 def test_a_full_store_starts_nobody(tmp_path: Path, undisturbed: str) -> None:

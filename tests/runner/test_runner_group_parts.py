@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from stillhouse.data.batch import Batch, UnseenBatch
 from stillhouse.foundation.errors import DivergedError, FleetError, Interrupted, StillhouseError
 from stillhouse.foundation.events import Event, GroupChanged
+from stillhouse.knowledge.ask import NOTHING
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.build import Interface, build
 from stillhouse.recipe.architectures import Normalisation
@@ -24,7 +26,9 @@ from stillhouse.recipe.load import validate
 from stillhouse.runner.group import Course, Gathered, train_together
 from stillhouse.runner.shares import pack, pack_share, unpack, unpack_share
 from stillhouse.runner.sight import blind
+from stillhouse.runner.student import _Desk
 from stillhouse.runtime.local.crew import Came, Gone, Said
+from stillhouse.runtime.local.frames import Frame
 from stillhouse.students.checkpoint import Checkpoints
 from stillhouse.students.objective import LABELS_ONLY, Objective
 
@@ -186,3 +190,50 @@ def test_a_signal_is_heard_while_students_start(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="stopped while the students of student were starting") as found:
         train_together(asked, lambda wanted: Gathered(crew, ["one", "two"], None))
     assert found.value.exit_code == 143 and crew.closed
+
+
+class Pausing(Scripted):
+    """Students who stop when they are told that no share will come, not when they are told to stop after a step."""
+
+    def send(self, name: str, header: dict[str, Any], body: Any = b"") -> None:
+        super().send(name, header, body)
+        if header["do"] == "pause":
+            ended = {"do": "ended", "how": "Interrupted", "why": "stopped at step 0", "signal": header["signal"]}
+            self._news.append(Said(name, ended, bytearray()))
+
+
+def test_students_stop_where_their_shares_end(tmp_path: Path) -> None:
+    """A signal that ends the waiting for knowledge has the students save what they have, and stop, without a step."""
+
+    def teach(batches: Any) -> Iterator[Any]:
+        raise Interrupted("stopped while waiting for a teacher", 15)
+        yield
+
+    crew = Pausing(["one", "two"], *((name, {"do": "sees", "reads": "mapped"}) for name in ("one", "two")))
+    source = SimpleNamespace(teach=teach, waits=dict, counts=dict)
+    stream = SimpleNamespace(steps_per_epoch=1, batches=lambda *steps, unseen: iter(()))
+    asked = replace(course(tmp_path, []), source=cast(Any, source), stream=cast(Any, stream))
+    with pytest.raises(Interrupted, match="stopped at step 0") as found:
+        train_together(asked, lambda wanted: Gathered(crew, ["one", "two"], None))
+    assert found.value.exit_code == 143 and ("two", "dismiss") in crew.told
+
+
+def test_a_student_that_waits_for_a_share_hears_that_none_will_come() -> None:
+    """A student takes the shares that came, and ends its waiting for the next one when the run says so."""
+    forms, body = pack_share(*taught(), 0, 2)
+    said = {
+        "share": [Frame({"number": 4, "forms": forms}, bytearray(body))],
+        "pause": [Frame({"signal": 2}, bytearray())],
+    }
+    line = SimpleNamespace(heard=lambda kind, wait_s=0.0: said[kind].pop() if said[kind] else None)
+    shares = _Desk(cast(Any, line), blind, NOTHING, 2, 9).batches(4, 9)
+    assert next(shares).sample_ids.tolist() == [0, 1]
+    with pytest.raises(Interrupted) as found:
+        next(shares)
+    assert found.value.exit_code == 130
+
+
+def taught() -> tuple[Batch, Knowledge]:
+    """A batch of two, of which nothing is known."""
+    ids = np.arange(2)
+    return Batch(ids, ids, torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)), Knowledge(ids, ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from stillhouse.data.batch import Batch
+from stillhouse.data.stream import Stream
 from stillhouse.foundation.errors import Interrupted, ModelError, StorageError
 from stillhouse.foundation.events import CheckpointRefused, CheckpointWritten
 from stillhouse.recipe.recipe import ObjectiveSection
@@ -57,6 +59,28 @@ def test_stopping_after_any_step_changes_no_bit(tmp_path: Path, make_lab: Callab
         # Other initial weights: all that counts must come from the checkpoint.
         found = lab.fit(lab.network(seed=77, dropout=0.3), settings, DISTIL, lab.checkpoints(every_s=1e9))
         assert same(found, wanted) and equal(lab.checkpoints().load(), final), f"stopped after step {step}"
+
+
+@pytest.mark.parametrize("step", [0, 1, 4, STEPS - 1])
+def test_a_source_that_stops_waiting_loses_no_step(tmp_path: Path, make_lab: Callable[[Path], Any], step: int) -> None:
+    """Interrupted where the next step's knowledge is waited for, all steps so far are saved, told, and gone on from."""
+    whole, lab = make_lab(tmp_path / "whole"), make_lab(tmp_path / "stopped")
+    settings = whole.settings(ema_decay=0.7)
+    wanted = whole.fit(whole.network(dropout=0.3), settings, DISTIL)
+
+    class Waiting(Stream):
+        def batches(self, first: int, last: int, *, unseen: bool = False) -> Iterator[Batch]:
+            yield from super().batches(first, step, unseen=unseen)
+            raise Interrupted("stopped while waiting", 15)
+
+    stream = lab.stream()
+    stream.__class__ = Waiting
+    with pytest.raises(Interrupted, match=f"stopped while waiting, at step {step} of {STEPS} of student") as caught:
+        lab.fit(lab.network(dropout=0.3), settings, DISTIL, lab.checkpoints(every_s=1e9), stream=stream)
+    assert caught.value.exit_code == 143 and len(lab.losses()) == step
+    assert [each.stem for each in files(lab)] == [f"step-{step:010d}"]
+    found = lab.fit(lab.network(seed=77, dropout=0.3), settings, DISTIL, lab.checkpoints(every_s=1e9))
+    assert same(found, wanted) and len(lab.losses()) == STEPS
 
 
 def test_a_chain_of_stops_changes_no_bit(lab: Any, tmp_path: Path, make_lab: Callable[[Path], Any]) -> None:
