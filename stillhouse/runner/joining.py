@@ -14,7 +14,7 @@ from typing import Any
 from stillhouse.foundation.errors import RecipeError, RunDirError
 
 DOOR = "fleet.json"
-_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
+_HOST_AND_PORT = re.compile(r"([\w.-]+|\[[\w.:%]+\]):\d+")
 
 
 @dataclass(frozen=True)

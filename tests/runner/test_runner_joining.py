@@ -28,7 +28,8 @@ def test_a_run_tells_the_way_in(tmp_path: Path) -> None:
     assert way_in(running(tmp_path / "here", {"address": "/run/door"})) == Socket("/run/door")
     found = way_in(running(tmp_path / "ray", {"ray": "10.0.0.5:6379", "cpus": 2, "gpus": 1}))
     assert found == Cluster("10.0.0.5:6379", 2, 1)
-    assert way_in(Path("head.example:6379")) == Cluster("head.example:6379")
+    for address in ("head.example:6379", "[::1]:6379", "[fe80::1%eth0]:6379"):
+        assert way_in(Path(address)) == Cluster(address)
 
 
 def test_a_machine_gets_place_for_one_worker() -> None:

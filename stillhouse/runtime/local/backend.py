@@ -21,11 +21,13 @@ from typing import Any
 
 from stillhouse.foundation.errors import FleetError
 from stillhouse.runtime.backend import Left, Report
+from stillhouse.runtime.gaps import Gaps
 from stillhouse.runtime.local.channel import Channel
 from stillhouse.runtime.local.children import Child
 from stillhouse.runtime.local.door import Door
-from stillhouse.runtime.local.frames import ProtocolError
+from stillhouse.runtime.local.frames import Frame, ProtocolError
 from stillhouse.runtime.local.member import Member, name_in
+from stillhouse.runtime.local.porch import Porch
 from stillhouse.runtime.work import Lease
 
 # A child says hello before it loads anything, so that this is generous; a polite worker that is idle ends in less.
@@ -58,19 +60,19 @@ class LocalBackend:
         self._command = command
         self._warn = warn
         self._members: dict[str, Member] = {}
-        self._strangers: set[Channel] = set()
         self._reports: list[Report] = []
         self._named = 0
         self._trim_s = 0.0
-        self._door = Door()
-        self.address = self._door.address
+        door = Door()
+        self.address = door.address
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
         self._open = True
         self._closing = threading.Lock()
-        self._selector.register(self._door.socket, selectors.EVENT_READ, self._knock)
+        self._porch = Porch(door, self._selector, self._greet, warn)
+        self._gaps = Gaps(time.monotonic)
         self._selector.register(self._woken, selectors.EVENT_READ, self._wake_up)
 
     def start(self) -> str:
@@ -156,13 +158,10 @@ class LocalBackend:
                 member.send_away("the run is over", 0)
         for member in self._members.values():
             member.end("")
-        for channel in self._strangers:
-            channel.close()
         self._members.clear()
-        self._strangers.clear()
+        self._porch.close()
         self._selector.close()
         self._woken.close()
-        self._door.close()
 
     # What the selector calls.
 
@@ -172,38 +171,22 @@ class LocalBackend:
                 pass
         return True
 
-    def _knock(self, _mask: int) -> None:
-        guest, problem = self._door.accept()
-        if problem:
-            self._warn(problem)
-        if guest is None:
-            return
-        channel = Channel(guest)
-        channel.decoder.body_bytes_max = 0
-        self._strangers.add(channel)
-        self._selector.register(guest, selectors.EVENT_READ, partial(self._greet, channel))
-
-    def _greet(self, channel: Channel, _mask: int) -> None:
-        """Somebody who has not said hello yet says something."""
-        frames = channel.receive(1)
-        if not frames and not channel.ended:
-            return
-        self._selector.unregister(channel.socket)
-        self._strangers.discard(channel)
+    def _greet(self, channel: Channel, frame: Frame | None) -> None:
+        """Somebody says its first words, or ends without any."""
         try:
-            if not frames:
+            if frame is None:
                 # Who comes and goes without a word looked whether somebody is there.
                 if channel.ended != "hung up":
                     self._warn(f"somebody at {self.address} {channel.ended}; hung up on")
                 channel.close()
                 return
-            member = self._member_for(frames[0].header)
+            member = self._member_for(frame.header)
         except ProtocolError as error:
             self._warn(f"a worker was sent away from {self.address}: {error}")
             channel.send({"do": "dismiss", "why": str(error), "exit_code": 2})
             channel.close()
             return
-        member.connect(channel, frames[0].header, self._job)
+        member.connect(channel, frame.header, self._job)
         self._selector.register(channel.socket, selectors.EVENT_READ, partial(self._heard, member))
         self._watch(member)
 
@@ -295,7 +278,11 @@ class LocalBackend:
             for member in self._members.values():
                 if member.child is not None:
                     member.child.trim()
-        next_s = math.inf
+        if missed_s := self._gaps.missed_s(now_s):
+            self._porch.wait_longer(missed_s)
+            for member in self._members.values():
+                member.limit_s += missed_s
+        next_s = self._porch.keep_limits(now_s)
         for member in list(self._members.values()):
             if member.child and member.child.exit_fd is None:
                 next_s = min(next_s, now_s + _LOOK_S)

@@ -13,12 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from stillhouse.runtime.gaps import Gaps
 from stillhouse.runtime.local.channel import Channel
 from stillhouse.runtime.local.children import Child
 from stillhouse.runtime.local.door import Door
 from stillhouse.runtime.local.frames import BODY_BYTES_MAX, Bytes, Frame, ProtocolError
 from stillhouse.runtime.local.member import name_in
 from stillhouse.runtime.local.pieces import Joiner, pieces
+from stillhouse.runtime.local.porch import AnyDoor, Porch
 
 _CONNECT_S = 120.0
 _LOOK_S = 0.05
@@ -70,17 +72,17 @@ class Entrance:
     """Channels of processes that came in by a door, whoever started them.
 
     Args:
-        door: with ``socket``, ``accept`` and ``close``.
         welcome: the name of who says hello; raises ProtocolError for somebody else.
         warn: told of strangers.
     """
 
-    def __init__(self, door: Any, welcome: Callable[[dict[str, Any]], str], warn: Callable[[str], None]) -> None:
-        self._door, self._welcome, self._warn = door, welcome, warn
+    def __init__(self, door: AnyDoor, welcome: Callable[[dict[str, Any]], str], warn: Callable[[str], None]) -> None:
+        self._welcome, self._warn = welcome, warn
         self._selector = selectors.DefaultSelector()
-        self._selector.register(door.socket, selectors.EVENT_READ, self._knock)
+        self._porch = Porch(door, self._selector, self._greet, warn)
+        self._gaps = Gaps(time.monotonic)
         self._mates: dict[str, _Mate] = {}
-        self._strangers: set[Channel] = set()
+        self._told: set[str] = set()
         self._news: list[Came | Said | Gone] = []
         self._open = True
 
@@ -88,6 +90,10 @@ class Entrance:
         """What happened since; waits for something to happen."""
         end_s = time.monotonic() + timeout_s
         while self._open:
+            now_s = time.monotonic()
+            if missed_s := self._gaps.missed_s(now_s):
+                self.wait_longer(missed_s)
+            self._porch.keep_limits(now_s)
             self.look()
             wait_s = 0.0 if self._news else min(max(end_s - time.monotonic(), 0.0), _LOOK_S)
             for key, mask in self._selector.select(wait_s):
@@ -99,6 +105,10 @@ class Entrance:
 
     def look(self) -> None:
         """Called often: look after what no socket tells."""
+
+    def wait_longer(self, missed_s: float) -> None:
+        """Nobody was heard for so long: it counts for nobody."""
+        self._porch.wait_longer(missed_s)
 
     def send(self, name: str, header: dict[str, Any], body: Bytes = b"") -> None:
         """Tell one of them something; lost if it is gone."""
@@ -115,10 +125,8 @@ class Entrance:
         self._open = False
         for name in list(self._mates):
             self.part(name)
-        for channel in self._strangers:
-            channel.close()
+        self._porch.close()
         self._selector.close()
-        self._door.close()
 
     def part(self, name: str) -> None:
         """Hang up on one and forget it."""
@@ -137,35 +145,24 @@ class Entrance:
         self.part(name)
         self._news.append(Gone(name, why))
 
-    def _knock(self, _mask: int) -> None:
-        guest, problem = self._door.accept()
-        if problem:
-            self._warn(problem)
-        if guest is not None:
-            channel = Channel(guest)
-            channel.decoder.body_bytes_max = 0
-            self._strangers.add(channel)
-            self._selector.register(guest, selectors.EVENT_READ, partial(self._greet, channel))
-
-    def _greet(self, channel: Channel, _mask: int) -> None:
-        frames = channel.receive(1)
-        if not frames and not channel.ended:
+    def _greet(self, channel: Channel, frame: Frame | None) -> None:
+        """Somebody says its first words, or ends without any."""
+        if frame is None:
+            channel.close()
             return
-        self._selector.unregister(channel.socket)
-        self._strangers.discard(channel)
         try:
-            if not frames:
-                channel.close()
-                return
-            name = self._welcome(frames[0].header)
+            name = self._welcome(frame.header)
         except ProtocolError as error:
-            self._warn(f"somebody was sent away from the students' door: {error}")
+            told = f"somebody was sent away from the students' door: {error}"
+            if told not in self._told:  # who comes again and again fills no log
+                self._told.add(told)
+                self._warn(told)
             channel.close()
             return
         channel.decoder.body_bytes_max = BODY_BYTES_MAX
         self._mates.setdefault(name, _Mate(None)).channel = channel
         self._selector.register(channel.socket, selectors.EVENT_READ, partial(self._heard, name))
-        self._news.append(Came(name, frames[0].header))
+        self._news.append(Came(name, frame.header))
 
     def _heard(self, name: str, mask: int) -> None:
         mate = self._mates.get(name)
@@ -246,6 +243,11 @@ class LocalCrew(Entrance):
                 child = self._mates[name].child
                 assert child is not None
                 child.kill()
+
+    def wait_longer(self, missed_s: float) -> None:
+        """Nobody was heard for so long: those who are awaited may have come meanwhile."""
+        super().wait_longer(missed_s)
+        self._late_s += missed_s
 
     def close(self) -> None:
         """Kill all. Idempotent."""

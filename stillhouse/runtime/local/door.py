@@ -51,10 +51,14 @@ class Door:
             raise FleetError(f"can't listen at {self.address}: {error.strerror or error}") from error
 
     def accept(self) -> tuple[socket.socket | None, str]:
-        """Who knocked: a connection of the same user, or None and why there is none ("": nobody is there)."""
+        """Who knocked: a connection of the same user, or None and why there is none ("": nobody is there).
+
+        Raises:
+            OSError: somebody is there, and can't be let in now.
+        """
         try:
             guest, _ = self.socket.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionError):
             return None, ""
         user = _user_of(guest)
         if user in (None, os.geteuid()):
@@ -87,8 +91,8 @@ def connected(address: str) -> socket.socket:
     if user != os.geteuid():
         connection.close()
         raise UserError(
-            f"user {user} listens at {address}, and whoever joins there runs what that user wants: join a run of your own "
-            f"(you are user {os.geteuid()}) by a socket in a folder that only you can enter"
+            f"user {user} listens at {address}, and whoever joins there runs what that user wants: join a run of your "
+            f"own (you are user {os.geteuid()}) by a socket in a folder that only you can enter"
         )
     return connection
 
