@@ -8,10 +8,13 @@ very code. Nothing here knows what is asked or answered.
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 from stillhouse.runtime import work as w
@@ -21,6 +24,7 @@ from stillhouse.runtime.dispatch.dispatcher import Dispatcher
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.dispatch.status import Status
 from stillhouse.runtime.gauge import Gauge
+from stillhouse.runtime.parcels import Parcels, Pool
 from stillhouse.runtime.scaling.memory import Memory
 from stillhouse.runtime.scaling.policy import Grow, Policy, RunInline, Shrink, StopInline
 from stillhouse.runtime.scaling.view import FleetView
@@ -29,6 +33,8 @@ LOOK_S = 0.5
 _TURN_S = 1.0
 _LOAD_MAX_S = 600.0
 FAILED_STARTS_MAX = 3
+_PACKERS_MAX = 4
+_WAY_BYTES_S = 1e7  # a hundred megabits: what is slower looks hung
 
 
 class Notice(NamedTuple):
@@ -60,7 +66,10 @@ class Driver:
 
     Args:
         gate: a worker's facts -> why it is turned away, or None.
+        packs: a worker's facts -> whether what is sent to it takes long to pack. What is packed for one such worker
+            is sent to others as well.
         policy: how many workers there shall be.
+        pool: where that is packed; None: a few threads of its own.
         inline_pace_s: seconds a unit of a student that answers itself; None: not known, or it can't.
     """
 
@@ -72,9 +81,13 @@ class Driver:
         gate: Callable[[Facts], str | None],
         inline_pace_s: Callable[[], float | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        packs: Callable[[Facts], bool] = lambda facts: False,
+        pool: Pool | None = None,
     ) -> None:
         self._backend, self._settings, self._policy, self._gate = backend, settings, policy, gate
-        self._inline_pace_s, self._clock = inline_pace_s, clock
+        self._inline_pace_s, self._clock, self._packs = inline_pace_s, clock, packs
+        self._threads = ThreadPoolExecutor(min(os.cpu_count() or 1, _PACKERS_MAX), "packing")
+        self._parcels = Parcels(pool or self._threads, backend.wake)
         self._dispatcher = Dispatcher(settings)
         self._gauge = Gauge()
         self._memory = Memory()
@@ -145,6 +158,7 @@ class Driver:
             self._thread.join()
         else:
             self._backend.close()
+        self._threads.shutdown(cancel_futures=True)
 
     def _post(self, posted: Posted) -> None:
         self._posted.append(posted)
@@ -168,6 +182,10 @@ class Driver:
         """Do all there is to do, waiting for something to do for so long at most."""
         while self._posted:
             self._accept(self._posted.popleft())
+        if (parcel := self._parcels.pop()) is not None:
+            self._backend.send(*parcel)
+            self._handle(w.Sent(parcel.worker, parcel.lease, len(parcel.content) / _WAY_BYTES_S))
+            timeout_s = 0.0
         due_s = self._dispatcher.wake_at()
         until_s = min(self._look_at_s if self._asked else float("inf"), float("inf") if due_s is None else due_s)
         for report in self._backend.poll(min(max(until_s - self._clock(), 0.0), timeout_s)):
@@ -191,9 +209,10 @@ class Driver:
             case w.Joined(worker):
                 self._helpers[worker] = self._askers[worker.rpartition("#")[0]]
             case w.Closed(consumer):
-                for kept in (self._questions, self._kept):
-                    for key in [key for key in kept if key[0] == consumer]:
-                        del kept[key]
+                for key in [key for key in self._questions if key[0] == consumer]:
+                    self._parcels.forget(key)
+                    del self._questions[key]
+                    self._kept.pop(key, None)
                 self._askers.pop(consumer, None)
         self._handle(posted.event, posted.payload)
 
@@ -222,6 +241,7 @@ class Driver:
                     if self._backend.placed(worker):
                         self.failed_starts.append(why)  # before it is missing: students look at both
                     del self._starting[worker]
+                self._parcels.forget_worker(worker)
                 if self._facts.pop(worker, None) is not None:
                     self._handle(w.Gone(worker, why))
 
@@ -239,7 +259,7 @@ class Driver:
         self.failed_starts.clear()
         self._facts[worker] = facts
         self._note("joined", worker, "", facts)
-        self._handle(w.Joined(worker, facts.get("pace_s"), slots))
+        self._handle(w.Joined(worker, facts.get("pace_s"), slots, packed=self._packs(facts)))
 
     def _send_away(self, worker: str, why: str, *, kill: bool) -> None:
         """End a worker that was never let in. One that hung just then would not hear it: see ``_end_the_stuck``."""
@@ -275,17 +295,21 @@ class Driver:
             case w.Send(worker, lease, _):
                 self._send(worker, lease)
             case w.Revoke(worker, lease):
+                if self._parcels.withdraw(worker, lease):
+                    return w.Skipped(worker, lease)
                 if worker not in self._helpers:
                     self._backend.revoke(worker, lease)
             case w.Keep(_, lease):
                 assert payload is not None
                 self._kept[lease.consumer, lease.number] = payload
+                self._parcels.forget((lease.consumer, lease.number))
             case w.Drop():
                 pass
             case w.Deliver(consumer, number):
                 del self._questions[consumer, number]
                 self._askers[consumer].deliver(Outcome(number, self._kept.pop((consumer, number))))
             case w.GiveUp(consumer, number, story):
+                self._parcels.forget((consumer, number))
                 del self._questions[consumer, number]
                 self._askers[consumer].deliver(Outcome(number, None, story))
             case w.Suspect(worker, why):
@@ -304,6 +328,8 @@ class Driver:
         question = self._questions[lease.consumer, lease.number]
         if (helper := self._helpers.get(worker)) is not None:
             helper.lend(Loan(worker, lease, question))
+        elif self._packs(self._facts[worker]):
+            self._parcels.add(worker, lease, partial(question.pack, self._facts[worker]))
         else:
             self._backend.send(worker, lease, question.pack(self._facts[worker]))
 

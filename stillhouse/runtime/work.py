@@ -62,12 +62,26 @@ class Joined(NamedTuple):
         pace_s: seconds a unit as it measured itself; None: unknown.
         slots: the most items that it can hold at once.
         sure: it can't hang unseen, being the asking process itself: what it is lent has no deadline.
+        packed: what it is lent takes long to pack: a loan's time begins when ``Sent`` says that it is on its way.
     """
 
     worker: str
     pace_s: float | None
     slots: int
     sure: bool = False
+    packed: bool = False
+
+
+class Sent(NamedTuple):
+    """A loan to a worker that joined as ``packed`` is on its way; those of one worker in the order lent.
+
+    Attributes:
+        way_s: the way may take so long because of its size; its lease is longer by that.
+    """
+
+    worker: str
+    lease: Lease
+    way_s: float
 
 
 class Draining(NamedTuple):
@@ -129,7 +143,7 @@ class Tick(NamedTuple):
     """Time passed."""
 
 
-Event = Submitted | Joined | Draining | Gone | Answered | Failed | Skipped | Taken | Closed | Tick
+Event = Submitted | Joined | Sent | Draining | Gone | Answered | Failed | Skipped | Taken | Closed | Tick
 
 
 # Commands: what is to be done.

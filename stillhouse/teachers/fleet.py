@@ -272,9 +272,14 @@ class _Line:
         return self._fleet.answer(batch).reshape(-1).data
 
 
+def needs_pixels(facts: Facts) -> bool:
+    """Whether a worker with these facts can't make the views itself."""
+    return facts.get("reads") == "sent"
+
+
 def _packer(batch: Batch) -> Callable[[Facts], bytes]:
     def packed(facts: Facts) -> bytes:
-        return pack(batch.sample_ids, batch.views, batch.inputs if facts.get("reads") == "sent" else None)
+        return pack(batch.sample_ids, batch.views, batch.inputs if needs_pixels(facts) else None)
 
     return packed
 

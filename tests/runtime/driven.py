@@ -7,7 +7,7 @@ an answer; whatever a student is given is looked at, and so is the driver after 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,11 +48,28 @@ class Plan:
     answer_s: float = 0.5
 
 
+class Later:
+    """A pool on the virtual clock: packs one thing after the other, so long each."""
+
+    def __init__(self, backend: Simulated, clock: VirtualClock, pack_s: float) -> None:
+        self._backend, self._clock, self._pack_s, self._free_s = backend, clock, pack_s, 0.0
+        self.packed = 0
+
+    def submit(self, work: Callable[[], None], /) -> None:
+        def done() -> None:
+            self.packed += 1
+            work()
+
+        self._free_s = max(self._free_s, self._clock()) + self._pack_s
+        self._backend._plan(self._free_s, done)
+
+
 class Life:
     """Driver, workers and students until all students are done.
 
     Args:
         patience_s: a student whose last worker is gone helps itself after that.
+        pack_s: seconds that it takes to pack a question; None: no time.
     """
 
     def __init__(
@@ -65,13 +82,24 @@ class Life:
         settings: Settings | None = None,
         patience_s: float = 5.0,
         inline_pace_s: float | None = None,
+        pack_s: float | None = None,
     ) -> None:
         self.clock = VirtualClock()
         self.settings = settings or Settings()
         self.weather, self.patience_s = weather, patience_s
         self.backend = Simulated(self.clock, kinds, weather, seed, units, answer_to)
         policy = policy or Policy(len(kinds), len(kinds))
-        self.driver = Driver(self.backend, self.settings, policy, gate, lambda: inline_pace_s, self.clock)
+        self.pool = Later(self.backend, self.clock, pack_s or 0.0)
+        self.driver = Driver(
+            self.backend,
+            self.settings,
+            policy,
+            gate,
+            lambda: inline_pace_s,
+            self.clock,
+            lambda facts: pack_s is not None,
+            self.pool,
+        )
         self.notices: list[Notice] = []
         self.given_up = self.helped = self.returned = 0
         self.taken: dict[str, int] = {}
@@ -116,6 +144,7 @@ class Life:
             self.turn(0.0)
         driver = self.driver
         assert not (driver._questions or driver._kept or driver._askers or driver._helpers)
+        assert not (driver._parcels._packed or any(driver._parcels._waiting.values()))
         driver.close()
         self.notices += driver.notices()
         self._check_notices()
@@ -223,6 +252,7 @@ def drawn(seed: int) -> Life:
         ),
         patience_s=8 * dice.uniform(),
         inline_pace_s=0.05 if dice.chance(0.5) else None,
+        pack_s=(None, None, 0.05, 1.0)[dice.between(0, 3)],
     )
 
 

@@ -299,3 +299,24 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> Non
     """A number that makes no sense is named."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Settings(**wrong)  # type: ignore[arg-type]
+
+
+def test_time_runs_when_a_loan_is_on_its_way() -> None:
+    """A loan that is packed first is neither late nor counted as work until it is sent; a large one is longer away."""
+    fleet = ByHand()
+    fleet.handle(w.Joined("a", 0.1, 8, packed=True))
+    fleet.ask(items=2)
+    assert fleet.dispatcher.wake_at() is None
+    fleet.tick(50.0)
+    fleet.join("b")
+    assert fleet.sent() == [] and fleet.dispatcher.status(50.0).workers[0].busy_s == 0.0
+    fleet.handle(w.Sent("a", w.Lease("s", 0, 1), 0.0))
+    assert fleet.told(w.Send) == []
+    fleet.now = 50.2
+    assert fleet.dispatcher.status(50.2).workers[0].busy_s == pytest.approx(0.2)
+    fleet.answer("a", 0)
+    assert fleet.dispatcher.wake_at() is None, "the next one is being packed"
+    fleet.handle(w.Sent("a", w.Lease("s", 1, 1), 2.0))
+    assert fleet.tick(53.1) == []
+    fleet.tick(53.3)
+    assert [each.worker for each in fleet.told(w.Suspect)] == ["a"]

@@ -167,6 +167,36 @@ def test_a_window_is_no_larger_than_what_its_student_fills(most: int | None, win
     assert [each.window_units for each in life.driver.view.consumers] == [window_units]
 
 
+def test_what_takes_long_to_pack_is_packed_once_and_nobody_is_blamed() -> None:
+    """Packing takes longer than a lease: no worker is suspected, and what is lent twice is packed once."""
+    settings = Settings(window_bytes=30, lease_min_s=0.2)
+    life = Life([Plan("s", (1,) * 60, step_s=0.0)], [GOOD], Weather(), 0, Policy(4, 4), settings, pack_s=3.0)
+    life.run(4 + 60 * 3.0 + 4)
+    life.end()
+    assert kinds_of(life) == ["joined"] * 4 and life.pool.packed == 60
+    busy = Life([Plan("s", (1,) * 60, step_s=0.0)], [GOOD], Weather(crashes_per_s=0.3), 0, Policy(4, 4), pack_s=0.01)
+    busy.run(200.0)
+    busy.end()
+    assert busy.driver.status is not None and busy.driver.status.totals.reissued > 0 and busy.pool.packed == 60
+
+
+def test_an_error_in_packing_ends_all_waiting() -> None:
+    """What goes wrong in another thread is told where it is waited for."""
+    life = Life([], [GOOD], Weather(), pack_s=0.1)
+
+    def pack(facts: object) -> bytes:
+        raise FleetError("no memory for it")
+
+    life.driver.asker("s").ask(Question(1, 1, pack, lambda: b"", lambda payload: ""))
+
+    def live() -> None:
+        for _ in range(50):
+            life.turn(0.1)
+
+    with pytest.raises(FleetError, match="no memory"):
+        live()
+
+
 def test_what_can_be_no_answer_is_asked_again() -> None:
     """An answer that its question refuses is a failure of that loan, and the student never hears it."""
     life, told = Life([], [GOOD], Weather()), list[str]()

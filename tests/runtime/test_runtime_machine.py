@@ -15,7 +15,9 @@ CONSUMERS = ("x", "y", "z")
 
 
 class DispatcherMachine(RuleBasedStateMachine):
-    """``held`` is what each living worker was sent and has not reported on; ``ready``, ``taken`` count deliveries."""
+    """``held`` is what each living worker was lent and has not reported on, ``packing`` what of it was not sent yet;
+    ``ready``, ``taken`` count deliveries.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,6 +26,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.joined = 0
         self.held: dict[str, list[w.Lease]] = {}
+        self.packing: dict[str, list[w.Lease]] = {}
         self.resting: set[str] = set()
         self.draining: set[str] = set()
         self.asked: dict[str, int] = {}
@@ -42,6 +45,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         if isinstance(command, w.Send):
             assert command.worker not in self.resting | self.draining
             self.held[command.worker].append(command.lease)
+            if command.worker in self.packing:
+                self.packing[command.worker].append(command.lease)
         elif isinstance(command, w.Revoke):
             assert command.lease in self.held[command.worker]
         elif isinstance(command, w.Keep):
@@ -57,12 +62,22 @@ class DispatcherMachine(RuleBasedStateMachine):
         elif isinstance(command, w.Trust):
             self.resting.discard(command.worker)
 
-    @rule(pace_s=st.sampled_from([None, 0.01, 0.5, 4.0]), slots=st.integers(1, 4))
-    def join(self, pace_s: float | None, slots: int) -> None:
+    @rule(pace_s=st.sampled_from([None, 0.01, 0.5, 4.0]), slots=st.integers(1, 4), packed=st.booleans())
+    def join(self, pace_s: float | None, slots: int, packed: bool = False) -> None:
         name = f"w{self.joined}"
         self.joined += 1
         self.held[name] = []
-        self.handle(w.Joined(name, pace_s, slots))
+        if packed:
+            self.packing[name] = []
+        self.handle(w.Joined(name, pace_s, slots, packed=packed))
+
+    @precondition(lambda self: any(self.packing.values()))
+    @rule(which=INDEX)
+    def send(self, which: int) -> None:
+        """What was lent first is packed."""
+        workers = [name for name, leases in self.packing.items() if leases]
+        name = workers[which % len(workers)]
+        self.handle(w.Sent(name, self.packing[name].pop(0), 0.5))
 
     @rule(consumer=st.sampled_from(CONSUMERS), size=st.integers(1, 5), nbytes=st.integers(1, 30))
     def ask(self, consumer: str, size: int, nbytes: int) -> None:
@@ -93,6 +108,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         name = workers[which % len(workers)]
         leases = self.held[name]
         lease = leases.pop(place % len(leases) if place > 80 else 0)
+        if lease in self.packing.get(name, []):
+            self.packing[name].remove(lease)
+            how = "skip"
         if how == "fail":
             self.handle(w.Failed(name, lease, "no"))
         elif how == "skip":
@@ -107,6 +125,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     def die(self, which: int) -> None:
         name = sorted(self.held)[which % len(self.held)]
         del self.held[name]
+        self.packing.pop(name, None)
         self.handle(w.Gone(name, "dead"))
 
     @precondition(lambda self: self.held)

@@ -44,8 +44,16 @@ def test_noise_is_refused(message: bytes) -> None:
 def test_a_bomb_is_not_unpacked() -> None:
     """Compressed pixels are unpacked to the size that the question names, and no further."""
     whole = pack(np.zeros(1, np.int64), np.zeros(1, np.int64), torch.zeros(1, 1000, 1000, dtype=torch.uint8))
-    small = pack(np.zeros(1, np.int64), np.zeros(1, np.int64), torch.zeros(1, 2, 2, dtype=torch.uint8))
+    small = pack(np.zeros(1, np.int64), np.zeros(1, np.int64), torch.zeros(1, 20, 20, dtype=torch.uint8))
     head = 4 * 5 + 16
     with pytest.raises(StillhouseError):
         unpack(small[:head] + b"\0" * 3)
-    assert unpack(small[:head] + whole[head:])[2].shape == (1, 2, 2)  # type: ignore[union-attr]
+    assert unpack(small[:head] + whole[head:])[2].shape == (1, 20, 20)  # type: ignore[union-attr]
+
+
+def test_only_pixels_that_shrink_are_compressed() -> None:
+    """What compressing would not halve goes as it is: it costs more time than the bytes that it saves."""
+    keys, noise = np.zeros(4, np.int64), np.random.default_rng(0).integers(0, 256, (4, 3, 64, 64), np.uint8)
+    smooth = np.broadcast_to(np.arange(64, dtype=np.uint8), noise.shape)
+    told = {name: len(pack(keys, keys, torch.from_numpy(each.copy()))) for name, each in (("n", noise), ("s", smooth))}
+    assert told["n"] == noise.nbytes + 4 * 6 + 2 * keys.nbytes and told["s"] < noise.nbytes // 4

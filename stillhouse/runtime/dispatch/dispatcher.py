@@ -38,7 +38,7 @@ from stillhouse.runtime.dispatch.leases import (
     OpenItem,
     Worker,
 )
-from stillhouse.runtime.dispatch.lending import allowance, begin, feed, hedge, note_late, place, retry
+from stillhouse.runtime.dispatch.lending import allowance, begin, feed, hedge, note_head, note_late, place, retry
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.dispatch.state import State
 from stillhouse.runtime.dispatch.status import Status, status_of
@@ -56,6 +56,7 @@ class Dispatcher:
         self._on: dict[type[Any], Callable[[Any], None]] = {
             work.Submitted: self._submitted,
             work.Joined: self._joined,
+            work.Sent: self._sent,
             work.Draining: self._draining,
             work.Gone: self._gone,
             work.Answered: self._answered,
@@ -158,12 +159,25 @@ class Dispatcher:
         assert event.worker not in state.workers, f"{event.worker} joins twice"
         assert event.slots > 0, f"{event.worker} holds nothing"
         least_s = state.settings.round_trip_s
-        worker = Worker(event.worker, event.pace_s, event.slots, state.now, least_s, event.sure)
+        worker = Worker(event, state.now, least_s)
         state.workers[event.worker] = worker
         worker.credits = state.settings.credits(worker.pace_s, state.free.usual_size, worker.slots, least_s)
         state.totals.joined += 1
         state.usable += 1
         feed(state, worker)
+
+    def _sent(self, event: work.Sent) -> None:
+        state = self._state
+        worker = state.workers.get(event.worker)
+        loan = worker.held.get(event.lease) if worker is not None else None
+        if worker is None or loan is None:
+            return
+        loan.on_way = True
+        loan.allowance_s += event.way_s
+        if worker.first() is loan:
+            begin(state, worker)
+            state.alarms.put(worker)
+        note_head(state, loan.open.consumer)
 
     def _draining(self, event: work.Draining) -> None:
         worker = self._state.workers.get(event.worker)
@@ -261,11 +275,11 @@ class Dispatcher:
     def _come_back(self, worker: Worker, loan: Loan) -> None:
         """A worker reports on a loan, and begins with the next one that it holds."""
         state = self._state
+        worker.busy_s += worker.worked_s(state.now)
         del worker.held[loan.lease]
         loan.live = False
         loan.open.loans.remove(loan)
         worker.units -= loan.open.item.size
-        worker.busy_s += state.now - worker.begun_s
         worker.alone = worker.alone and bool(worker.held)
         wanted = state.settings.credits(worker.pace_s, loan.open.item.size, worker.slots, worker.round_trip_s)
         worker.credits = max(wanted, len(worker.held))

@@ -100,6 +100,9 @@ def _worker(state: State, worker: Worker) -> None:
         assert current or closed, f"{name}: holds {loan.lease}, which is no item"
         assert not (closed and loan.live), f"{name}: {loan.lease} live, its item closed"
         assert worker.state is ACTIVE or not loan.live, f"{name}: {worker.state}, and {loan.lease} is live"
+    on_way = [loan.on_way for loan in held]
+    assert on_way == sorted(on_way, reverse=True), f"{name}: its loans were sent in another order than lent"
+    assert worker.packed or all(on_way), f"{name}: a loan that needs no packing is not on its way"
     solo = [loan for loan in held if loan.solo]
     assert worker.alone == bool(solo), f"{name}: alone {worker.alone} with {len(solo)} solo loans"
     assert not solo or len(held) == 1, f"{name}: a solo loan among {len(held)}"

@@ -13,7 +13,7 @@ import math
 from collections import deque
 from typing import Final
 
-from stillhouse.runtime.work import Attempt, Item, Lease
+from stillhouse.runtime.work import Attempt, Item, Joined, Lease
 
 PENDING: Final = 0
 LEASED: Final = 1
@@ -90,7 +90,8 @@ class Loan:
     """One loan of an item to a worker, while the worker holds it.
 
     Attributes:
-        sent_s: when it was sent.
+        sent_s: when it was lent.
+        on_way: whether it was sent; until then no time runs.
         spent_before_s: what its worker had spent by then on all that it had answered.
         allowance_s: time for it from when the worker can begin with it.
         deadline_s: at the latest then it is answered, or its worker suspect.
@@ -100,8 +101,8 @@ class Loan:
     """
 
     __slots__ = (
-        "allowance_s", "blamed", "deadline_s", "lease", "live", "open", "revoked", "sent_s", "solo", "spent_before_s",
-        "worker",
+        "allowance_s", "blamed", "deadline_s", "lease", "live", "on_way", "open", "revoked", "sent_s", "solo",
+        "spent_before_s", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +112,7 @@ class Loan:
         self.sent_s, self.spent_before_s = now, worker.spent_s
         self.allowance_s, self.deadline_s = allowance_s, deadline_s
         self.live, self.revoked, self.blamed, self.solo = True, False, False, opened.solo
+        self.on_way = not worker.packed
 
 
 class Worker:
@@ -119,7 +121,8 @@ class Worker:
     Attributes:
         held: its loans in the order sent, which is the order it works in.
         units: of work in them.
-        begun_s: when it could begin with the first of them: sent to an idle worker, or its last report.
+        begun_s: when it could begin with the first of them: sent to an idle worker, or its last report. Where it was
+            lent and is not on its way, when it was lent.
         late_s: when to ask whether the first of them is better lent to another as well.
         patience_s: when a suspect worker is stopped, and one that was let go and does not go.
         alone: it holds a solo item, and gets nothing beside it.
@@ -135,14 +138,13 @@ class Worker:
 
     __slots__ = (
         "alarm_s", "alone", "answered", "begun_s", "busy_s", "clearing", "credits", "draining", "failures", "held",
-        "joined_s", "last_s", "late_s", "name", "pace_s", "patience_s", "round_trip_s", "slots", "spent_s", "state",
-        "sure", "ticket", "units", "units_answered",
+        "joined_s", "last_s", "late_s", "name", "pace_s", "packed", "patience_s", "round_trip_s", "slots", "spent_s",
+        "state", "sure", "ticket", "units", "units_answered",
     )  # fmt: skip
 
-    def __init__(
-        self, name: str, pace_s: float | None, slots: int, now: float, round_trip_s: float, sure: bool = False
-    ) -> None:
-        self.name, self.pace_s, self.slots, self.joined_s, self.sure = name, pace_s, slots, now, sure
+    def __init__(self, joined: Joined, now: float, round_trip_s: float) -> None:
+        self.name, self.pace_s, self.slots, self.sure, self.packed = joined
+        self.joined_s = now
         self.round_trip_s, self.spent_s = round_trip_s, 0.0
         self.state, self.draining, self.clearing, self.alone = ACTIVE, False, False, False
         self.held: dict[Lease, Loan] = {}
@@ -170,6 +172,11 @@ class Worker:
         for loan in self.held.values():
             return loan
         return None
+
+    def worked_s(self, now: float) -> float:
+        """Seconds since it could begin with the first of its loans; 0 while that is not on its way."""
+        first = self.first()
+        return now - self.begun_s if first is not None and first.on_way else 0.0
 
     def learn(self, loan: Loan, spent_s: float | None, now: float, round_trip_s: float) -> None:
         """Count one answer.
@@ -226,7 +233,7 @@ class Worker:
         if self.state is not ACTIVE:
             return self.patience_s
         first = self.first()
-        if first is None:
+        if first is None or not first.on_way:
             return math.inf
         return min(self.late_s, self.begun_s + first.allowance_s)
 

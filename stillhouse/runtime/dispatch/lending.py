@@ -124,7 +124,7 @@ def begin(state: State, worker: Worker) -> None:
     worker.begun_s = state.now
     worker.late_s = math.inf
     first = worker.first()
-    if first is not None and worker.pace_s is not None:
+    if first is not None and first.on_way and worker.pace_s is not None:
         settings = state.settings
         service_s = worker.pace_s * first.open.item.size
         worker.late_s = state.now + (1 + settings.hedge_factor) * service_s + worker.round_trip_s
@@ -133,13 +133,13 @@ def begin(state: State, worker: Worker) -> None:
 def note_head(state: State, consumer: Consumer) -> None:
     """A consumer's oldest open item, or who works on it, has changed: it may be worth a second loan.
 
-    An item that went wrong before is not: it might take down two workers at once.
+    An item that went wrong before is not: it might take down two workers at once. Nor is one that is not on its way.
     """
     opened = consumer.head()
     if opened is None or opened.state != LEASED:
         return
     live = [loan for loan in opened.loans if loan.live]
-    if len(live) == 1 and not opened.story:
+    if len(live) == 1 and live[0].on_way and not opened.story:
         done_s = live[0].worker.done_at_s(live[0], state.free.usual_pace_s, state.now)
         state.heads.put(-done_s, opened)
     else:

@@ -20,7 +20,7 @@ class WorkerStatus:
         pace_s: seconds a unit, None: unknown.
         items, units: answered, needed or not.
         failures: loans that it reported as failed.
-        busy_s: seconds in which it held work; ``busy_share`` of those since ``joined_s``.
+        busy_s: seconds in which it held work that was on its way; ``busy_share`` of those since ``joined_s``.
     """
 
     name: str
@@ -81,7 +81,7 @@ def status_of(state: State, now: float) -> Status:
 
 
 def _worker(worker: Worker, now: float) -> WorkerStatus:
-    busy_s = worker.busy_s + (now - worker.begun_s if worker.held else 0.0)
+    busy_s = worker.busy_s + worker.worked_s(now)
     return WorkerStatus(
         name=worker.name,
         state=_state(worker),
