@@ -23,7 +23,7 @@ from importlib.metadata import version
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from stillhouse.foundation.errors import FleetError, StillhouseError
 from stillhouse.runtime.backend import Answer, Failure, Hello, Leaving, Left, Report, Skip
@@ -33,6 +33,7 @@ from stillhouse.runtime.work import Lease
 _WORDS_MAX = 10_000
 _GRACE_S = 10.0
 _LOOK_S = 2.0
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _GROUPS = {"work": 1, "talk": 1, "watch": 2}
 
 
@@ -310,6 +311,7 @@ class RayBackend:
 
     def _left(self, name: str, error: BaseException | None) -> Report:
         member = self._members.pop(name)
+        ray.kill(member.actor, no_restart=True)  # it may live: what it raised ended only its call
         if not member.placed and "never ran" in str(error):  # Ray gave it a node that was lost already
             self._never_ran.add(name)
         return Left(name, member.why or _cause(error))
@@ -324,7 +326,9 @@ class RayBackend:
 
 
 def _cause(error: BaseException | None) -> str:
-    """Ray's story without its advice."""
-    text = " ".join((str(error) if isinstance(error, RayError) else repr(error)).split())
+    """Ray's story without its advice and its colours; of what an actor raised, that."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        return _in_words(error.cause)
+    text = " ".join(_COLOURS.sub("", str(error) if isinstance(error, RayError) else repr(error)).split())
     told = re.search(r"Worker exit type: (\S+).*?Worker exit detail: (.*?)(?: Some common causes| \(1\)|$)", text)
     return f"{told[2]} ({told[1]})" if told else text.partition(" Some common causes")[0][:500]

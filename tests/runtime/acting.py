@@ -5,6 +5,7 @@
     fail TEXT      an error
     wait S         sleeps first, then echoes
     vanish         the process ends in the middle
+    starve         no memory is left for it
 
 As a program, a worker of the local backend: ``python acting.py ADDRESS [NAME]``. Other backends play the same
 functions.
@@ -62,6 +63,8 @@ def act(payload: bytes) -> bytes:
         return bytes([fill]) * nbytes if fill else bytes(nbytes)
     if verb == "fail":
         raise RuntimeError(rest)
+    if verb == "starve":
+        raise MemoryError("Unable to allocate 3.00 GiB")
     return rest.strip().encode()
 
 

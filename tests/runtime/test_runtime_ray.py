@@ -40,6 +40,21 @@ def test_a_frozen_actor_is_ended() -> None:
         assert not Path(f"/proc/{worker.facts['pid']}").exists()
 
 
+def test_an_actor_without_memory_makes_place() -> None:
+    """A MemoryError ends a worker: its process goes, the reason is told as it was raised, and others go on."""
+    with on_ray(Role()) as stage:
+        doomed, other = stage.ready(2)
+        stage.backend.send(doomed.worker, Lease("student", 0, 1), b"starve")
+        assert stage.left(doomed.worker).why == "MemoryError: Unable to allocate 3.00 GiB"
+        end_s = time.monotonic() + 30
+        while Path(f"/proc/{doomed.facts['pid']}").exists() and time.monotonic() < end_s:
+            time.sleep(0.1)
+        assert not Path(f"/proc/{doomed.facts['pid']}").exists()
+        stage.backend.send(other.worker, Lease("student", 1, 1), b"echo on")
+        (answer,) = stage.until(bool)
+        assert isinstance(answer, Answer) and answer.payload == b"on"
+
+
 def test_an_actor_that_loads_leaves_at_once() -> None:
     """SIGTERM for a worker that holds nothing yet: it is gone, and not let in later."""
     with on_ray(Role(loading="long")) as stage:
