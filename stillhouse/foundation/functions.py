@@ -17,7 +17,7 @@ def load_function(reference: str) -> Callable[..., Any]:
     """Load a file as a module of its own and return one function of it.
 
     The file is run at every call, under a name that shadows no other module. Imports of its neighbours work only if
-    their folder is on ``sys.path``.
+    their folder is on ``sys.path``; workers that a run starts on this machine have that of the run.
 
     Args:
         reference: ``file.py:function``; the recipe has checked that both exist.

@@ -178,7 +178,7 @@ def _disturbed(recipe: Recipe, folder: Path, place: Path, chaos: Chaos, tell: Ca
 
 
 def _command(*words: object) -> list[str]:
-    return [sys.executable, "-c", "from stillhouse.cli.main import main; main()", *map(str, words)]
+    return [sys.executable, "-P", "-c", "from stillhouse.cli.main import main; main()", *map(str, words)]
 
 
 def _tail(path: Path) -> str:

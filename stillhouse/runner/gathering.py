@@ -14,7 +14,8 @@ from stillhouse.runner.student import attend
 from stillhouse.runtime.local.crew import LocalCrew
 from stillhouse.runtime.local.door import MEETING
 
-_COMMAND = (sys.executable, "-m", "stillhouse.runner.student")
+# Without the folder that a person happens to stand in (-P).
+STUDENT = (sys.executable, "-P", "-m", "stillhouse.runner.student")
 
 
 @contextlib.contextmanager
@@ -34,7 +35,7 @@ def gathering(recipe: Recipe, warn: Callable[[str], None], check: Callable[[], N
 
 def _here(wanted: int, warn: Callable[[str], None]) -> Gathered:
     names = [f"student-{number + 1}" for number in range(wanted)]
-    crew = LocalCrew(_COMMAND, names, warn)
+    crew = LocalCrew(STUDENT, names, warn)
     return Gathered(crew, names, str(crew.folder / MEETING))
 
 

@@ -22,6 +22,8 @@ from stillhouse.runtime.backend import Backend
 from stillhouse.runtime.local.backend import LocalBackend
 
 _WEIGHTS = "fleet.safetensors"
+# Without the folder that a person happens to stand in (-P).
+WORKER = (sys.executable, "-P", "-m", "stillhouse.runner.worker")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def house(section: FleetSection, job: Job, weights: bytes, folder: Path, warn: C
     if section.backend == "ray":
         return _on_ray(section, job, weights, folder)
     place, forget = _shared(weights, folder)
-    command = [sys.executable, "-m", "stillhouse.runner.worker", str(threads_of(section))]
+    command = [*WORKER, str(threads_of(section))]
     backend = LocalBackend(replace(job, weights=place).as_json(), command, warn)
     write_json(folder / DOOR, {"address": backend.address})
 

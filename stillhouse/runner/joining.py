@@ -45,7 +45,7 @@ class Cluster:
         return [*RAY, "start", f"--address={self.address}", "--block", *place, *ports]
 
 
-RAY = (sys.executable, "-m", "ray.scripts.scripts")
+RAY = (sys.executable, "-P", "-m", "ray.scripts.scripts")
 """The command ``ray`` of this environment, wherever that is."""
 
 

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from typing import IO
 
 from stillhouse.foundation.errors import FleetError
 
@@ -36,16 +37,15 @@ class Child:
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the child is buried)
-        # What it says after a trim goes to the new end.
-        fcntl.fcntl(self._said, fcntl.F_SETFL, fcntl.fcntl(self._said, fcntl.F_GETFL) | os.O_APPEND)
-        try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, process_group=0
-            )
-        except OSError as error:
-            self._said.close()
-            raise FleetError(f"can't start a worker, {command[0]}: {error.strerror or error}") from error
+        with ExitStack() as undone:
+            try:
+                self._said = undone.enter_context(tempfile.TemporaryFile())
+                # What it says after a trim goes to the new end.
+                fcntl.fcntl(self._said, fcntl.F_SETFL, fcntl.fcntl(self._said, fcntl.F_GETFL) | os.O_APPEND)
+                self._process = _begun(command, self._said)
+            except OSError as error:
+                raise FleetError(f"can't start a worker, {command[0]}: {error.strerror or error}") from error
+            undone.pop_all()
         self.pid = self._process.pid
         self.exit_fd: int | None = None
         with suppress(AttributeError, OSError):
@@ -88,6 +88,12 @@ class Child:
 
     def _last_words(self) -> str:
         return "\n".join(self._tail().decode(errors="replace").strip().splitlines()[-_LAST_LINES:])
+
+
+def _begun(command: Sequence[str], said: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The process: it finds the modules that this one finds, such as neighbours of a function that a recipe names."""
+    there = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, process_group=0, env=there)
 
 
 def _named(code: int) -> str:
