@@ -50,6 +50,11 @@ _INSTEAD = {
     "stored_only": "views that nobody answered are left out, until one is back",
 }
 
+_CANT = (
+    "the student's process can't answer for the teacher itself, and leaves it to the workers: {}; if it shall, give it "
+    "room: a smaller teacher.engine.batch_size, or a device of its own (compute.device, fleet.device)"
+)
+
 
 class RunFleet:
     """Workers that answer a run's one question.
@@ -94,7 +99,7 @@ class RunFleet:
         recipe = self._materials.recipe
         return Fleet(
             asker=self._asker,
-            answer=self._own.answer,
+            answer=self._answer,
             helps=self._helps,
             teachers=self._teachers,
             tell=self.tell,
@@ -165,9 +170,25 @@ class RunFleet:
         driver.start()
         return driver
 
+    def _answer(self, batch: Batch) -> EncodedRows | None:
+        """Encoded rows by this process itself; None where that fails and workers may answer."""
+        try:
+            return self._own.answer(batch)
+        except Exception as error:  # no room on the device, as a rule
+            if self._degraded and not (self._driver and self._driver.workers_left):
+                raise
+            self._own.give_up()
+            why = str(error).strip().partition("\n")[0] or type(error).__name__
+            self._warnings.append(_CANT.format(why))
+            return None
+
     def _teachers(self) -> bool:
         """Whether a worker is ready."""
         return self._driver is not None and self._driver.workers_ready > 0
+
+    @property
+    def _answers_inline(self) -> bool:
+        return self._driver is not None and self._driver.inline and not self._own.failed
 
     def _helps(self) -> bool:
         """Whether the waiting student answers itself.
@@ -183,13 +204,13 @@ class RunFleet:
         if self._driver.workers_left:
             self._alone_since_s, self._degraded = None, False
             low = self._materials.recipe.fleet.low
-            return self._driver.inline or self._own.is_wanted(self._driver.view, low)
+            return self._answers_inline or self._own.is_wanted(self._driver.view, low)
         section, now_s = self._materials.recipe.fleet, time.monotonic()
         if self._alone_since_s is None:
             self._alone_since_s = now_s
         hopeless = len(self._driver.failed_starts) >= FAILED_STARTS_MAX
         if not hopeless and now_s - self._alone_since_s < section.patience_s:
-            return self._driver.inline
+            return self._answers_inline
         if section.without_teachers == "stop":
             last = f"; the last one: {self._driver.failed_starts[-1]}" if self._driver.failed_starts else ""
             unplaced = self._driver.workers_unplaced

@@ -22,6 +22,7 @@ class OwnPace:
     Attributes:
         view_s: seconds a view of the last answer; None: not known.
         views: answered in all.
+        failed: whether it gave up.
 
     Args:
         answer: this process's own teacher, a batch -> encoded rows.
@@ -34,6 +35,7 @@ class OwnPace:
         self._warm = False
         self.view_s: float | None = None
         self.views = 0
+        self.failed = False
 
     def answer(self, batch: Batch) -> EncodedRows:
         """Encoded rows about a batch."""
@@ -45,6 +47,10 @@ class OwnPace:
         self.views += len(batch)
         return rows
 
+    def give_up(self) -> None:
+        """It can't be done here: there is no pace, and none is wanted."""
+        self.view_s, self.failed = None, True
+
     def is_wanted(self, view: FleetView | None, low: float) -> bool:
         """Whether a waiting student shall answer a question to learn how fast it is.
 
@@ -53,7 +59,7 @@ class OwnPace:
         Args:
             low: share of the window, as of the scaling policy.
         """
-        if self.view_s is not None or view is None or not view.count("ready") or not view.starving(low):
+        if self.failed or self.view_s is not None or view is None or not view.count("ready") or not view.starving(low):
             self._starves_since_s = None
             return False
         now_s = self._clock()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from stillhouse.runtime import work as w
+from stillhouse.runtime.steps import Steps
 
 Payload = bytes | bytearray | memoryview
 Facts = Mapping[str, Any]
@@ -20,7 +21,8 @@ class Question(NamedTuple):
         size: units of work, e.g. views.
         nbytes: memory that it takes until its answer is taken.
         pack: a worker's facts -> what is sent to it.
-        answer: makes the answer in the calling thread, for a waiting student that does what a worker would.
+        answer: makes the answer in the calling thread, for a waiting student that does what a worker would; None: it
+            can't after all.
         wrong: a worker's answer -> why it can't be one, "" if it can.
         most: units that the student ever has open, where something else than its window bounds them.
     """
@@ -28,7 +30,7 @@ class Question(NamedTuple):
     size: int
     nbytes: int
     pack: Callable[[Facts], bytes]
-    answer: Callable[[], Payload]
+    answer: Callable[[], Payload | None]
     wrong: Callable[[Payload], str]
     most: int | None = None
 
@@ -65,12 +67,16 @@ class Record(NamedTuple):
         waited_s: seconds without the answer it needed next, also those in which it answered itself.
         waiting: whether it waits now.
         window_units: the most that it may have open, as far as its questions have shown.
+        paused_s: seconds in which it neither waited nor took its usual steps.
+        asks: whether it has questions open.
     """
 
     units: int
     waited_s: float
     waiting: bool
     window_units: int
+    paused_s: float = 0.0
+    asks: bool = True
 
 
 class Asker:
@@ -81,13 +87,19 @@ class Asker:
         window_bytes: the most memory of questions that are open, unless it is one alone.
         post: hands something to the driver, from any thread.
         clock: seconds, that of the driver.
+        kept: answers to its questions, by number, that came out of turn.
     """
 
     def __init__(
-        self, name: str, window_bytes: int, post: Callable[[Posted], None], clock: Callable[[], float]
+        self,
+        name: str,
+        window_bytes: int,
+        post: Callable[[Posted], None],
+        clock: Callable[[], float],
+        kept: Callable[[], Mapping[int, Payload]],
     ) -> None:
         self.name = name
-        self._window_bytes, self._post, self._clock = window_bytes, post, clock
+        self._window_bytes, self._post, self._clock, self._kept = window_bytes, post, clock, kept
         self._came = threading.Condition()
         self._delivered: deque[Outcome] = deque()
         self._loan: Loan | None = None
@@ -96,6 +108,7 @@ class Asker:
         self._open_bytes = self._asked = self._units = self._helped = self._window_units = 0
         self._waited_s = 0.0
         self._waits_since_s: float | None = None
+        self._steps, self._step_since_s, self._step_waited_s = Steps(), clock(), 0.0
         self._helper: str | None = None
         self._failure: BaseException | None = None
 
@@ -144,11 +157,20 @@ class Asker:
             self._lent, self._loan = self._loan, None
             return self._lent
 
+    def at_hand(self) -> dict[int, Payload]:
+        """Answers that are there, by number in their order, though others before them are not; they stay."""
+        found = dict(self._kept())
+        with self._came:
+            found |= {each.number: each.payload for each in self._delivered if each.payload is not None}
+        return dict(sorted(found.items()))
+
     def _taken(self, outcome: Outcome) -> Outcome:
         question = self._open.popleft()
         self._open_bytes -= question.nbytes
         self._units += question.size
         self._stop_waiting()
+        self._steps.took(self._own_s(0.0))
+        self._step_since_s, self._step_waited_s = self._clock(), self._waited_s
         self._post(Posted(w.Taken(self.name, outcome.number)))
         self._stop_helping()
         return outcome
@@ -158,11 +180,16 @@ class Asker:
         with self._came:
             since_s = self._waits_since_s
             waits_s = 0.0 if since_s is None else self._clock() - since_s
-            return Record(self._units, self._waited_s + waits_s, since_s is not None, self._window_units)
+            paused_s = self._steps.paused_s(self._own_s(waits_s))
+            waits, asks = since_s is not None, bool(self._open)
+            return Record(self._units, self._waited_s + waits_s, waits, self._window_units, paused_s, asks)
 
-    def settle(self, loan: Loan, payload: Payload) -> None:
-        """Answer a loan."""
+    def settle(self, loan: Loan, payload: Payload | None) -> None:
+        """Answer a loan; None: give it back, and help no more until :meth:`take` is told to."""
         with self._came:
+            if payload is None:
+                self._stop_helping()
+                return
             self._lent = None
             self._post(Posted(w.Answered(loan.worker, loan.lease), payload=payload))
 
@@ -175,6 +202,10 @@ class Asker:
 
     def _ready(self) -> bool:
         return bool(self._delivered) or self._loan is not None or self._failure is not None
+
+    def _own_s(self, waits_s: float) -> float:
+        """Seconds since the last answer in which it did not wait."""
+        return self._clock() - self._step_since_s - (self._waited_s + waits_s - self._step_waited_s)
 
     def _stop_waiting(self) -> None:
         if self._waits_since_s is not None:

@@ -114,12 +114,16 @@ class Driver:
 
     def asker(self, name: str) -> Asker:
         """A student's way to ask; each name once."""
-        asker = Asker(name, self._settings.window_bytes, self._post, self._clock)
+        asker = Asker(name, self._settings.window_bytes, self._post, self._clock, partial(self._kept_for, name))
         assert name not in self._askers
         self._askers[name] = asker
         if self._failure is not None:
             asker.fail(self._failure)
         return asker
+
+    def _kept_for(self, name: str) -> dict[int, Payload]:
+        kept = self._kept.copy()  # at once, under its writer's hands
+        return {number: payload for (consumer, number), payload in kept.items() if consumer == name}
 
     def notices(self) -> list[Notice]:
         """What happened since the last call."""

@@ -38,7 +38,8 @@ class Fleet:
 
     Attributes:
         asker: makes a student's way to the fleet; called when there is something to ask, closed at the end.
-        answer: this process's own teacher, for questions that it answers itself: a batch -> rows.
+        answer: this process's own teacher, for questions that it answers itself: a batch -> rows; None: it can't, and
+            others can.
         helps: whether a waiting student is to answer itself now; looked at while it waits; raises
             :class:`NoTeacher` to let it go on without answers, anything else to end it.
         teachers: whether somebody may answer again, after NoTeacher.
@@ -49,7 +50,7 @@ class Fleet:
     """
 
     asker: Callable[[], Asker]
-    answer: Callable[[Batch], EncodedRows]
+    answer: Callable[[Batch], EncodedRows | None]
     helps: Callable[[], bool]
     teachers: Callable[[], bool]
     tell: Callable[[], None]
@@ -82,7 +83,7 @@ class FleetRows:
         return {}
 
     def rows(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, EncodedRows | None]]:
-        """Ask ahead; yield every batch with its rows, in order; without, while no teacher is left."""
+        """Ask ahead; yield every batch with its rows, in order; without, while no teacher is left and none came."""
         left = iter(batches)
         while True:
             line = _Line(self._fleet)
@@ -90,9 +91,7 @@ class FleetRows:
                 yield from self._served(line, left)
                 return
             except NoTeacher:
-                line.close()
-                for batch in line.batches():
-                    yield batch, None
+                yield from line.end()
             finally:
                 line.close()
             while not self._fleet.teachers():
@@ -195,8 +194,19 @@ class _Line:
         """The first batch with its rows."""
         done = self._waiting.popleft()
         self._held_bytes -= done.batch.nbytes
+        return done.batch, self._rows_of(done)
+
+    def end(self) -> list[tuple[Batch, EncodedRows | None]]:
+        """Ask no more; the batches in line, with the rows of those whose answers have all come, in turn or not."""
+        if self._asker is not None:
+            for number, payload in self._asker.at_hand().items():
+                self._put(self._under_way.pop(number), payload)
+        self.close()
+        return [(each.batch, self._rows_of(each) if each.told == len(each.batch) else None) for each in self._waiting]
+
+    def _rows_of(self, done: _Waiting) -> EncodedRows:
         empty = np.empty((0, self._fleet.row_bytes), np.uint8)
-        return done.batch, done.pieces[0] if len(done.pieces) == 1 else np.concatenate([empty, *done.pieces])
+        return done.pieces[0] if len(done.pieces) == 1 else np.concatenate([empty, *done.pieces])
 
     def hear(self, timeout_s: float, helps: bool = False) -> bool:
         """Take the next answer, or make one; false if there was none in time.
@@ -214,17 +224,17 @@ class _Line:
         asked = self._under_way.pop(found.number)
         if found.payload is None:
             raise FleetError(_story(asked, found))
-        rows = np.frombuffer(found.payload, np.uint8).reshape(len(asked.batch), self._fleet.row_bytes)
+        self._put(asked, found.payload)
+        return True
+
+    def _put(self, asked: _Asked, payload: Payload) -> None:
+        """Hand an answer's rows to the batches that they are about."""
+        rows = np.frombuffer(payload, np.uint8).reshape(len(asked.batch), self._fleet.row_bytes)
         start = 0
         for owner, count in asked.owners:
             owner.pieces.append(rows[start : start + count])
             owner.told += count
             start += count
-        return True
-
-    def batches(self) -> list[Batch]:
-        """All that are still in line."""
-        return [each.batch for each in self._waiting]
 
     def close(self) -> None:
         """Ask no more. Idempotent."""
@@ -268,8 +278,9 @@ class _Line:
         each = self._waiting[0].batch
         return max(min(_LINE_MAX, self._fleet.line_bytes // max(each.nbytes, 1)), 2) * len(each)
 
-    def _answered(self, batch: Batch) -> memoryview:
-        return self._fleet.answer(batch).reshape(-1).data
+    def _answered(self, batch: Batch) -> memoryview | None:
+        rows = self._fleet.answer(batch)
+        return None if rows is None else rows.reshape(-1).data
 
 
 def needs_pixels(facts: Facts) -> bool:

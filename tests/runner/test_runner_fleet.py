@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commandline import SCRIPT, shell
 
+from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import FleetError, Interrupted
 from stillhouse.foundation.events import Event, FleetChanged, FleetMeasured, Warned, read_events
+from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.joining import DOOR
+from stillhouse.runner.own_pace import OwnPace
 from stillhouse.runner.run import resume, run
+from stillhouse.runner.teaching import Teaching
 
 from .lessons import lesson, told, weights
 
@@ -130,6 +135,23 @@ def test_a_signal_is_heard_while_a_teacher_is_waited_for(tmp_path: Path, undistu
     assert stop.value.exit_code == 128 + signal.SIGTERM and children() == []
     assert list((tmp_path / "run" / "checkpoints" / "student").glob("step-*"))
     assert weights(resume(tmp_path / "run")) == undisturbed
+
+
+def test_a_student_that_can_t_answer_itself_leaves_it_to_workers(
+    tmp_path: Path, undisturbed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No room for the teacher beside the student: it is told once, the question goes back, and workers answer all."""
+
+    def full(teaching: Teaching, batch: Batch) -> Knowledge:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB\nmore words")
+
+    monkeypatch.setattr(OwnPace, "is_wanted", lambda pace, view, low: not pace.failed)
+    monkeypatch.setattr(Teaching, "_answer", full)
+    events: list[Event] = []
+    assert weights(run(fleeting(tmp_path / "none", workers=1), tmp_path / "run", [events.append])) == undisturbed
+    (warned,) = told(events, Warned)
+    assert "9.00 GiB; if it shall, give it room" in warned.message
+    assert told(events, FleetMeasured)[-1].own_views == 0
 
 
 def test_a_full_store_starts_nobody(tmp_path: Path, undisturbed: str) -> None:

@@ -54,6 +54,16 @@ def test_a_student_that_starves_tries_itself_until_its_pace_is_known() -> None:
     assert not slow.pace.is_wanted(STARVING, 0.25)
 
 
+def test_who_gave_up_is_not_asked_to_try() -> None:
+    """A process that can't answer has no pace, however long it starves."""
+    slow = Slow(30.0, 2.0)
+    slow.pace.answer(BATCH), slow.pace.answer(BATCH)
+    slow.pace.give_up()
+    assert slow.pace.view_s is None
+    for slow.now_s in (100.0, 200.0, 300.0):
+        assert not slow.pace.is_wanted(STARVING, 0.25)
+
+
 def test_nobody_tries_for_nothing() -> None:
     """A student that is fed, or whose workers still load, does not load an engine; starving begins anew each time."""
     slow = Slow()

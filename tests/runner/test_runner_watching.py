@@ -26,7 +26,7 @@ class Scene:
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
-        self.asker = Asker("student", 10**6, lambda posted: None, lambda: self.now_s)
+        self.asker = Asker("student", 10**6, lambda posted: None, lambda: self.now_s, dict)
         self.watch = Watch(0.25, 0.75, lambda: self.now_s)
 
     def news(self, last: bool = False) -> FleetMeasured | None:

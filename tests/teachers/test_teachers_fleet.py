@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ class Scripted:
     def __init__(self, window_bytes: int, seed: int) -> None:
         self.window_bytes, self.chance = window_bytes, random.Random(seed)
         self.open: deque[tuple[int, Question]] = deque()
-        self.asked = self.most_bytes = self.helped = 0
+        self.asked = self.most_bytes = self.helped = self.declined = 0
         self.done: set[int] = set()
         self.refused: set[int] = set()
         self.closed = False
@@ -71,10 +72,17 @@ class Scripted:
             return Outcome(number, None, (Attempt("w-1", 1, 0.0, "boom"), Attempt("w-2", 2, 0.0, "bang")))
         return Outcome(number, row_of(unpack(question.pack({}))[0]).tobytes())
 
-    def settle(self, loan: Loan, payload: memoryview) -> None:
+    def settle(self, loan: Loan, payload: memoryview | None) -> None:
+        if payload is None:
+            self.declined += 1
+            return
         self.done.add(loan.lease.number)
         self.helped += 1
         assert bytes(payload) == row_of(unpack(loan.question.pack({}))[0]).tobytes()
+
+    def at_hand(self) -> dict[int, bytes]:
+        found = {number: row_of(unpack(question.pack({}))[0]).tobytes() for number, question in self.open}
+        return {number: payload for number, payload in found.items() if number in self.done}
 
     def close(self) -> None:
         self.closed = True
@@ -118,6 +126,16 @@ def test_every_batch_gets_its_own_rows_in_order(
         assert rows is not None and rows.shape == (len(each), ROW) and np.array_equal(rows, row_of(each.sample_ids))
     assert asker.most_bytes <= max(window, group * ROW)
     assert asker.closed == bool(start)
+
+
+def test_a_student_that_can_t_answer_gives_the_question_back() -> None:
+    """What a student was lent and can't answer is answered by others."""
+    asker = Scripted(10**6, 1)
+    fleet = replace(fleet_of(asker, 2, helps=True)._fleet, answer=lambda asked: None)
+    got = list(FleetRows(fleet).rows([batch([2 * each, 2 * each + 1]) for each in range(20)]))
+    assert asker.declined > 0 and asker.helped == 0
+    for each, rows in got:
+        assert rows is not None and np.array_equal(rows, row_of(each.sample_ids))
 
 
 def test_groups_are_full_while_there_is_enough_to_ask() -> None:
@@ -174,6 +192,31 @@ def test_a_student_without_teachers_goes_on() -> None:
     assert [rows is None for _, rows in got] == [True] * 4 + [False] * 3
     for each, rows in got[4:]:
         assert rows is not None and np.array_equal(rows, row_of(each.sample_ids))
+
+
+def test_answers_at_hand_are_handed_out_though_no_teacher_is_left() -> None:
+    """Of the batches in line when the last teacher goes, those that are all answered have rows, the others none."""
+    asker, back = Scripted(10**6, 0), iter([True])
+    asker.silent, asker.done = 10**6, {1, 2, 4}
+
+    def helps() -> bool:
+        raise NoTeacher
+
+    fleet = Fleet(
+        asker=lambda: asker,  # type: ignore[arg-type, return-value]
+        answer=lambda asked: row_of(asked.sample_ids),
+        helps=helps,
+        teachers=lambda: next(back),
+        tell=lambda: None,
+        group=2,
+        row_bytes=ROW,
+        line_bytes=10**6,
+    )
+    batches = [batch([0, 1]), batch([2, 3]), batch([4, 5, 6]), batch([]), batch([7, 8, 9])]
+    got = list(FleetRows(fleet).rows(batches))
+    assert [each.sample_ids.tolist() for each, _ in got] == [each.sample_ids.tolist() for each in batches]
+    assert [rows is not None for _, rows in got] == [False, True, False, True, False] and asker.closed
+    assert got[1][1] is not None and np.array_equal(got[1][1], row_of(np.array([2, 3])))
 
 
 def test_pixels_go_only_to_who_asks_for_them() -> None:
