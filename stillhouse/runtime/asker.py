@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from stillhouse.runtime import work as w
+from stillhouse.runtime.steps import Steps
 
 Payload = bytes | bytearray | memoryview
 Facts = Mapping[str, Any]
@@ -66,12 +67,16 @@ class Record(NamedTuple):
         waited_s: seconds without the answer it needed next, also those in which it answered itself.
         waiting: whether it waits now.
         window_units: the most that it may have open, as far as its questions have shown.
+        paused_s: seconds in which it neither waited nor took its usual steps.
+        asks: whether it has questions open.
     """
 
     units: int
     waited_s: float
     waiting: bool
     window_units: int
+    paused_s: float = 0.0
+    asks: bool = True
 
 
 class Asker:
@@ -103,6 +108,7 @@ class Asker:
         self._open_bytes = self._asked = self._units = self._helped = self._window_units = 0
         self._waited_s = 0.0
         self._waits_since_s: float | None = None
+        self._steps, self._step_since_s, self._step_waited_s = Steps(), clock(), 0.0
         self._helper: str | None = None
         self._failure: BaseException | None = None
 
@@ -163,6 +169,8 @@ class Asker:
         self._open_bytes -= question.nbytes
         self._units += question.size
         self._stop_waiting()
+        self._steps.took(self._own_s(0.0))
+        self._step_since_s, self._step_waited_s = self._clock(), self._waited_s
         self._post(Posted(w.Taken(self.name, outcome.number)))
         self._stop_helping()
         return outcome
@@ -172,7 +180,9 @@ class Asker:
         with self._came:
             since_s = self._waits_since_s
             waits_s = 0.0 if since_s is None else self._clock() - since_s
-            return Record(self._units, self._waited_s + waits_s, since_s is not None, self._window_units)
+            paused_s = self._steps.paused_s(self._own_s(waits_s))
+            waits, asks = since_s is not None, bool(self._open)
+            return Record(self._units, self._waited_s + waits_s, waits, self._window_units, paused_s, asks)
 
     def settle(self, loan: Loan, payload: Payload | None) -> None:
         """Answer a loan; None: give it back, and help no more until :meth:`take` is told to."""
@@ -192,6 +202,10 @@ class Asker:
 
     def _ready(self) -> bool:
         return bool(self._delivered) or self._loan is not None or self._failure is not None
+
+    def _own_s(self, waits_s: float) -> float:
+        """Seconds since the last answer in which it did not wait."""
+        return self._clock() - self._step_since_s - (self._waited_s + waits_s - self._step_waited_s)
 
     def _stop_waiting(self) -> None:
         if self._waits_since_s is not None:

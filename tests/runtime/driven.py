@@ -31,6 +31,13 @@ def answer_to(payload: bytes) -> bytes:
     return b"answer to " + payload
 
 
+def question(name: str, number: int, size: int) -> Question:
+    """One of so many units, that fills as many bytes."""
+    payload = f"{name} {number} {size}".encode()
+    pack, answer = partial(_packed, payload), partial(answer_to, payload)
+    return Question(size, size, pack, answer, lambda payload: "")
+
+
 def gate(facts: Facts) -> str | None:
     return None if facts.get("teacher") == TEACHER["teacher"] else "it is another teacher"
 
@@ -173,9 +180,7 @@ class Life:
         asked = 0
         for number in range(wanted):
             while asked < len(sizes) and asker.fits(sizes[asked]):
-                payload = f"{name} {asked} {sizes[asked]}".encode()
-                pack, answer = partial(_packed, payload), partial(answer_to, payload)
-                assert asker.ask(Question(sizes[asked], sizes[asked], pack, answer, lambda payload: "")) == asked
+                assert asker.ask(question(name, asked, sizes[asked])) == asked
                 asked += 1
             while not isinstance(found := asker.take(NO_TIME_S, self._helps(plan)), Outcome):
                 if isinstance(found, Loan):

@@ -42,6 +42,32 @@ def until(seconds: int, seen: FleetView, memory: Memory = SETTLED, policy: Polic
     return decision, memory
 
 
+def test_a_bad_spell_is_forgotten() -> None:
+    """Starving beside busy workers keeps more than demand needs; a buffer that is full for long after that lets go."""
+    four, memory = [worker(name, 100.0) for name in "abcd"], Memory()
+    for second in range(40):
+        starved = ConsumerView("student", 190.0, 0, 2000, True, 0.6)
+        memory = POLICY.decide(view(four, starved), memory, 1000.0 + second)[1]
+    assert memory.scarce == 2.0
+    full = view(four, ConsumerView("student", 190.0, 1900, 2000, False, 0.0))
+    found = {}
+    for second in range(1200):
+        decision, memory = POLICY.decide(full, memory, 1040.0 + second)
+        found.setdefault(type(decision), second)
+    assert 100 < found[Shrink] < 600
+
+
+def test_nobody_asks_anything() -> None:
+    """Students for which everything is stored want nothing: the fleet shrinks to its minimum; others still count."""
+    three, done = [worker(name) for name in "abc"], student(0.0)
+    decision, _ = until(30, view(three, done), policy=Policy(1, 8))
+    assert isinstance(decision, Shrink)
+    assert isinstance(until(30, view(three[:1], done))[0], Stay)
+    assert isinstance(until(30, view(three, done, student(28.0, 90)))[0], Stay)
+    assert isinstance(until(30, view(three, done, student(5.0, 90)))[0], Shrink)
+    assert isinstance(until(30, view(three))[0], Stay), "nobody has asked yet"
+
+
 def test_a_view_is_summed_up() -> None:
     """Only ready, measured workers count as capacity; demand is known when every consumer's is."""
     workers = [worker("a", 4.0), worker("b", None), worker("c", 9.0, "suspect"), worker("d", 9.0, "draining")]

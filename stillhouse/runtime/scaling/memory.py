@@ -20,6 +20,7 @@ PAYS: Final = 0.25  # share of the newcomers' own rate by which the total must r
 LIFT: Final = 1.2  # the rate must rise by this without growing, before growth that did not pay is tried again
 HARM: Final = 0.9  # students that run inline and take less than this of what they took before are better off without
 SCARCE_MAX: Final = 2.0  # what is enough is never learnt to be more than this times demand
+FORGET_S: Final = 300.0  # of a full buffer, after which half of that is forgotten
 BACK_OFF_MAX: Final = 5  # doublings of the cool-down
 
 
@@ -51,7 +52,8 @@ class Memory:
         trial: the last growth, until it is judged.
         ceiling: a growth that was judged and did not pay.
         fruitless: growths in a row of which no worker became ready.
-        scarce: capacity over demand at which students starved all the same; 1 where that was never seen.
+        scarce: capacity over demand at which students starved all the same; 1 where that was never seen, or long ago.
+        seen_s: when a view was seen last.
         inline_s: since when students run inline.
         progress: units/s that students took when they began to, until that is judged; None: nothing to judge.
         inline_harms: number of ready workers beside which running inline slowed the students down.
@@ -66,6 +68,7 @@ class Memory:
     ceiling: Ceiling | None = None
     fruitless: int = 0
     scarce: float = 1.0
+    seen_s: float | None = None
     inline_s: float | None = None
     progress: float | None = None
     inline_harms: int | None = None
@@ -92,8 +95,11 @@ class Memory:
 def observe(view: FleetView, memory: Memory, now_s: float, low: float, high: float) -> Memory:
     """The memory with what the view teaches."""
     starving, full = view.starving(low), view.full(high) and not view.waiting
+    passed_s = now_s - memory.seen_s if full and memory.full_s is not None and memory.seen_s is not None else 0.0
     memory = replace(
         memory,
+        seen_s=now_s,
+        scarce=1.0 + (memory.scarce - 1.0) * 0.5 ** (passed_s / FORGET_S),
         loading_s=now_s if view.count("loading") else memory.loading_s,
         starving_s=None if not starving else now_s if memory.starving_s is None else memory.starving_s,
         full_s=None if starving or not full else now_s if memory.full_s is None else memory.full_s,

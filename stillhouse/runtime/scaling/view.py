@@ -44,7 +44,7 @@ class ConsumerView:
     """One consumer, a student.
 
     Attributes:
-        rate: units/s that it would take if it never waited; None: not measured yet.
+        rate: units/s that it would take if it never waited; 0: it asks nothing any more; None: not measured yet.
         buffered_units: answered and not yet taken.
         window_units: the most that it may have asked for and not taken.
         waiting: it waits for an answer now, or computes one itself because none was there.
@@ -144,6 +144,9 @@ class FleetView:
         """Whether of what could lie answered (the windows, less what is on loan) the share ``high`` does.
 
         With many workers much of a small window is always on loan: measured against the whole it would never be full.
+        Where nobody asks anything any more there is always enough.
         """
-        room = sum(consumer.window_units for consumer in self.consumers) - self.loaned_units
-        return room > 0 and sum(consumer.buffered_units for consumer in self.consumers) >= high * room
+        asking = [consumer for consumer in self.consumers if consumer.rate != 0.0]
+        room = sum(consumer.window_units for consumer in asking) - self.loaned_units
+        enough = room > 0 and sum(consumer.buffered_units for consumer in asking) >= high * room
+        return enough if asking else bool(self.consumers)
