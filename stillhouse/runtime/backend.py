@@ -84,7 +84,7 @@ class Backend(Protocol):
         """Begin one more worker; its name. It says hello when it is warm, or ``Left`` comes with the reason.
 
         Raises:
-            StillhouseError: no worker can ever be started here.
+            StillhouseError, OSError: no worker can be started here, or not now.
         """
 
     def placed(self, worker: str) -> bool:

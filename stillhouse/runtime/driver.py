@@ -17,12 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+from stillhouse.foundation.errors import StillhouseError
 from stillhouse.runtime import work as w
 from stillhouse.runtime.asker import Asker, Facts, Loan, Outcome, Payload, Posted, Question
 from stillhouse.runtime.backend import Answer, Backend, Failure, Hello, Leaving, Left, Report, Skip
 from stillhouse.runtime.dispatch.dispatcher import Dispatcher
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.dispatch.status import Status
+from stillhouse.runtime.gaps import Gaps
 from stillhouse.runtime.gauge import Gauge
 from stillhouse.runtime.parcels import Parcels, Pool
 from stillhouse.runtime.scaling.memory import Memory
@@ -33,6 +35,7 @@ LOOK_S = 0.5
 _TURN_S = 1.0
 _LOAD_MAX_S = 600.0
 FAILED_STARTS_MAX = 3
+_PACES_S = (1e-9, 3600.0)
 _PACKERS_MAX = 4
 _WAY_BYTES_S = 1e7  # a hundred megabits: what is slower looks hung
 
@@ -90,6 +93,7 @@ class Driver:
         self._parcels = Parcels(pool or self._threads, backend.wake)
         self._dispatcher = Dispatcher(settings)
         self._gauge = Gauge()
+        self._gaps = Gaps(clock)
         self._memory = Memory()
         self._posted: deque[Posted] = deque()
         self._notices: deque[Notice] = deque()
@@ -195,6 +199,9 @@ class Driver:
         for report in self._backend.poll(min(max(until_s - self._clock(), 0.0), timeout_s)):
             self._hear(report)
         now_s = self._clock()
+        if missed_s := self._gaps.missed_s(now_s):
+            for limits in (self._starting, self._sent_away):
+                limits.update({worker: at_s + missed_s for worker, at_s in limits.items()})
         due_s = self._dispatcher.wake_at()
         if due_s is not None and due_s <= now_s:
             self._handle(w.Tick())
@@ -263,7 +270,7 @@ class Driver:
         self.failed_starts.clear()
         self._facts[worker] = facts
         self._note("joined", worker, "", facts)
-        self._handle(w.Joined(worker, facts.get("pace_s"), slots, packed=self._packs(facts)))
+        self._handle(w.Joined(worker, _pace_s(facts), slots, packed=self._packs(facts)))
 
     def _send_away(self, worker: str, why: str, *, kill: bool) -> None:
         """End a worker that was never let in. One that hung just then would not hear it: see ``_end_the_stuck``."""
@@ -344,10 +351,8 @@ class Driver:
         decision, self._memory = self._policy.decide(view, self._memory, now_s)
         match decision:
             case Grow(count, why):
-                names = [self._backend.start() for _ in range(count)]
-                self._starting |= dict.fromkeys(names, math.inf)
+                self._start(count, why)
                 self._see_places(now_s)
-                self._note("scaled", "", f"{count} more started: {why}")
             case Shrink(worker, why):
                 self._note("scaled", worker, f"let go: {why}")
                 if worker in self._facts:
@@ -361,5 +366,25 @@ class Driver:
                 )
         self.status = status  # last: a student that sees it sees also what was started
 
+    def _start(self, count: int, why: str) -> None:
+        """Start some more. Where the machine can't hold one more process, those that there are go on."""
+        before = len(self._starting)
+        try:
+            for _ in range(count):
+                self._starting[self._backend.start()] = math.inf
+        except (StillhouseError, OSError) as error:
+            self.failed_starts.append(str(error))
+            self._note("scaled", "", f"no worker can be started: {error}")
+        if begun := len(self._starting) - before:
+            self._note("scaled", "", f"{begun} more started: {why}")
+
     def _note(self, kind: str, worker: str, text: str, facts: Facts | None = None) -> None:
         self._notices.append(Notice(kind, worker, text, facts or {}, self._clock()))
+
+
+def _pace_s(facts: Facts) -> float | None:
+    """What a worker says of its pace, where that can be one: leases follow from it."""
+    match facts.get("pace_s"):
+        case float() | int() as said if type(said) is not bool and _PACES_S[0] <= said <= _PACES_S[1]:
+            return float(said)
+    return None

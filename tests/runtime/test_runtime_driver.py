@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
 from stillhouse.foundation.errors import FleetError
+from stillhouse.runtime import work as w
 from stillhouse.runtime.asker import Outcome, Payload, Question
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.driver import FAILED_STARTS_MAX
@@ -217,10 +219,10 @@ def test_an_error_in_the_driver_ends_all_waiting(monkeypatch: pytest.MonkeyPatch
     """Whoever waits is told, and whoever asks after that."""
     life = Life([], [GOOD], Weather())
 
-    def start() -> str:
+    def decide(*_: object) -> None:
         raise FleetError("no room for another worker")
 
-    monkeypatch.setattr(life.backend, "start", start)
+    monkeypatch.setattr(Policy, "decide", decide)
     driver = life.driver
     early = driver.asker("early")
     early.ask(Question(1, 1, lambda facts: b"", lambda: b"", lambda payload: ""))
@@ -230,3 +232,62 @@ def test_an_error_in_the_driver_ends_all_waiting(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(FleetError, match="no room"):
         driver.asker("late").take(60.0)
     driver.close()
+
+
+@pytest.mark.parametrize("error", [FleetError("no process left"), OSError(28, "No space left on device")])
+def test_a_start_that_fails_is_a_failed_start(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """While the machine can start no worker the one that there is goes on; starts are tried ever more seldom."""
+    life, tried = Life([], [GOOD], Weather(), policy=Policy(2, 2)), list[float]()
+    driver, start = life.driver, life.backend.start
+
+    def failing() -> str:
+        tried.append(life.clock())
+        if len(tried) == 1 or len(tried) > 6:
+            return start()
+        raise error
+
+    monkeypatch.setattr(life.backend, "start", failing)
+    asker = driver.asker("s")
+    for _ in range(3000):
+        asker.ask(Question(1, 1, lambda facts: b"s 0 1", lambda: b"", lambda payload: ""))
+        while asker.take(1e-9) is None:
+            life.turn(0.5)
+        if driver.workers_ready == 2:
+            break
+    gaps = [after - before for before, after in pairwise(tried[1:])]
+    assert len(tried) == 7 and gaps == sorted(gaps) and gaps[-1] > 30.0
+    assert driver.failed_starts == [] and driver.workers_left == 2
+    told = [each.text for each in life.notices if each.kind == "scaled"]
+    assert sum(str(error) in each for each in told) == 5 and sum("1 more started" in each for each in told) == 2
+
+
+@pytest.mark.parametrize("pace", ["fast", -1.0, 0.0, 5e-324, 1e300, math.nan, math.inf, True, None, [1]])
+def test_a_pace_that_can_be_none_is_not_known(pace: object) -> None:
+    """A worker that talks nonsense about its pace is lent as one that says nothing of it."""
+    life = Life(
+        [Plan("s", (1,) * 20)], [Kind(0.05, load_s=1.0, facts={**TEACHER, "pace_s": pace}, tells_pace=False)], Weather()
+    )
+    joined = []
+    handle = life.driver._dispatcher.handle
+
+    def heard(event: object, now_s: float) -> object:
+        joined.extend([event.pace_s] if isinstance(event, w.Joined) and "#" not in event.worker else [])
+        return handle(event, now_s)
+
+    life.driver._dispatcher.handle = heard
+    life.run(50.0)
+    life.end()
+    assert joined == [None] and life.helped == 0
+
+
+def test_time_in_which_the_run_was_stopped_is_nobodys_fault() -> None:
+    """A run that was stopped for an hour while a worker loads does not end it for that."""
+    life = Life([Plan("s", (1,))], [Kind(0.05, load_s=3700.0, facts=TEACHER)], Weather(), policy=Policy(1, 1))
+    driver = life.driver
+    driver.asker("early").ask(Question(1, 1, lambda facts: b"early 0 1", lambda: b"", lambda payload: ""))
+    for _ in range(5):
+        life.turn(1.0)
+    life.clock.now_s += 3600.0
+    for _ in range(300):
+        life.turn(1.0)
+    assert kinds_of(life) == ["joined"] and driver.failed_starts == []
