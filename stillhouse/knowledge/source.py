@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from stillhouse.knowledge.grouping import answered_in_groups
 from stillhouse.knowledge.knowledge import Knowledge
 
 EncodedRows = NDArray[np.uint8]
+Held = Callable[[], Sequence[Batch]]
 _AHEAD = 8
 
 
@@ -60,10 +61,14 @@ class RowSource(Protocol):
     def view_s(self) -> float | None:
         """Seconds that asking about a view took; None before."""
 
-    def rows(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, EncodedRows | None]]:
+    def rows(self, batches: Iterable[Batch], held: Held | None = None) -> Iterator[tuple[Batch, EncodedRows | None]]:
         """Yield every batch with its rows [B, row bytes], in order; None: nobody is there to be asked about it.
 
         Some batches are empty; they pass at once.
+
+        Args:
+            held: what whoever asks keeps in memory of the batches that were asked about and not yielded yet, the latest
+                last, where it is more than those batches.
         """
 
     def waits(self) -> dict[str, float]:
@@ -99,7 +104,7 @@ class AskedRows:
         """Median of the last few full groups, encoding included."""
         return statistics.median(self._groups_s) if self._groups_s else None
 
-    def rows(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, EncodedRows]]:
+    def rows(self, batches: Iterable[Batch], held: Held | None = None) -> Iterator[tuple[Batch, EncodedRows]]:
         """Answer and encode, as many views at once as the teacher likes."""
         return answered_in_groups(batches, self._answer, size=self._teacher.group, ahead=_AHEAD)
 

@@ -54,7 +54,7 @@ class StoredSource:
                 self._store_s += looked_up[-1][-1]
                 yield batch.select(~found) if found.any() else batch
 
-        for part, fresh in self._behind.rows(missing()):
+        for part, fresh in self._behind.rows(missing(), lambda: [each[0] for each in looked_up]):
             batch, rows, found, read_s = looked_up.popleft()
             if len(part) and fresh is not None:
                 rows[~found] = fresh

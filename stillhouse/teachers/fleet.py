@@ -18,7 +18,7 @@ import numpy as np
 
 from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import FleetError
-from stillhouse.knowledge.source import EncodedRows
+from stillhouse.knowledge.source import EncodedRows, Held
 from stillhouse.runtime.asker import Asker, Facts, Loan, Outcome, Payload, Question
 from stillhouse.teachers.messages import pack
 
@@ -46,7 +46,7 @@ class Fleet:
         tell: called now and then, for whoever tells how the fleet goes.
         group: views of a full question.
         row_bytes: of the answer about a view.
-        line_bytes: of pixels in line, at least two batches.
+        line_bytes: of pixels in line, those included that are not asked about; at least two batches.
     """
 
     asker: Callable[[], Asker]
@@ -82,11 +82,11 @@ class FleetRows:
         self._fleet.tell()
         return {}
 
-    def rows(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, EncodedRows | None]]:
+    def rows(self, batches: Iterable[Batch], held: Held | None = None) -> Iterator[tuple[Batch, EncodedRows | None]]:
         """Ask ahead; yield every batch with its rows, in order; without, while no teacher is left and none came."""
         left = iter(batches)
         while True:
-            line = _Line(self._fleet)
+            line = _Line(self._fleet, held)
             try:
                 yield from self._served(line, left)
                 return
@@ -151,12 +151,13 @@ class _Asked:
 class _Line:
     """Batches in the student's order, and the questions about them that are under way."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, held: Held | None) -> None:
         self._fleet = fleet
+        self._held = held or self._batches
         self._asker: Asker | None = None
         self._waiting: deque[_Waiting] = deque()
         self._under_way: dict[int, _Asked] = {}
-        self._held_bytes = self._gathered = 0
+        self._gathered = self._views_max = 0
 
     def is_empty(self) -> bool:
         """Whether no batch is left."""
@@ -166,10 +167,11 @@ class _Line:
         """Whether one more batch may come into line."""
         if len(self._waiting) < 2:
             return True
+        held = [each.nbytes for each in self._held()]
         return (
             self._fits(self._fleet.group)
             and len(self._waiting) < _LINE_MAX
-            and self._held_bytes < self._fleet.line_bytes
+            and sum(held) + held[-1] <= self._fleet.line_bytes
         )
 
     def head_is_answered(self) -> bool:
@@ -179,8 +181,10 @@ class _Line:
     def add(self, batch: Batch) -> None:
         """A batch more, asked about in full groups."""
         self._waiting.append(_Waiting(batch))
-        self._held_bytes += batch.nbytes
         self._gathered += len(batch)
+        whole = self._held()[-1]
+        fitting = max(min(_LINE_MAX, self._fleet.line_bytes // max(whole.nbytes, 1)), 2)
+        self._views_max = max(self._views_max, fitting * len(whole))
         while self._gathered >= self._fleet.group and self._ask(self._fleet.group):
             pass
 
@@ -193,7 +197,6 @@ class _Line:
     def pop(self) -> tuple[Batch, EncodedRows]:
         """The first batch with its rows."""
         done = self._waiting.popleft()
-        self._held_bytes -= done.batch.nbytes
         return done.batch, self._rows_of(done)
 
     def end(self) -> list[tuple[Batch, EncodedRows | None]]:
@@ -268,15 +271,13 @@ class _Line:
         def wrong(payload: Payload) -> str:
             return "" if len(payload) == nbytes else f"an answer of {len(payload)} bytes, not {nbytes}"
 
-        number = self._asker.ask(Question(count, nbytes, _packer(batch), answer, wrong, self._views_max()))
+        number = self._asker.ask(Question(count, nbytes, _packer(batch), answer, wrong, self._views_max))
         self._under_way[number] = _Asked(batch, tuple(owners))
         self._gathered -= count
         return True
 
-    def _views_max(self) -> int:
-        """Views that the line ever holds."""
-        each = self._waiting[0].batch
-        return max(min(_LINE_MAX, self._fleet.line_bytes // max(each.nbytes, 1)), 2) * len(each)
+    def _batches(self) -> list[Batch]:
+        return [each.batch for each in self._waiting]
 
     def _answered(self, batch: Batch) -> memoryview | None:
         rows = self._fleet.answer(batch)

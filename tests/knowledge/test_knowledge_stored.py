@@ -20,7 +20,7 @@ from stillhouse.foundation.errors import StorageError
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.encode import Codec, Encoding
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.knowledge.source import Answerer, AskedRows, UnstoredSource
+from stillhouse.knowledge.source import Answerer, AskedRows, EncodedRows, Held, UnstoredSource
 from stillhouse.knowledge.stored import Reading, StoredSource
 from stillhouse.knowledge.writer import Writer
 from stillhouse.store.label_store import LabelStore, open_store
@@ -254,7 +254,7 @@ class Nobody:
 
     view_s = None
 
-    def rows(self, asked: Iterable[Batch]) -> Iterator[tuple[Batch, None]]:
+    def rows(self, asked: Iterable[Batch], held: Held | None = None) -> Iterator[tuple[Batch, None]]:
         for batch in asked:
             yield batch, None
 
@@ -263,6 +263,28 @@ class Nobody:
 
     def counts(self) -> dict[str, int]:
         return {}
+
+
+class Holding(AskedRows):
+    """Looks at what is kept of the batches that it was given and has not handed back."""
+
+    def rows(self, batches: Iterable[Batch], held: Held | None = None) -> Iterator[tuple[Batch, EncodedRows]]:
+        assert held is not None
+        self.held = []
+        for part in batches:
+            self.held.append([len(each) for each in held()])
+            yield from super().rows([part])
+
+
+def test_whoever_answers_is_told_what_is_kept(root: Path) -> None:
+    """Of batches that are mostly stored the whole is in memory until the rest is answered, and that is told."""
+    desk = Desk(root / str(next(NUMBERS)), Encoding())
+    list(desk.source.teach([each.part(0, 5) for each in batches([7, 6])]))
+    desk.writer.drain()
+    behind = Holding(Answerer(desk.answer, 1), desk.codec)
+    source = StoredSource(ASK, desk.codec, desk.store, behind, desk.writer, None)
+    list(source.teach(batches([7, 6])))
+    assert behind.held == [[7], [6]] and desk.asked[-3:] == [1, 1, 1]
 
 
 def test_what_nobody_answers_is_not_taken_for_an_answer(root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -260,3 +261,24 @@ def test_a_question_says_how_far_ahead_a_student_asks(line_bytes: int) -> None:
         next(served)
     assert asker.open and most - 12 <= len(asker.open) * 2, "answers are taken when they are needed, not as they come"
     served.close()
+
+
+@pytest.mark.parametrize("asked", [[1] * 60, [1] + [16] * 60, [16, 0] * 30])
+def test_batches_are_held_whole(asked: list[int]) -> None:
+    """However little of a batch is asked about, memory is bounded by whole batches, and so is what may be open."""
+    asker, pulled, taken = Scripted(10**6, 0), list[Batch](), 0
+    asker.silent = 300
+    wholes = [batch(list(range(16 * each, 16 * each + 16))) for each in range(60)]
+
+    def parts() -> Iterator[Batch]:
+        for whole, count in zip(wholes, asked, strict=False):
+            pulled.append(whole)
+            yield whole.part(0, count)
+
+    served = fleet_of(asker, 1, line_bytes=5 * wholes[0].nbytes).rows(parts(), lambda: pulled[taken:])
+    for _ in range(40):
+        next(served)
+        assert len(pulled) - taken <= 6
+        assert {question.most for _, question in asker.open} <= {5 * 16}
+        taken += 1
+    served.close()  # type: ignore[attr-defined]
