@@ -44,7 +44,7 @@ class Dispatched:
 
     def __init__(self, backend: Backend, close: Callable[[], None] = lambda: None) -> None:
         self._close = close
-        self._driver = Driver(backend, Settings(), Policy(1, 1), lambda facts: None)
+        self._driver = Driver(backend, Settings(), Policy(1, 1), lambda facts, proof: None)
         self._driver.start()
         fleet = Fleet(
             asker=lambda: self._driver.asker("student"),

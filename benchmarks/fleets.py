@@ -57,7 +57,8 @@ class Team:
         """
         backend = LocalBackend(dict(self.job), [sys.executable, "-m", self.program], _complain)
         settings = Settings(window_bytes=self.window_mb * 10**6)
-        driver = Driver(backend, settings, Policy(self.count, self.count), lambda facts: None, inline_view_s, clock)
+        policy = Policy(self.count, self.count)
+        driver = Driver(backend, settings, policy, lambda facts, proof: None, inline_view_s, clock)
         driver.start()
         return driver
 

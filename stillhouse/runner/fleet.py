@@ -117,8 +117,7 @@ class RunFleet:
         now_s = time.monotonic()
         for notice in self._driver.notices():
             self._joined += notice.kind == "joined"
-            facts = {key: value for key, value in notice.facts.items() if key != "probe"}
-            self._emit(FleetChanged(notice.kind, notice.worker, notice.text, facts, now_s - notice.at_s))
+            self._emit(FleetChanged(notice.kind, notice.worker, notice.text, notice.facts, now_s - notice.at_s))
         status, view = self._driver.status, self._driver.view
         if self._watch is not None and status is not None and view is not None:
             inline = self._degraded and self._materials.recipe.fleet.without_teachers == "inline"
@@ -150,7 +149,6 @@ class RunFleet:
         materials, section = self._materials, self._materials.recipe.fleet
         job = job_of(materials, self._ask, self._identity)
         weights = weights_bytes(self._teacher)
-        self._housing = house(section, job, weights, self._folder, self._warnings.append)
         probe = probe_of(materials)
         gate = Gate(
             self._teacher,
@@ -162,6 +160,7 @@ class RunFleet:
             self._warnings.append,
             materials.recipe.teacher.divergence_max if section.engine == "own" else None,
         )
+        self._housing = house(section, job, weights, self._folder, self._warnings.append, gate.proof_bytes)
         least, most = section.workers_range
         policy = Policy(least, most, section.low, section.high, self._housing.starts_max)
         settings = Settings(window_bytes=section.window_mb * 10**6)

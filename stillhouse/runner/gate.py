@@ -7,8 +7,6 @@ answers must be as near to those of fp32 as the recipe wants.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,16 +56,19 @@ class Gate:
         finally:
             engine.close()
 
-    def __call__(self, facts: Mapping[str, Any]) -> str | None:
+    @property
+    def proof_bytes(self) -> int:
+        """How long the answers are that a worker shows."""
+        return len(self._probe) * self._codec.row.itemsize
+
+    def __call__(self, facts: Mapping[str, Any], proof: bytes | bytearray) -> str | None:
         """Why a worker is turned away, or None."""
-        size = self._codec.row.itemsize
-        try:
-            shown = np.frombuffer(base64.b64decode(facts.get("probe", ""), validate=True), np.uint8)
-            rows = shown.reshape(len(self._probe), size)
-        except (ValueError, TypeError, binascii.Error):
+        if len(proof) != self.proof_bytes:
             return (
-                f"it shows no answers of {len(self._probe)} x {size} bytes: install the same stillhouse on both sides"
+                f"it shows answers of {len(proof)} bytes, where {self.proof_bytes} are wanted: install the same "
+                "stillhouse on both sides"
             )
+        rows = np.frombuffer(proof, np.uint8).reshape(len(self._probe), -1)
         answers = self._codec.decode(rows, self._probe.sample_ids, self._probe.views)
         away = distance(self._truth, answers)
         if not away.relative <= OTHERWISE:

@@ -40,7 +40,9 @@ class Housing:
     starts_max: int | None = None
 
 
-def house(section: FleetSection, job: Job, weights: bytes, folder: Path, warn: Callable[[str], None]) -> Housing:
+def house(
+    section: FleetSection, job: Job, weights: bytes, folder: Path, warn: Callable[[str], None], proof_bytes: int
+) -> Housing:
     """Open the backend that a recipe names.
 
     Args:
@@ -48,6 +50,7 @@ def house(section: FleetSection, job: Job, weights: bytes, folder: Path, warn: C
         weights: of the teacher, a canonical safetensors file.
         folder: of the run; says where workers join.
         warn: told what a person should know.
+        proof_bytes: how long the answers are that a worker shows before it is let in.
 
     Raises:
         FleetError: no socket can be made, or no cluster be reached.
@@ -56,7 +59,7 @@ def house(section: FleetSection, job: Job, weights: bytes, folder: Path, warn: C
         return _on_ray(section, job, weights, folder)
     place, forget = _shared(weights, folder)
     command = [*WORKER, str(threads_of(section))]
-    backend = LocalBackend(replace(job, weights=place).as_json(), command, warn)
+    backend = LocalBackend(replace(job, weights=place).as_json(), command, warn, proof_bytes)
     write_json(folder / DOOR, {"address": backend.address})
 
     def close() -> None:

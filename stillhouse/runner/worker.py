@@ -5,7 +5,6 @@ It sees the data as ``sight`` says, or has pixels sent along with each question.
 
 from __future__ import annotations
 
-import base64
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -84,10 +83,9 @@ def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = (), weights: P
         "threads": torch.get_num_threads(),
         "engine": label_of(settings),
         "reads": sight.reads,
-        "probe": base64.b64encode(answered(_given(*asked(job))).tobytes()).decode(),
         "pace_s": _pace(job, answered, int(settings.batch_size)),
     }
-    return Served(facts, _SLOTS, answer)
+    return Served(facts, _SLOTS, answer, answered(_given(*asked(job))).tobytes())
 
 
 def _network(recipe: Recipe, job: Job, weights: Path | None) -> Network:

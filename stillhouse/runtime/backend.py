@@ -19,11 +19,13 @@ class Hello(NamedTuple):
         facts: plain JSON about it: what it answers with (digests), ``pace_s`` (seconds a unit, or None), ``host``,
             ``pid``, ``device``, ``engine``; the driver's gatekeeper looks at them.
         slots: the most items that it can hold at once.
+        proof: what it shows of its work; the gatekeeper looks at that, too.
     """
 
     worker: str
     facts: Mapping[str, Any]
     slots: int
+    proof: bytes | bytearray = b""
 
 
 class Answer(NamedTuple):

@@ -68,7 +68,7 @@ class Driver:
         failed_starts: why workers that were started never got in, since one did.
 
     Args:
-        gate: a worker's facts -> why it is turned away, or None.
+        gate: a worker's facts, and its proof -> why it is turned away, or None.
         packs: a worker's facts -> whether what is sent to it takes long to pack. What is packed for one such worker
             is sent to others as well.
         policy: how many workers there shall be.
@@ -81,7 +81,7 @@ class Driver:
         backend: Backend,
         settings: Settings,
         policy: Policy,
-        gate: Callable[[Facts], str | None],
+        gate: Callable[[Facts, bytes | bytearray], str | None],
         inline_pace_s: Callable[[], float | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         packs: Callable[[Facts], bool] = lambda facts: False,
@@ -229,9 +229,9 @@ class Driver:
 
     def _hear(self, report: Report) -> None:
         match report:
-            case Hello(worker, facts, slots):
+            case Hello(worker) as hello:
                 if worker not in self._sent_away:
-                    self._let_in(worker, facts, slots)
+                    self._let_in(hello)
             case Answer(worker, lease, payload, spent_s):
                 question = self._questions.get((lease.consumer, lease.number))
                 if question is not None and (why := question.wrong(payload)):
@@ -256,8 +256,9 @@ class Driver:
                 if self._facts.pop(worker, None) is not None:
                     self._handle(w.Gone(worker, why))
 
-    def _let_in(self, worker: str, facts: Facts, slots: int) -> None:
-        refusal = self._gate(facts)
+    def _let_in(self, hello: Hello) -> None:
+        worker, facts, slots, proof = hello
+        refusal = self._gate(facts, proof)
         if refusal is not None:
             self._note("refused", worker, refusal, facts)
             if worker in self._starting:

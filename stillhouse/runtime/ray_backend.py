@@ -82,13 +82,13 @@ class TeacherActor:
 
     @ray.method(concurrency_group="work")
     def load(self) -> tuple[str, Any]:
-        """("ready", (facts, slots)), or ("unfit", why)."""
+        """("ready", (facts, slots, proof)), or ("unfit", why)."""
         try:
             self._served = served = self._prepare(self._job)
         except Exception as error:
             return "unfit", _in_words(error)
         here = {"host": platform.node(), "pid": os.getpid(), "stillhouse": version("stillhouse")}
-        return "ready", ({**served.facts, **here}, served.slots)
+        return "ready", ({**served.facts, **here}, served.slots, bytes(served.proof))
 
     @ray.method(concurrency_group="work")
     def answer(self, lease: Lease, payload: bytes) -> tuple[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -59,6 +58,13 @@ def recipe_of(labels: Path, source: str = "inline", bound: float = 1e-3, epochs:
     return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"divergence_max": bound})})
 
 
+class Worker(NamedTuple):
+    """What a gate looks at."""
+
+    facts: Mapping[str, Any]
+    proof: bytes
+
+
 @dataclass(frozen=True)
 class Scene:
     """What a run tells workers, and its gate."""
@@ -67,9 +73,10 @@ class Scene:
     gate: Gate
     warnings: list[str]
 
-    def facts(self, *overrides: str) -> dict[str, Any]:
-        """What a worker with these overrides tells of itself."""
-        return dict(prepare(self.job, overrides).facts)
+    def worker(self, *overrides: str) -> Worker:
+        """What a worker with these overrides tells of itself, and shows."""
+        served = prepare(self.job, overrides)
+        return Worker(served.facts, bytes(served.proof))
 
 
 def scene(folder: Path, recipe: Recipe) -> Scene:
@@ -90,42 +97,45 @@ def scene(folder: Path, recipe: Recipe) -> Scene:
 def test_different_engines_are_let_in(tmp_path: Path) -> None:
     """One in fp32, one in bf16: both get in, say what they are, and nobody is warned of last bits."""
     here = scene(tmp_path, recipe_of(tmp_path))
-    plain, short = here.facts(*FP32), here.facts(*BF16)
-    assert here.gate(plain) is None and here.gate(short) is None and here.warnings == []
-    assert plain["engine"].startswith("fp32") and short["engine"].startswith("bf16")
-    assert plain["probe"] != short["probe"], "they are told apart by their answers"
-    assert all("24 at once" in each["engine"] for each in (plain, short)), "the run's group"
+    plain, short = here.worker(*FP32), here.worker(*BF16)
+    assert here.gate(*plain) is None and here.gate(*short) is None and here.warnings == []
+    assert plain.facts["engine"].startswith("fp32") and short.facts["engine"].startswith("bf16")
+    assert plain.proof != short.proof, "they are told apart by their answers"
+    assert all("24 at once" in each.facts["engine"] for each in (plain, short)), "the run's group"
 
 
 def test_where_all_are_the_same_they_are_not(tmp_path: Path) -> None:
     """Without it a worker with another engine is refused, and so is one that has its own where others don't."""
     here = scene(tmp_path, recipe_of(tmp_path, engine="same"))
-    assert here.gate(here.facts()) is None
+    assert here.gate(*here.worker()) is None
     with pytest.raises(UserError, match=r"engine\.precision: fp32 there, bf16 here"):
-        here.facts(*BF16)
+        here.worker(*BF16)
     with pytest.raises(UserError, match=r"engine\.mixed"):
-        here.facts("fleet.engine=own")
+        here.worker("fleet.engine=own")
     with pytest.raises(UserError, match=r"engine\.mixed"):
-        scene(tmp_path, recipe_of(tmp_path)).facts("fleet.engine=same")
+        scene(tmp_path, recipe_of(tmp_path)).worker("fleet.engine=same")
 
 
 def test_the_bound(tmp_path: Path) -> None:
     """An engine beyond it does not come: by itself, and, where it comes all the same, by the run's own look."""
     strict, loose = (scene(tmp_path, recipe_of(tmp_path, bound=bound)) for bound in (IMPOSSIBLE, 1e-3))
     with pytest.raises(ModelError, match=r"bf16.*diverges from fp32 by .* nats"):
-        strict.facts(*BF16)
-    refusal = strict.gate(loose.facts(*BF16))
+        strict.worker(*BF16)
+    refusal = strict.gate(*loose.worker(*BF16))
     assert refusal is not None and "its engine (bf16" in refusal and "divergence_max allows 1e-12" in refusal
-    assert strict.gate(loose.facts(*FP32)) is None
-    nothing = np.full(len(base64.b64decode(loose.facts(*FP32)["probe"])) // 4, np.nan, np.float32)
-    assert strict.gate({"probe": base64.b64encode(nothing.tobytes()).decode()}) is not None
+    assert strict.gate(*loose.worker(*FP32)) is None
+    plain = loose.worker(*FP32)
+    nothing = np.full(len(plain.proof) // 4, np.nan, np.float32).tobytes()
+    assert strict.gate(plain.facts, nothing) is not None
+    refusal = strict.gate(plain.facts, plain.proof[1:])
+    assert refusal is not None and f"{len(nothing)} are wanted" in refusal
 
 
 def test_free_workers_find_one_that_keeps_to_it(tmp_path: Path) -> None:
     """Where nothing but fp32 is faithful enough, a worker that may choose takes that."""
     here = scene(tmp_path, recipe_of(tmp_path, bound=IMPOSSIBLE))
-    facts = here.facts()
-    assert facts["engine"].startswith("fp32") and here.gate(facts) is None
+    found = here.worker()
+    assert found.facts["engine"].startswith("fp32") and here.gate(*found) is None
 
 
 def test_unsteady_engines_are_refused() -> None:

@@ -24,10 +24,13 @@ from stillhouse.runtime.local.serving import Served, serve
 
 
 class Role(NamedTuple):
-    """How a worker is; ``loading``: well, long (a minute), refuses (our error), crashes (another's), dies."""
+    """How a worker is; ``loading``: well, long (a minute), refuses (our error), crashes (another's), dies; ``proof``:
+    so many bytes that it shows.
+    """
 
     slots: int = 4
     loading: str = "well"
+    proof: int = 0
 
 
 FACTS = {"part": "actor", "pace_s": 0.001}
@@ -78,7 +81,7 @@ def prepare(job: Mapping[str, Any]) -> Served:
         time.sleep(seconds_of(payload))
         return act(payload)
 
-    return Served(FACTS, role.slots, answer)
+    return Served(FACTS, role.slots, answer, b"p" * role.proof)
 
 
 if __name__ == "__main__":

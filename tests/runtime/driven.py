@@ -38,7 +38,7 @@ def question(name: str, number: int, size: int) -> Question:
     return Question(size, size, pack, answer, lambda payload: "")
 
 
-def gate(facts: Facts) -> str | None:
+def gate(facts: Facts, proof: bytes | bytearray = b"") -> str | None:
     return None if facts.get("teacher") == TEACHER["teacher"] else "it is another teacher"
 
 

@@ -23,7 +23,7 @@ from stillhouse.foundation.errors import UserError
 from stillhouse.runtime.backend import Answer, Hello, Leaving, Left, Report
 from stillhouse.runtime.local.backend import LocalBackend
 from stillhouse.runtime.local.door import Door, connected
-from stillhouse.runtime.local.frames import PROTOCOL, pack
+from stillhouse.runtime.local.frames import HEADER_BYTES_MAX, PROTOCOL, pack
 from stillhouse.runtime.local.serving import serve
 from stillhouse.runtime.work import Lease
 
@@ -35,6 +35,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 LOAN = Lease("student", 0, 1)
 HELLO = {"do": "hello", "protocol": PROTOCOL, "stillhouse": "0", "pid": 1, "host": "h", "fds": True, "name": ""}
 READY = {"do": "ready", "facts": {}, "slots": 1}
+PROOF_MAX = 2 * HEADER_BYTES_MAX
 
 
 class House:
@@ -42,7 +43,7 @@ class House:
 
     def __init__(self, **role: Any) -> None:
         self.warned: list[str] = []
-        self.backend = LocalBackend(Role(**role)._asdict(), COMMAND, self.warned.append)
+        self.backend = LocalBackend(Role(**role)._asdict(), COMMAND, self.warned.append, PROOF_MAX)
         self.stage = Stage(self.backend, lambda _: None, lambda _: None, time.monotonic)
 
     def first(self) -> Report:
@@ -257,6 +258,26 @@ def test_a_worker_that_breaks_the_rules(house: House, message: dict[str, Any]) -
     house.backend.send(other.worker, LOAN, b"echo x")
     answer = house.first()
     assert isinstance(answer, Answer) and answer[:3] == (other.worker, LOAN, b"x")
+
+
+def test_what_a_worker_shows(by_hand: Callable[..., subprocess.Popen[str]]) -> None:
+    """What it shows of its work comes with its hello, longer than a header may be; longer than expected is refused."""
+    with opened(proof=PROOF_MAX) as house:
+        (hello,) = house.stage.ready()
+        assert bytes(hello.proof) == b"p" * PROOF_MAX
+        name = house.backend.start()
+        (other,) = house.stage.until(bool)
+        assert isinstance(other, Hello) and other.worker == name, "the bound is of each"
+    with opened(proof=PROOF_MAX + 1) as house:
+        by_hand(house.backend.address)
+        assert f"sent a body of {PROOF_MAX + 1} bytes, where at most {PROOF_MAX}" in house.warning()
+
+
+@pytest.mark.parametrize("who", [{"pid": "1"}, {"pid": -1}, {"pid": True}, {"host": 7}, {"stillhouse": []}])
+def test_who_makes_no_sense(house: House, who: dict[str, Any]) -> None:
+    """A worker whose process number, machine or version can be none never gets ready."""
+    with knock(house, {**HELLO, **who}, READY):
+        assert "left before it was ready: sent 'hello' with" in house.warning()
 
 
 @pytest.mark.parametrize("ready", [{"slots": 0}, {"slots": 10**9}, {"slots": "2"}, {"facts": []}])

@@ -55,6 +55,13 @@ def test_an_actor_without_memory_makes_place() -> None:
         assert isinstance(answer, Answer) and answer.payload == b"on"
 
 
+def test_what_an_actor_shows() -> None:
+    """What a worker shows of its work comes with its hello, however long."""
+    with on_ray(Role(proof=2**22)) as stage:
+        (worker,) = stage.ready()
+        assert worker.proof == b"p" * 2**22
+
+
 def test_an_actor_that_loads_leaves_at_once() -> None:
     """SIGTERM for a worker that holds nothing yet: it is gone, and not let in later."""
     with on_ray(Role(loading="long")) as stage:

@@ -50,15 +50,23 @@ class LocalBackend:
         job: plain JSON that each worker is told: what to load. Opaque here.
         command: what starts a worker; the address and a name are appended. None: workers only join.
         warn: is told what a person should know: strangers, and joining workers that did not get ready.
+        proof_bytes_max: the longest that a worker may show of its work when it is ready.
 
     Raises:
         FleetError: no socket can be made.
     """
 
-    def __init__(self, job: Mapping[str, Any], command: Sequence[str] | None, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        job: Mapping[str, Any],
+        command: Sequence[str] | None,
+        warn: Callable[[str], None],
+        proof_bytes_max: int = 0,
+    ) -> None:
         self._job = json.dumps(dict(job)).encode()
         self._command = command
         self._warn = warn
+        self._proof_bytes_max = proof_bytes_max
         self._members: dict[str, Member] = {}
         self._reports: list[Report] = []
         self._named = 0
@@ -186,7 +194,7 @@ class LocalBackend:
             channel.send({"do": "dismiss", "why": str(error), "exit_code": 2})
             channel.close()
             return
-        member.connect(channel, frame.header, self._job)
+        member.connect(channel, frame.header, self._job, self._proof_bytes_max)
         self._selector.register(channel.socket, selectors.EVENT_READ, partial(self._heard, member))
         self._watch(member)
 

@@ -94,10 +94,10 @@ class Listener:
         assert self._job is not None
         return self._job
 
-    def ready(self, told: dict[str, Any]) -> None:
+    def ready(self, told: dict[str, Any], proof: Bytes) -> None:
         """Tell that all is loaded; loans come from now on."""
         self._warm = True
-        self._say({"do": "ready", **told})
+        self._say({"do": "ready", **told}, proof)
 
     def next_loan(self) -> Loan | None:
         """The next loan, waited for; None when this worker was sent away."""

@@ -2,7 +2,7 @@
 
 worker  hello {protocol, stillhouse, pid, host, fds, name}   who it is; ``name``: what it was started with
 run     job {job}                                            what to load; opaque here
-worker  ready {facts, slots}                                 loaded and warm
+worker  ready {facts, slots} + body                          loaded and warm; what it shows of its work
 run     ring {slots, slot_bytes} + descriptor                memory for answers, where it can be shared
 run     loan {lease, slot} + body, revoke {lease}
 worker  answer {lease, nbytes} in its slot or {lease} + body, failure {lease, why}, skip {lease}
@@ -32,6 +32,8 @@ from stillhouse.runtime.local.frames import (
 )
 from stillhouse.runtime.local.ring import OwnedRing, make_ring
 from stillhouse.runtime.work import Lease
+
+_PID_MAX = 2**31 - 1
 
 
 def name_in(hello: dict[str, Any]) -> str:
@@ -74,11 +76,12 @@ class Member:
         self._slots = 0
         self._last_words = ""
 
-    def connect(self, channel: Channel, hello: dict[str, Any], job: bytes) -> None:
-        """It came in by the door: give it its job."""
+    def connect(self, channel: Channel, hello: dict[str, Any], job: bytes, proof_bytes_max: int) -> None:
+        """It came in by the door: give it its job. What it shows when it is ready may be so long."""
         self.channel = channel
         self.limit_s = math.inf
         self._hello = hello
+        channel.decoder.body_bytes_max = proof_bytes_max
         channel.send({"do": "job"}, job)
 
     def lend(self, lease: Lease, payload: bytes) -> None:
@@ -135,7 +138,7 @@ class Member:
             case "skip":
                 return Skip(self.name, self._returned(header)[0])
             case "ready" if not self.ready:
-                return self._warm(header)
+                return self._warm(header, body)
             case "leaving" if self.ready:
                 return Leaving(self.name, text_in(header, "why"))
             case "bye":
@@ -143,16 +146,21 @@ class Member:
                 return None
         raise ProtocolError(f"'{header['do']}', which is not expected now")
 
-    def _warm(self, header: dict[str, Any]) -> Hello | None:
+    def _warm(self, header: dict[str, Any], proof: bytearray) -> Hello | None:
         assert self.channel is not None
         self._slots = number_in(header, "slots", 1, SLOTS_MAX)
-        facts = {**mapping_in(header, "facts"), **{key: self._hello.get(key) for key in ("host", "pid", "stillhouse")}}
+        hello = self._hello
+        here = {"host": text_in(hello, "host"), "stillhouse": text_in(hello, "stillhouse")}
+        facts = {**mapping_in(header, "facts"), **here, "pid": number_in(hello, "pid", 1, _PID_MAX)}
         self.ready = True
         self.channel.decoder.body_bytes_max = BODY_BYTES_MAX
         if self._hello.get("fds") is True and (ring := make_ring(self._slots)):
-            self._ring = ring
-            self.channel.send({"do": "ring", "slots": ring.slots, "slot_bytes": ring.slot_bytes}, fd=ring.fd)
-        return None if self.why else Hello(self.name, facts, self._slots)
+            try:
+                self.channel.send({"do": "ring", "slots": ring.slots, "slot_bytes": ring.slot_bytes}, fd=ring.fd)
+                self._ring = ring
+            except OSError:  # no descriptor is left to send: answers go inline
+                ring.close()
+        return None if self.why else Hello(self.name, facts, self._slots, proof)
 
     def _returned(self, header: dict[str, Any]) -> tuple[Lease, int | None]:
         """The loan that comes back, and the slot that was lent with it."""

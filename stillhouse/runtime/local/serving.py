@@ -34,6 +34,7 @@ class Served(NamedTuple):
     Attributes:
         facts: plain JSON about it, for the run's gatekeeper; ``host``, ``pid`` and ``stillhouse`` are added.
         slots: the most loans that it wants to hold at once, from 1.
+        proof: what it shows of its work, as long as the run expects.
         answer: makes bytes of a loan's payload; what it returned must not change any more. An exception is told as a
             failure of this one loan; MemoryError and SystemExit end the worker.
     """
@@ -41,6 +42,7 @@ class Served(NamedTuple):
     facts: Mapping[str, Any]
     slots: int
     answer: Callable[[bytes], Bytes]
+    proof: Bytes = b""
 
 
 def serve(address: str, prepare: Callable[[Mapping[str, Any]], Served], *, name: str | None = None) -> int:
@@ -79,7 +81,7 @@ def serve(address: str, prepare: Callable[[Mapping[str, Any]], Served], *, name:
     with Listener(channel, by_hand=name is None) as listener:
         try:
             served = prepare(listener.job())
-            listener.ready({"facts": served.facts, "slots": served.slots})
+            listener.ready({"facts": served.facts, "slots": served.slots}, served.proof)
             while (loan := listener.next_loan()) is not None:
                 _work_off(listener, served, loan)
         except BaseException as error:
