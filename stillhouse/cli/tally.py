@@ -38,11 +38,7 @@ class Tally:
         """Take one event."""
         if isinstance(event, e.FleetMeasured):
             self.fleet = event
-            self.rates = {
-                each.name: max(each.views - self.views.get(each.name, 0), 0) / event.seconds
-                for each in event.workers
-                if event.seconds > 0
-            }
+            self.rates = {each.name: self._rate(each, event.seconds) for each in event.workers}
             for name, count in event.totals.items():
                 self.counts[name] = count
             self.views |= {each.name: each.views for each in event.workers}
@@ -52,6 +48,12 @@ class Tally:
             self.counts.update({name: int(value) for name, value in event.counts.items()})
             self.progress.pop(event.phase, None)
             self.progress[event.phase] = event
+
+    def _rate(self, worker: e.WorkerMeasured, seconds: float) -> float:
+        """Views/s; as before where no time passed between two looks at the workers."""
+        if not seconds > 0:
+            return self.rates.get(worker.name, 0.0)
+        return max(worker.views - self.views.get(worker.name, 0), 0) / seconds
 
     @property
     def rate(self) -> float:

@@ -204,12 +204,13 @@ class WorkerMeasured(NamedTuple):
 class FleetMeasured:
     """The fleet and its student in numbers: every few seconds and when a worker's state changes, if anything did.
 
-    ``seconds`` since the event before, of the same process. ``workers``: all that are alive. Views that students have
-    ``open`` (asked and not taken), ``pending`` (those not answered yet) and ``buffered`` (those answered), of at most
-    ``window``; ``low`` and ``high``: the water marks for ``buffered``. ``waiting``: whether a student waits now,
-    ``starved_share``: for what share of ``seconds`` (0..1) one did; ``inline``: whether it answers itself then,
-    ``own_views``: so many, in all. ``totals``: what befell this process's fleet so far: workers that joined, went
-    without leave, let their time pass; questions asked again, asked of a second worker; answers that came too late.
+    ``seconds`` from the look at the workers that the event before told of to this one's, in the same process.
+    ``workers``: all that are alive. Views that students have ``open`` (asked and not taken), ``pending`` (those not
+    answered yet) and ``buffered`` (those answered), of at most ``window``; ``low`` and ``high``: the water marks for
+    ``buffered``. ``waiting``: whether a student waits now, ``starved_share``: for what share (0..1) of the time since
+    the event before one did; ``inline``: whether it answers itself then, ``own_views``: so many, in all. ``totals``:
+    what befell this process's fleet so far: workers that joined, went without leave, let their time pass; questions
+    asked again, asked of a second worker; answers that came too late.
     """
 
     seconds: float

@@ -28,9 +28,9 @@ class Watch:
 
     def __init__(self, low: float, high: float, clock: Callable[[], float]) -> None:
         self._low, self._high, self._clock = low, high, clock
-        self._begun_s = self._told_s = clock()
+        self._begun_s = self._told_s = self._looked_s = clock()
         self._busy_s: dict[str, float] = {}
-        self._busy_at_s = self._waited_s = 0.0
+        self._waited_s = 0.0
         self._states: Mapping[str, str] = {}
         self._befell: dict[str, int] = {}
         self._last: FleetMeasured | None = None
@@ -66,7 +66,7 @@ class Watch:
             return None
         self._last, self._told_s = found, now_s
         self._states, self._befell = states, befell
-        self._busy_s, self._busy_at_s = {each.name: each.busy_s for each in status.workers}, status.at_s
+        self._busy_s, self._looked_s = {each.name: each.busy_s for each in status.workers}, status.at_s
         self._waited_s = sum(each.record().waited_s for each in askers)
         return found
 
@@ -80,14 +80,14 @@ class Watch:
         own_views: int,
     ) -> FleetMeasured:
         known = {each.name: each for each in status.workers}
-        workers = tuple(self._worker(each, known.get(each.name), status.at_s) for each in view.workers)
+        there = [each for each in view.workers if each.name in known or each.state == "loading"]
+        workers = tuple(self._worker(each, known.get(each.name), status.at_s) for each in there)
         records = [each.record() for each in askers]
         waited_s = sum(each.waited_s for each in records) - self._waited_s
-        seconds = now_s - self._told_s
         buffered = sum(each.buffered_units for each in view.consumers)
         window = sum(each.window_units for each in view.consumers)
         return FleetMeasured(
-            seconds=round(seconds, 3),
+            seconds=round(max(status.at_s - self._looked_s, 0.0), 3),
             workers=workers,
             open=view.pending_units + buffered,
             pending=view.pending_units,
@@ -96,7 +96,7 @@ class Watch:
             low=round(self._low * window),
             high=round(self._high * max(window - view.loaned_units, 0)),
             waiting=any(each.waiting for each in records),
-            starved_share=_share(waited_s, seconds),
+            starved_share=_share(waited_s, now_s - self._told_s),
             inline=inline,
             own_views=own_views,
         )
@@ -106,7 +106,7 @@ class Watch:
             return WorkerMeasured(worker.name, worker.state, 0, None, 0, 0.0)
         state = found.state if worker.state == "ready" else worker.state
         busy_s = found.busy_s - self._busy_s.get(worker.name, 0.0)
-        passed_s = now_s - max(self._busy_at_s, found.joined_s)
+        passed_s = now_s - max(self._looked_s, found.joined_s)
         pace_s = None if found.pace_s is None else float(f"{found.pace_s:.3g}")
         return WorkerMeasured(worker.name, state, found.units, pace_s, found.held, _share(busy_s, passed_s))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 
+from stillhouse.cli.tally import Tally
 from stillhouse.foundation.events import FleetMeasured, WorkerMeasured
 from stillhouse.runner.watching import Watch
 from stillhouse.runtime.asker import Asker
@@ -22,6 +24,8 @@ class Scene:
     views: int = 0
     busy_s: float = 0.0
     lost: int = 0
+    looked_s: float | None = None
+    gone: bool = False
     asker: Asker = field(init=False)
     watch: Watch = field(init=False)
 
@@ -31,7 +35,8 @@ class Scene:
 
     def news(self, last: bool = False) -> FleetMeasured | None:
         worker = WorkerStatus("a", self.busy, 2, 20, 2, 0.0012345, 0, self.views, 0, self.busy_s, 0.0, 100.0)
-        status = Status(self.now_s, (worker,), (), Totals())
+        looked_s = self.now_s if self.looked_s is None else self.looked_s
+        status = Status(looked_s, () if self.gone else (worker,), (), Totals())
         student = ConsumerView("student", None, 300, 1000, False, 0.0)
         view = FleetView((WorkerView("a", "cpu", self.state, 0.001, 0.5, 20),), (student,), 50)
         return self.watch.news(status, view, [self.asker], False, 7, {"workers_lost": self.lost}, last)
@@ -49,6 +54,37 @@ def test_shares_are_of_the_time_since_the_event_before() -> None:
     assert told.workers == (WorkerMeasured("a", "busy", 640, 0.00123, 2, 0.25),)
     assert (told.open, told.pending, told.buffered, told.window, told.own_views) == (350, 50, 300, 1000, 7)
     assert (told.low, told.high) == (250, 735)
+
+
+def test_rates_are_true_whenever_the_student_tells() -> None:
+    """The driver looks twice a second, the student tells when it can: what is told is the worker's rate."""
+    scene, tally, dice = Scene(), Tally(), random.Random(1)
+    rates = []
+    for number in range(400):
+        scene.now_s += dice.uniform(0.02, 1.0)
+        scene.looked_s = scene.now_s // 0.5 * 0.5
+        scene.views = int(1000 * (scene.looked_s - 100.0))
+        scene.lost = number // 20  # told at once
+        told = scene.news()
+        if told is not None:
+            tally.hear(told)
+            rates.append(tally.rates["a"])
+    assert len(rates) > 50 and all(990 < rate < 1010 for rate in rates[1:])
+
+
+def test_a_worker_that_died_since_the_last_look_keeps_its_views() -> None:
+    """It is not told of as ready, with no views: it is gone, and what it answered stays."""
+    scene, tally = Scene(views=5000), Tally()
+    told = scene.news()
+    assert told is not None
+    tally.hear(told)
+    scene.now_s, scene.gone = 100.4, True
+    last = scene.news(last=True)
+    assert last is not None and last.workers == ()
+    tally.hear(last)
+    assert tally.views == {"a": 5000} and tally.rate == 0.0
+    scene.state = "loading"
+    assert [each.state for each in scene.news(last=True).workers] == ["loading"]  # type: ignore[union-attr]
 
 
 def test_a_student_that_is_gone_does_not_wait() -> None:
