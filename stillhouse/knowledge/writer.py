@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -43,6 +43,7 @@ class Writer:
         self._store, self._refused, self._bytes_max = store, refused, bytes_max
         self._changed = threading.Condition()
         self._waiting: deque[_Chunk] = deque()
+        self._held: dict[tuple[int, int], NDArray[np.uint8]] = {}
         self._bytes = 0
         self._closed = False
         self._failure: BaseException | None = None
@@ -57,9 +58,18 @@ class Writer:
             self._changed.wait_for(lambda: self._bytes + rows.nbytes <= self._bytes_max or not self._waiting)
             if self._failure is None:
                 self._waiting.append(_Chunk(sample_ids, views, rows))
+                self._held.update(zip(_keys(sample_ids, views), rows, strict=True))
                 self._bytes += rows.nbytes
                 self._changed.notify_all()
         self._tell()
+
+    def held(self, sample_ids: NDArray[np.int64], views: NDArray[np.int64]) -> list[tuple[int, NDArray[np.uint8]]]:
+        """Which of these keys are handed over and not written yet: (place, row) each."""
+        with self._changed:
+            if not self._held:
+                return []
+            keys = enumerate(_keys(sample_ids, views))
+            return [(place, self._held[key]) for place, key in keys if key in self._held]
 
     def news(self) -> dict[str, int]:
         """Bytes written and damaged rows that the store met, since the last call."""
@@ -102,5 +112,11 @@ class Writer:
                 self._failure = error
             with self._changed:
                 self._waiting.popleft()
+                for key in _keys(chunk.sample_ids, chunk.views):
+                    self._held.pop(key, None)
                 self._bytes -= chunk.rows.nbytes
                 self._changed.notify_all()
+
+
+def _keys(sample_ids: NDArray[np.int64], views: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    return zip(sample_ids.tolist(), views.tolist(), strict=True)
