@@ -36,6 +36,7 @@ from stillhouse.recipe.recipe import DataSection, DigitsSource, Recipe, TeacherS
 from stillhouse.runner.job import sight_job
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.shares import pack, pack_share
+from stillhouse.runtime.gaps import Gaps
 from stillhouse.runtime.local.crew import Came, Crew, Gone, Said
 from stillhouse.students.checkpoint import Checkpoints, packed
 from stillhouse.students.evaluate import Evaluation
@@ -341,6 +342,7 @@ class _Patience:
 
     def __init__(self) -> None:
         self._last_s, self._longest_s = time.monotonic(), 0.0
+        self._gaps = Gaps(time.monotonic)
 
     def heard(self) -> None:
         """Somebody said something."""
@@ -353,7 +355,10 @@ class _Patience:
             self._longest_s, limit_s = 0.0, _FIRST_S
         else:
             limit_s = max(SILENT_S, 20 * self._longest_s)
-        return time.monotonic() - self._last_s > limit_s
+        now_s = time.monotonic()
+        # What they said while nobody listened (Ctrl-Z) is still to be heard.
+        self._last_s = min(self._last_s + self._gaps.missed_s(now_s), now_s)
+        return now_s - self._last_s > limit_s
 
 
 def course_of(

@@ -202,6 +202,7 @@ class Driver:
         if missed_s := self._gaps.missed_s(now_s):
             for limits in (self._starting, self._sent_away):
                 limits.update({worker: at_s + missed_s for worker, at_s in limits.items()})
+            return  # what came meanwhile is heard first
         due_s = self._dispatcher.wake_at()
         if due_s is not None and due_s <= now_s:
             self._handle(w.Tick())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.build import Interface, build
 from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.load import validate
-from stillhouse.runner.group import Course, Gathered, train_together
+from stillhouse.runner.group import SILENT_S, Course, Gathered, _Patience, train_together
 from stillhouse.runner.shares import pack, pack_share, unpack, unpack_share
 from stillhouse.runner.sight import blind
 from stillhouse.runner.student import _Desk
@@ -237,3 +238,16 @@ def taught() -> tuple[Batch, Knowledge]:
     """A batch of two, of which nothing is known."""
     ids = np.arange(2)
     return Batch(ids, ids, torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)), Knowledge(ids, ids)
+
+
+def test_a_run_that_was_stopped_itself_blames_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes in which the run did not look (Ctrl-Z) are no silence of its students; a minute in which it did is."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    patience = _Patience()
+    now[0] += 10 * SILENT_S
+    looks = []
+    for _ in range(int(SILENT_S) + 2):
+        looks.append(patience.is_over(9))
+        now[0] += 1.0
+    assert looks.index(True) >= SILENT_S - 1 and looks[-1]

@@ -10,6 +10,7 @@ import pytest
 from stillhouse.foundation.errors import FleetError
 from stillhouse.runtime import work as w
 from stillhouse.runtime.asker import Outcome, Payload, Question
+from stillhouse.runtime.backend import Report
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.driver import FAILED_STARTS_MAX
 from stillhouse.runtime.scaling.policy import Policy
@@ -291,3 +292,25 @@ def test_time_in_which_the_run_was_stopped_is_nobodys_fault() -> None:
     for _ in range(300):
         life.turn(1.0)
     assert kinds_of(life) == ["joined"] and driver.failed_starts == []
+
+
+def test_a_run_that_was_stopped_listens_before_it_suspects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that came while it was stopped are heard before their leases, which ended meanwhile, are looked at."""
+    life = Life([], [GOOD], Weather(), policy=Policy(1, 1))
+    asker = life.driver.asker("s")
+    asker.ask(Question(1, 1, lambda facts: b"s 0 1", lambda: b"", lambda payload: ""))
+    while not life.driver._dispatcher.status(life.clock()).workers or life.clock() < 1.0:
+        life.turn(0.01)
+    poll, stopped = life.backend.poll, [True]
+
+    def interrupted(timeout_s: float) -> list[Report]:
+        """The signal that ended the stop ended the waiting, too."""
+        if stopped.pop() if stopped else False:
+            life.clock.now_s += 600.0
+            return []
+        return poll(timeout_s)
+
+    monkeypatch.setattr(life.backend, "poll", interrupted)
+    while asker.take(1e-9) is None:
+        life.turn(0.01)
+    assert kinds_of(life) == ["joined"] and life.clock() > 600.0

@@ -181,3 +181,11 @@ def test_a_run_that_was_stopped_listens_before_it_ends_anybody(monkeypatch: pyte
         assert isinstance(came, Came)
     finally:
         crew.close()
+
+
+def test_who_is_always_slow_was_not_stopped() -> None:
+    """A gap is what nobody looked in, once: a process that looks seldom still ends who is late."""
+    gaps_seen = Gaps(lambda: 0.0)
+    assert [gaps_seen.missed_s(now_s) for now_s in (1.0, 100.0, 200.0, 300.0, 301.0, 400.0)] == [
+        0.0, 99.0, 0.0, 100.0, 0.0, 99.0,
+    ]  # fmt: skip
