@@ -65,7 +65,7 @@ class FleetSection(Section):
         "much",
     )
     threads: PositiveInt | Literal["auto"] = Field(
-        "auto", description="CPU threads of each worker; auto: the cores of its machine, shared evenly"
+        "auto", description="CPU threads of each worker; auto: the cores of its machine, shared evenly; on Ray 1"
     )
     window_mb: PositiveInt = Field(
         256, description="memory for answers that are asked for and not yet used, in MB (10^6 bytes), of all students"

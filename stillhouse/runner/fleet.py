@@ -10,6 +10,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from stillhouse.data.batch import Batch
@@ -160,13 +161,17 @@ class RunFleet:
             self._warnings.append,
             materials.recipe.teacher.divergence_max if section.engine == "own" else None,
         )
-        self._housing = house(section, job, weights, self._folder, self._warnings.append, gate.proof_bytes)
-        least, most = section.workers_range
-        policy = Policy(least, most, section.low, section.high, self._housing.starts_max)
-        settings = Settings(window_bytes=section.window_mb * 10**6)
-        backend = self._housing.backend
-        driver = Driver(backend, settings, policy, gate, lambda: self._own.view_s, packs=needs_pixels)
-        driver.start()
+        housing = house(section, job, weights, self._folder, self._warnings.append, gate.proof_bytes)
+        with ExitStack() as undo:
+            undo.callback(housing.close)
+            undo.callback(housing.backend.close)
+            least, most = section.workers_range
+            policy = Policy(least, most, section.low, section.high, housing.starts_max)
+            settings = Settings(window_bytes=section.window_mb * 10**6)
+            driver = Driver(housing.backend, settings, policy, gate, lambda: self._own.view_s, packs=needs_pixels)
+            driver.start()
+            undo.pop_all()
+        self._housing = housing
         return driver
 
     def _answer(self, batch: Batch) -> EncodedRows | None:
@@ -211,16 +216,20 @@ class RunFleet:
         if not hopeless and now_s - self._alone_since_s < section.patience_s:
             return self._answers_inline
         if section.without_teachers == "stop":
-            last = f"; the last one: {self._driver.failed_starts[-1]}" if self._driver.failed_starts else ""
-            unplaced = self._driver.workers_unplaced
-            last = f"; {unplaced} wait for a machine that can hold them" if unplaced else last
             raise FleetError(
-                f"no teacher was left for {now_s - self._alone_since_s:.0f} s{last}; go on with 'stillhouse resume "
-                f"{self._folder}' when there is one, or say what else to do with fleet.without_teachers"
+                f"no teacher was left for {now_s - self._alone_since_s:.0f} s{self._why()}; go on with 'stillhouse "
+                f"resume {self._folder}' when there is one, or say what else to do with fleet.without_teachers"
             )
         if not self._degraded:
             self._degraded = True
-            self._emit(Warned(f"no teacher is left: {_INSTEAD[section.without_teachers]}"))
+            self._emit(Warned(f"no teacher is left{self._why()}: {_INSTEAD[section.without_teachers]}"))
         if section.without_teachers == "inline":
             return True
         raise NoTeacher
+
+    def _why(self) -> str:
+        """What keeps workers away, as far as one knows."""
+        assert self._driver is not None and self._housing is not None
+        if unplaced := self._driver.workers_unplaced:
+            return f"; {unplaced} wait for a machine with room for them, {self._housing.wants} each"
+        return f"; the last one: {self._driver.failed_starts[-1]}" if self._driver.failed_starts else ""

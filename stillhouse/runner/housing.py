@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 from stillhouse.data.shared import memory_of, told
 from stillhouse.foundation.files import sha256, write_atomic, write_json
 from stillhouse.recipe.fleet import FleetSection
+from stillhouse.runner.environment import cores
 from stillhouse.runner.job import Job
 from stillhouse.runner.joining import DOOR
 from stillhouse.runner.worker import prepare
@@ -33,11 +36,13 @@ class Housing:
     Attributes:
         close: to be called once the backend is closed.
         starts_max: workers that can be started at once; None: they wait for room by themselves.
+        wants: what a worker that waits for room wants of a machine, in words.
     """
 
     backend: Backend
     close: Callable[[], None]
     starts_max: int | None = None
+    wants: str = ""
 
 
 def house(
@@ -58,22 +63,27 @@ def house(
     if section.backend == "ray":
         return _on_ray(section, job, weights, folder)
     place, forget = _shared(weights, folder)
-    command = [*WORKER, str(threads_of(section))]
-    backend = LocalBackend(replace(job, weights=place).as_json(), command, warn, proof_bytes)
-    write_json(folder / DOOR, {"address": backend.address})
+    threads = threads_of(section)
+    given = replace(job, weights=place, host=platform.node(), threads=threads).as_json()
+    with ExitStack() as undo:
+        undo.callback(forget)
+        backend = LocalBackend(given, [*WORKER, str(threads)], warn, proof_bytes)
+        undo.callback(backend.close)
+        write_json(folder / DOOR, {"address": backend.address})
+        undo.pop_all()
 
     def close() -> None:
         (folder / DOOR).unlink(missing_ok=True)
         forget()
 
-    return Housing(backend, close, starts_max=os.cpu_count() or 1)
+    return Housing(backend, close, starts_max=cores())
 
 
 def threads_of(section: FleetSection) -> int:
-    """CPU threads of each worker that the run starts."""
+    """CPU threads of each worker that the run starts; auto: of a machine that nobody knows yet, one."""
     if section.threads != "auto":
         return section.threads
-    return max((os.cpu_count() or 1) // max(section.workers_range[1], 1), 1)
+    return 1 if section.backend == "ray" else max(cores() // max(section.workers_range[1], 1), 1)
 
 
 def _shared(weights: bytes, folder: Path) -> tuple[Mapping[str, Any], Callable[[], None]]:
@@ -97,11 +107,16 @@ def _on_ray(section: FleetSection, job: Job, weights: bytes, folder: Path) -> Ho
     answering = partial(prepare, overrides=(f"fleet.threads={threads}",))
     given = replace(job, weights={"content": weights, "digest": sha256(weights)}).as_json()
     gpus = 1 if section.device.startswith("cuda") else 0
-    backend = RayBackend(given, answering, {"num_cpus": threads, "num_gpus": gpus})
-    write_json(folder / DOOR, {"ray": address(), "cpus": threads, "gpus": gpus})
+    with ExitStack() as undo:
+        undo.callback(disconnect)
+        backend = RayBackend(given, answering, {"num_cpus": threads, "num_gpus": gpus})
+        undo.callback(backend.close)
+        write_json(folder / DOOR, {"ray": address(), "cpus": threads, "gpus": gpus})
+        undo.pop_all()
 
     def close() -> None:
         (folder / DOOR).unlink(missing_ok=True)
         disconnect()
 
-    return Housing(backend, close)
+    wants = f"{threads} CPU{'s' if threads > 1 else ''} (fleet.threads)" + (" and a GPU (fleet.device)" if gpus else "")
+    return Housing(backend, close, wants=wants)

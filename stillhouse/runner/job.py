@@ -47,6 +47,7 @@ class Job:
     train: which samples may be mixed in, one bit each, compressed; None where nothing is mixed.
     probe: a packed question about view 0 of a few samples, with pixels, by which a worker proves that it sees and
         answers the same.
+    host, threads: of the run's own machine, and of each worker that it starts there.
     """
 
     recipe: str
@@ -64,6 +65,8 @@ class Job:
     source_digest: str
     train: str | None
     probe: str
+    host: str = ""
+    threads: int = 1
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -102,7 +105,7 @@ class Job:
 
 
 def job_of(materials: Materials, ask: Ask, identity: Identity | None) -> Job:
-    """The job of answering a run's students; where the weights are is still to be said."""
+    """The job of answering a run's students; where the weights are, and workers live, is still to be said."""
     recipe, data, interface = materials.recipe, materials.data, materials.interface
     table, batch = data.table, probe_of(materials)
     return Job(

@@ -5,6 +5,7 @@ It sees the data as ``sight`` says, or has pixels sent along with each question.
 
 from __future__ import annotations
 
+import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -61,8 +62,8 @@ def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = (), weights: P
     job = Job.from_json(told)
     recipe = parse(job.recipe, overrides, "the run's recipe")
     device = resolve_device(recipe.fleet.device, "fleet.device")
-    if recipe.fleet.threads != "auto":
-        torch.set_num_threads(recipe.fleet.threads)
+    if (threads := _threads(recipe, job)) is not None:
+        torch.set_num_threads(threads)
     network = _network(recipe, job, weights)
     _check_same(recipe, network, job)
     codec = Codec(job.ask, encoding_of(recipe.knowledge), job.classes, shapes(network, job.features, job.interface))
@@ -86,6 +87,13 @@ def prepare(told: Mapping[str, Any], overrides: tuple[str, ...] = (), weights: P
         "pace_s": _pace(job, answered, int(settings.batch_size)),
     }
     return Served(facts, _SLOTS, answer, answered(_given(*asked(job))).tobytes())
+
+
+def _threads(recipe: Recipe, job: Job) -> int | None:
+    """CPU threads; None: as many as there are cores. On the run's machine no more than its other workers have."""
+    if recipe.fleet.threads != "auto":
+        return recipe.fleet.threads
+    return job.threads if job.host == platform.node() else None
 
 
 def _network(recipe: Recipe, job: Job, weights: Path | None) -> Network:

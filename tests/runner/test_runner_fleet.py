@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -152,6 +153,30 @@ def test_a_student_that_can_t_answer_itself_leaves_it_to_workers(
     (warned,) = told(events, Warned)
     assert "9.00 GiB; if it shall, give it room" in warned.message
     assert told(events, FleetMeasured)[-1].own_views == 0
+
+
+@pytest.mark.parametrize("what", ["stillhouse.runner.fleet.Gate", "stillhouse.runner.fleet.Driver.start"])
+def test_a_fleet_that_can_t_begin_leaves_no_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Whatever fails before workers can be let in, nobody is left waiting at a door behind which nobody is."""
+    before = open_files()
+
+    def fail(*args: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(what, fail)
+    with pytest.raises(MemoryError):
+        run(fleeting(tmp_path / "none", workers=1), tmp_path / "run")
+    assert not (tmp_path / "run" / DOOR).exists()
+    assert not [each for each in open_files() - before if each.startswith(("socket:", "/memfd:stillhouse"))]
+
+
+def open_files() -> set[str]:
+    """What this process has open."""
+    found = set()
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(each))
+    return found
 
 
 def test_a_full_store_starts_nobody(tmp_path: Path, undisturbed: str) -> None:
