@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stillhouse.foundation.errors import RunDirError, UserError, nearest
 from stillhouse.foundation.events import read_events
+from stillhouse.foundation.files import is_held
 from stillhouse.runner.joining import DOOR
 from stillhouse.runner.rundir import open_run
 
@@ -49,6 +50,11 @@ def workers_of(path: Path) -> list[Worker]:
     folder, _ = open_run(path)
     if not (path / DOOR).exists():
         raise RunDirError(f"{path} has no fleet now: it is not running, or nobody works for it (run --workers)")
+    if not is_held(path):
+        raise RunDirError(
+            f"{path} has no fleet now: the run was killed, and workers of a killed run end by themselves; go on with "
+            f"'stillhouse resume {path}' (a run that goes on on another machine: call this there)"
+        )
     found: dict[str, Worker] = {}
     for event in read_events(folder.events):
         if event["event"] == "RunStarted":
@@ -89,12 +95,15 @@ def ask_to_leave(path: Path, name: str) -> str:
 
 def _terminate(worker: Worker) -> None:
     """Send SIGTERM, to this very process: a number may have gone to another since."""
-    gone = UserError(f"{worker.name} is gone: process {worker.process_id} of this machine is no worker (any more)")
+    gone = UserError(
+        f"{worker.name} is gone: process {worker.process_id} of this machine is no worker (any more); if it is on "
+        f"another machine that is called {worker.host}, too, end it there"
+    )
+    handle = None
     try:
-        handle = os.pidfd_open(worker.process_id) if hasattr(os, "pidfd_open") else None
-    except OSError as error:
-        raise gone from error
-    try:
+        os.kill(worker.process_id, 0)
+        with suppress(OSError):  # some sandboxes and old kernels refuse it
+            handle = os.pidfd_open(worker.process_id) if hasattr(os, "pidfd_open") else None
         if not any(title in _command(worker.process_id) for title in _TITLES):
             raise gone
         if handle is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from commandline import Call, Said, refused, shell
 
 from stillhouse.foundation.errors import RunDirError, UserError
 from stillhouse.foundation.events import FleetChanged
+from stillhouse.foundation.files import folder_lock
 from stillhouse.recipe.load import dump, validate
 from stillhouse.runner.joining import DOOR
 from stillhouse.runner.leaving import ask_to_leave, workers_of
@@ -26,6 +30,7 @@ from .conftest import values
 from .lessons import told, weights
 from .test_runner_fleet import disturbed, fleeting
 
+HELD = ExitStack()
 BEGUN = {"event": "RunStarted", "process_id": 1, "resumed": False, "only_teach": False}
 
 
@@ -34,9 +39,16 @@ def changed(kind: str, worker: str, pid: int = 0, host: str | None = None) -> di
     return {"event": "FleetChanged", "kind": kind, "worker": worker, "text": "", "facts": facts, "ago_s": 0.0}
 
 
+@pytest.fixture(autouse=True)
+def _nobody_holds_on() -> Iterator[None]:
+    """What this test's runs hold is let go."""
+    with HELD:
+        yield
+
+
 def running(folder: Path, workers: Any, *events: dict[str, Any]) -> Path:
     """A run under way that told these events."""
-    folder.mkdir()
+    HELD.enter_context(folder_lock(folder))
     (folder / "recipe.yaml").write_text(dump(validate(values(fleet={"workers": workers}))))
     (folder / DOOR).write_text(json.dumps({"address": "/nowhere"}))
     (folder / "events.jsonl").write_text("".join(json.dumps(each) + "\n" for each in events))
@@ -127,6 +139,30 @@ def test_a_run_without_a_fleet(tmp_path: Path) -> None:
         workers_of(run)
     with pytest.raises(RunDirError, match="holds no run"):
         workers_of(tmp_path / "nowhere")
+
+
+def test_a_killed_run_has_no_workers(tmp_path: Path) -> None:
+    """What a killed run told last is not taken for workers that are there."""
+    run = running(tmp_path / "run", 2, BEGUN, changed("joined", "local-1", 1))
+    assert workers_of(run)
+    HELD.close()
+    with pytest.raises(RunDirError, match=r"the run was killed.*stillhouse resume"):
+        workers_of(run)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
+def test_a_worker_is_asked_where_its_handle_can_t_be_had(
+    tmp_path: Path, stand_in: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A sandbox that refuses handles of processes does not make a worker that lives a worker that is gone."""
+
+    def refuse(process_id: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
+    run = running(tmp_path / "run", 1, BEGUN, changed("joined", "local-1", stand_in.pid))
+    ask_to_leave(run, "local-1")
+    assert stand_in.wait(timeout=20) == -signal.SIGTERM
 
 
 def test_the_command(tmp_path: Path, stand_in: subprocess.Popen[bytes], call: Call) -> None:
