@@ -8,6 +8,7 @@ antialiased bilinear filter and cuts the centre.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,11 @@ class Form:
 
     shape: tuple[int, ...]
     image: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of one."""
+        return prod(self.shape) * np.dtype(np.uint8 if self.image else np.float32).itemsize
 
 
 def form_of(sample: Any, size_px: tuple[int, int] | None, channels: int | None) -> Form:

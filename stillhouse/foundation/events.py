@@ -141,6 +141,14 @@ class EngineTried:
 
 
 @dataclass(frozen=True)
+class AnswersFormed:
+    """Known from now on: the bytes of a view in memory, and of the teacher's answer about it as it is sent."""
+
+    view_bytes: int
+    row_bytes: int
+
+
+@dataclass(frozen=True)
 class StoreOpened:
     """A label store stands before the teacher; ``bytes_planned`` when it holds all views of this run.
 
@@ -263,6 +271,7 @@ Event = (
     | CheckpointRefused
     | SamplesSkipped
     | EngineTried
+    | AnswersFormed
     | StoreOpened
     | SourceMeasured
     | FleetChanged

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Final
 
 from stillhouse.data.open import survey
@@ -23,6 +22,7 @@ from stillhouse.runtime.scaling import plan as fleets
 from stillhouse.runtime.simulated.steady import Steady, steady
 
 LINE_BATCHES: Final = 64  # that a student has asked about at most; of teachers.fleet, which needs torch
+LINE_LEAST: Final = 2  # however large they are
 _TRIED = 4
 _BESIDE = 2
 _CLOSE = 0.995  # of the wanted share: a simulation's last item more or less
@@ -133,11 +133,12 @@ def _kinds(offers: Sequence[Offer], measured: Mapping[str, float]) -> list[fleet
 
 def _work(recipe: Recipe, rates: Rates) -> _Work:
     train = recipe.student.train
-    samples, row_bytes = rates.samples, 1
+    samples, view_bytes, row_bytes = rates.samples, rates.view_bytes or 1, rates.row_bytes or 1
     if not isinstance(recipe.data.source, FunctionSource | LiveSource):
         data = survey(recipe.data, recipe.seed)
         samples = len(data.splits.train) // train.batch_size * train.batch_size
-        row_bytes = max(prod(data.form.shape), logits_bytes(recipe.knowledge.logits, data.classes))
+        row_bytes = rates.row_bytes or logits_bytes(recipe.knowledge.logits, data.classes)
+        view_bytes = rates.view_bytes or data.form.nbytes
     if samples is None:
         raise RecipeError(
             "how many samples there are is known once a run has called your function: give --from RUN, a run of this "
@@ -149,12 +150,15 @@ def _work(recipe: Recipe, rates: Rates) -> _Work:
     epochs = train.epochs * students
     stored = recipe.data.views_in(train.epochs) * (1.0 - rates.answered)
     size = recipe.teacher.engine.batch_size
+    window_bytes = recipe.fleet.window_mb * 10**6
+    line = max(min(LINE_BATCHES, window_bytes // (view_bytes * train.batch_size)), LINE_LEAST)
+    item = train.batch_size if size == AUTO else int(size)
     return _Work(
         samples,
         epochs,
         epochs if recipe.knowledge.source == "inline" else stored,
-        item=train.batch_size if size == AUTO else int(size),
-        window=min(recipe.fleet.window_mb * 10**6 // row_bytes, LINE_BATCHES * train.batch_size),
+        item,
+        window=max(min(window_bytes // row_bytes, line * train.batch_size), item),
     )
 
 
@@ -212,7 +216,11 @@ def _facts(
     rest = "" if work.views >= work.epochs else "; the others are read from the label store"
     facts.append(("Asked", asked + rest))
     seeds = f"; {recipe.control.seeds} students, one after the other" if recipe.control.seeds > 1 else ""
-    facts.append(("Questions", f"of {work.item} views, at most {grouped(work.window)} views not taken yet{seeds}"))
+    guessed = recipe.objective.features and rates.row_bytes is None
+    uncounted = " (features not counted: give --from RUN, a run of this recipe)" if guessed else ""
+    facts.append(
+        ("Questions", f"of {work.item} views, at most {grouped(work.window)} views not taken yet{uncounted}{seeds}")
+    )
     return facts
 
 

@@ -35,6 +35,7 @@ class Rates:
         samples: of an epoch.
         answered: share of all views that this run's students ask, which the store holds, 0 to 1.
         accelerator: whether the student's rate is from one.
+        view_bytes, row_bytes: of a view in memory, and of the answer about it.
     """
 
     student: float | None = None
@@ -43,6 +44,8 @@ class Rates:
     samples: int | None = None
     answered: float = 0.0
     accelerator: bool = False
+    view_bytes: int | None = None
+    row_bytes: int | None = None
 
 
 def same_recipe(recipe: Recipe, path: Path) -> Recipe:
@@ -79,7 +82,9 @@ def rates_of(path: Path, recipe: Recipe) -> Rates:
     samples = _samples(run.events, recipe.student.train.epochs)
     answered = _answered(run, recipe, samples)
     student = _rate(run.like("student"), _OWN)
-    return Rates(student, inline, known or None, samples, answered, on_accelerator(run))
+    formed = [event for event in run.events if event["event"] == "AnswersFormed"]
+    view_bytes, row_bytes = (formed[-1].get(name) if formed else None for name in ("view_bytes", "row_bytes"))
+    return Rates(student, inline, known or None, samples, answered, on_accelerator(run), view_bytes, row_bytes)
 
 
 def _rate(phases: Iterable[Phase], parts: Sequence[str], *, asked_only: bool = False) -> float | None:

@@ -17,8 +17,9 @@ import numpy as np
 
 from stillhouse.data.ahead import ahead
 from stillhouse.data.batch import Batch
+from stillhouse.data.decode import Form
 from stillhouse.foundation.errors import DataError, FleetError, ModelError, StorageError
-from stillhouse.foundation.events import Event, SourceMeasured, StoreOpened, Warned
+from stillhouse.foundation.events import AnswersFormed, Event, SourceMeasured, StoreOpened, Warned
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.knowledge.source import (
@@ -97,6 +98,8 @@ class Teaching:
         self._engine: Teacher | None = None
         self._refusal: StorageError | None = None
         self.codec = codec_of(materials.networks, teacher, ask)
+        interface = materials.interface
+        emit(AnswersFormed(Form(interface.shape, interface.image).nbytes, self.codec.row.itemsize))
         self.store, note = self._open()
         unanswered = self.views_in_all
         if self.store is not None:

@@ -23,6 +23,7 @@ from stillhouse.runtime.asker import Asker, Facts, Loan, Outcome, Payload, Quest
 from stillhouse.teachers.messages import pack
 
 _LINE_MAX = 64
+_LINE_LEAST = 2
 _PULLS_MAX = 2
 _LOOK_S = 0.25
 _NAMED_MAX = 5
@@ -165,7 +166,7 @@ class _Line:
 
     def has_room(self) -> bool:
         """Whether one more batch may come into line."""
-        if len(self._waiting) < 2:
+        if len(self._waiting) < _LINE_LEAST:
             return True
         held = [each.nbytes for each in self._held()]
         return (
@@ -183,7 +184,7 @@ class _Line:
         self._waiting.append(_Waiting(batch))
         self._gathered += len(batch)
         whole = self._held()[-1]
-        fitting = max(min(_LINE_MAX, self._fleet.line_bytes // max(whole.nbytes, 1)), 2)
+        fitting = max(min(_LINE_MAX, self._fleet.line_bytes // max(whole.nbytes, 1)), _LINE_LEAST)
         self._views_max = max(self._views_max, fitting * len(whole))
         while self._gathered >= self._fleet.group and self._ask(self._fleet.group):
             pass

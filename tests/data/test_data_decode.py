@@ -175,3 +175,9 @@ def test_samples_that_do_not_fit(sample: Any, form: Form, story: str) -> None:
     """A sample that can't be brought to the table's form is refused with the reason."""
     with pytest.raises(ValueError, match=story):
         decode(sample, form, resize=True)
+
+
+def test_a_row_knows_its_memory() -> None:
+    """An image takes a byte for each value, other data four, whatever reads this to bound its memory."""
+    sizes = {image: Form((3, 5, 7), image).nbytes for image in (True, False)}
+    assert sizes == {True: np.zeros((3, 5, 7), np.uint8).nbytes, False: np.zeros((3, 5, 7), np.float32).nbytes}

@@ -13,7 +13,7 @@ from stillhouse.recipe.load import dump, validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.report.fleets import mix_words, table
 from stillhouse.report.numbers import MISSING
-from stillhouse.runner.fleet_plan import LINE_BATCHES, FleetPlan, Offer, fleet_plan, nothing_to_plan
+from stillhouse.runner.fleet_plan import LINE_BATCHES, LINE_LEAST, FleetPlan, Offer, fleet_plan, nothing_to_plan
 from stillhouse.runner.rates import Rates, rates_of, same_recipe
 from stillhouse.teachers import fleet
 
@@ -177,7 +177,38 @@ def test_a_run_of_another_recipe_is_refused(tmp_path: Path) -> None:
 
 def test_the_line_is_as_long_as_the_fleets() -> None:
     """The number that is told here without torch is the one that holds."""
-    assert LINE_BATCHES == fleet._LINE_MAX
+    assert (LINE_BATCHES, LINE_LEAST) == (fleet._LINE_MAX, fleet._LINE_LEAST)
+
+
+def window_of(rates: Rates, **sections: Any) -> str:
+    return dict(planned([CPU], rates=rates, **sections).facts)["Questions"].partition("at most ")[2]
+
+
+def test_the_window_is_as_large_as_the_runs(tmp_path: Path) -> None:
+    """What a batch takes in memory, and what an answer does, features included, bound what is asked ahead."""
+    small, large = {"fleet": {"window_mb": 16}}, {"source": {"kind": "digits"}, "size_px": [80, 80]}
+    assert window_of(Rates(), **small) == "25,600 views not taken yet"
+    assert window_of(Rates(), data=large, **small) == "2,400 views not taken yet"
+    assert window_of(Rates(row_bytes=20_000), data=large, **small) == "800 views not taken yet"
+    assert window_of(Rates(row_bytes=10**6), **small) == "128 views not taken yet", "a question always fits"
+    told = told_by(
+        tmp_path / "run", recipe_of(), BEGUN, {"event": "AnswersFormed", "view_bytes": 9, "row_bytes": 20_000}
+    )
+    assert (rates_of(told, recipe_of()).view_bytes, rates_of(told, recipe_of()).row_bytes) == (9, 20_000)
+    assert window_of(Rates(view_bytes=10_000), **small) == "1,600 views not taken yet"
+
+
+def test_a_run_tells_what_its_views_and_answers_take(finished: Path) -> None:
+    """Grey images of 8 x 8, and ten logits."""
+    rates = rates_of(finished, recipe_of())
+    assert (rates.view_bytes, rates.row_bytes) == (64, 40)
+
+
+def test_features_that_nobody_has_measured_are_not_passed_over_in_silence() -> None:
+    """Without a run nobody knows how large the teacher's activations are: the plan says that it left them out."""
+    features = {"objective": {"features": [{"teacher": "layers.0", "student": "layers.0", "weight": 0.3}]}}
+    assert "features not counted: give --from RUN" in window_of(Rates(), **features)
+    assert "features" not in window_of(Rates(row_bytes=100), **features)
 
 
 def test_a_mix_without_workers_is_not_simulated() -> None:
