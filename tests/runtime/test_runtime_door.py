@@ -237,6 +237,7 @@ RULES = {
     "an answer without a lease": {"do": "answer"},
     "an answer beyond its slot": {"do": "answer", "lease": list(LOAN), "nbytes": 2**40},
     "an answer that took no time that there is": {"do": "answer", "lease": list(LOAN), "spent_s": -1.0},
+    "an answer that took longer than any number": {"do": "answer", "lease": list(LOAN), "spent_s": 10**400},
     "an answer of negative length": {"do": "answer", "lease": list(LOAN), "nbytes": -1},
     "ready twice": READY,
     "an unknown verb": {"do": "dance"},

@@ -10,7 +10,6 @@ ends one connection. Parts are read by exact length, so that a file descriptor a
 from __future__ import annotations
 
 import json
-import math
 import struct
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ PROTOCOL = 1
 HEADER_BYTES_MAX = 2**20
 BODY_BYTES_MAX = 2**30
 SLOTS_MAX = 1024
+_SECONDS_MAX = 1e9
 
 _LENGTHS = struct.Struct("!II")
 _FIRST_PIECE = 2**20
@@ -145,7 +145,7 @@ def seconds_in(header: dict[str, Any], key: str) -> float | None:
     value = header.get(key)
     if value is None:
         return None
-    if type(value) not in (int, float) or not 0 <= value < math.inf:
+    if type(value) not in (int, float) or not 0 <= value <= _SECONDS_MAX:
         raise ProtocolError(f"'{header['do']}' with a {key} that is no duration")
     return float(value)
 
