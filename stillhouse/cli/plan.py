@@ -41,7 +41,7 @@ class _Figures(click.ParamType[tuple[Any, ...]]):
             number = math.nan
         if not math.isfinite(number) or number < 0 or (place == 0 and number == 0):
             self.fail(f"{text!r} is no {'rate' if place == 0 else 'price, power or count'}: {self.name}", param, ctx)
-        if place == 3 and number != int(number):
+        if place == 3 and (number < 1 or number != int(number)):
             self.fail(f"{text!r} is no number of workers: {self.name}", param, ctx)
         return number
 

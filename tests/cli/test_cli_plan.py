@@ -69,6 +69,7 @@ def test_nothing_is_asked(tiny: Path, call: Call) -> None:
         (("--student", "1000", "--teacher", "cpu:fast"), "'fast' is no rate"),
         (("--student", "1000", "--teacher", "cpu:0"), "'0' is no rate"),
         (("--student", "1000", "--teacher", "cpu:5:1:1:1.5"), "'1.5' is no number of workers"),
+        (("--student", "1000", "--teacher", "cpu:5:1:1:0"), "'0' is no number of workers"),
         (("--student", "1000:1:1:1", "--teacher", "cpu:5"), "not of the form RATE[:PRICE[:WATTS]]"),
         (("--student", "1000", "--teacher", "cpu:5", "--share", "0"), "share"),
         (("--from", "nowhere"), "nowhere holds no run"),
