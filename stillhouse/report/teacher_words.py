@@ -39,8 +39,8 @@ def sentence(run: Run) -> str:
     words = f"{_counted(unanswered, 'view')} had no answer." if unanswered else "Every view was answered."
     if lost:
         words += f" {_counted(lost, 'teacher')} {'was' if lost == 1 else 'were'} lost on the way"
-        words += f", and {_counted(again or 0, 'question')} {'was' if again == 1 else 'were'} asked again."
-    return words if unanswered or not lost else f"Nothing was lost. {words}"
+        words += f", and {_counted(again, 'question')} {'was' if again == 1 else 'were'} asked again." if again else "."
+    return words if unanswered or not lost else f"No answer was lost. {words}"
 
 
 def _counted(number: float, noun: str) -> str:
