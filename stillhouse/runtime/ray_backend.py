@@ -191,10 +191,10 @@ class RayBackend:
         name = f"ray-{self._named}"
         member = _Member(self._make.remote(self._job, self._prepare))
         self._members[name] = member
-        self._expect(member.actor.here.remote(), partial(self._found_a_place, name))
-        self._expect(member.actor.load.remote(), partial(self._loaded, name))
-        self._expect(member.actor.wants_to_leave.remote(), partial(self._leaving, name))
-        self._expect(member.actor.live.remote(), partial(self._ended, name))
+        self._expect(name, member.actor.here.remote(), self._found_a_place)
+        self._expect(name, member.actor.load.remote(), self._loaded)
+        self._expect(name, member.actor.wants_to_leave.remote(), self._leaving)
+        self._expect(name, member.actor.live.remote(), self._ended)
         return name
 
     def placed(self, worker: str) -> bool:
@@ -207,7 +207,7 @@ class RayBackend:
         """Give a loan to a worker."""
         if (member := self._members.get(worker)) is not None:
             member.loans.add(lease)
-            self._expect(member.actor.answer.remote(lease, payload), partial(self._returned, worker, lease))
+            self._expect(worker, member.actor.answer.remote(lease, payload), partial(self._returned, lease))
 
     def revoke(self, worker: str, lease: Lease) -> None:
         """Tell that a loan is not needed any more."""
@@ -252,62 +252,48 @@ class RayBackend:
             ray.kill(member.actor, no_restart=True)
         self._members.clear()
 
-    def _expect(self, reference: Any, then: Callable[[Any, BaseException | None], Report | None]) -> None:
-        """Have what comes of a call handled by :meth:`poll`."""
+    def _expect(self, name: str, reference: Any, then: Callable[[str, _Member, Any], Report | None]) -> None:
+        """Have what comes of a call handled by :meth:`poll`: an error is the worker's end."""
 
         def came(future: Any) -> None:
             error = future.exception()
-            self._heard.put(partial(then, None if error else future.result(), error))
+            self._heard.put(partial(self._came, name, None if error else future.result(), error, then))
 
         reference.future().add_done_callback(came)
 
-    def _found_a_place(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
+    def _came(
+        self, name: str, reply: Any, error: BaseException | None, then: Callable[[str, _Member, Any], Report | None]
+    ) -> Report | None:
         member = self._members.get(name)
         if member is None:
             return None
-        if error is not None:
-            return self._left(name, error)
-        member.placed = True
-        return None
+        return then(name, member, reply) if error is None else self._left(name, error)
 
-    def _loaded(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
-        member = self._members.get(name)
-        if member is None:
-            return None
-        if error is not None:
-            return self._left(name, error)
+    def _found_a_place(self, name: str, member: _Member, reply: Any) -> None:
+        member.placed = True
+
+    def _loaded(self, name: str, member: _Member, reply: Any) -> Report | None:
         kind, told = reply
         if kind == "unfit":
             member.why = member.why or told
-            ray.kill(member.actor, no_restart=True)
             return self._left(name, None)
         member.ready = member.placed = True
         return None if member.why else Hello(name, *told)
 
-    def _returned(self, name: str, lease: Lease, reply: Any, error: BaseException | None) -> Report | None:
-        member = self._members.get(name)
-        if member is None:
-            return None
-        if error is not None:
-            return self._left(name, error)
+    def _returned(self, lease: Lease, name: str, member: _Member, reply: Any) -> Report:
         member.loans.discard(lease)
         kind, told = reply
         if kind == "skip":
             return Skip(name, lease)
         return Answer(name, lease, *told) if kind == "answer" else Failure(name, lease, told)
 
-    def _leaving(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
-        member = self._members.get(name)
-        if member is None:
-            return None
-        if error is not None:
-            return self._left(name, error)
+    def _leaving(self, name: str, member: _Member, reply: Any) -> Report | None:
         if not member.ready:
             self.dismiss(name, reply, kill=True)
         return Leaving(name, reply) if member.ready and not member.why else None
 
-    def _ended(self, name: str, reply: Any, error: BaseException | None) -> Report | None:
-        return self._left(name, error) if name in self._members else None
+    def _ended(self, name: str, member: _Member, reply: Any) -> Report:
+        return self._left(name, None)
 
     def _left(self, name: str, error: BaseException | None) -> Report:
         member = self._members.pop(name)
