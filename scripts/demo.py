@@ -73,7 +73,7 @@ def compare(killed: str) -> int:
     print(
         f"killed: {killed}; questions asked again: {fleet['questions_reissued']}; views without an answer: "
         f"{fleet['unanswered']} (section 'Teachers' of {RUN}/report.html)\n"
-        f"student of the run with the kill   {mine[:16]}\nstudent of the undisturbed run      {other[:16]}\n"
+        f"student of the run with the kill   {mine[:16]}\nstudent of the undisturbed run     {other[:16]}\n"
         + ("the same student to the last bit" if mine == other else "NOT the same student")
     )
     return int(mine != other)
