@@ -104,7 +104,7 @@ class Driver:
         self._starting: dict[str, float] = {}
         self._sent_away: dict[str, float] = {}
         self._helpers: dict[str, Asker] = {}
-        self._asked = False
+        self._asked = self._listens = False
         self._look_at_s = float("-inf")
         self._failure: BaseException | None = None
         self._closing = threading.Event()
@@ -170,7 +170,9 @@ class Driver:
 
     def _post(self, posted: Posted) -> None:
         self._posted.append(posted)
-        self._backend.wake()
+        if self._listens:
+            self._listens = False  # one is enough
+            self._backend.wake()
 
     def _run(self) -> None:
         try:
@@ -196,7 +198,10 @@ class Driver:
             timeout_s = 0.0
         due_s = self._dispatcher.wake_at()
         until_s = min(self._look_at_s if self._asked else float("inf"), float("inf") if due_s is None else due_s)
-        for report in self._backend.poll(min(max(until_s - self._clock(), 0.0), timeout_s)):
+        self._listens = True  # who posts from here on wakes it; who did before is seen here
+        reports = self._backend.poll(0.0 if self._posted else min(max(until_s - self._clock(), 0.0), timeout_s))
+        self._listens = False
+        for report in reports:
             self._hear(report)
         now_s = self._clock()
         if missed_s := self._gaps.missed_s(now_s):
@@ -349,7 +354,8 @@ class Driver:
     def _scale(self, now_s: float) -> None:
         status = self._dispatcher.status(now_s)
         askers, pace_s = list(self._askers.values()), self._inline_pace_s()
-        self.view = view = self._gauge.view(status, list(self._starting), self._facts, askers, pace_s)
+        loading = {name: begun_s < math.inf for name, begun_s in self._starting.items()}
+        self.view = view = self._gauge.view(status, loading, self._facts, askers, pace_s)
         decision, self._memory = self._policy.decide(view, self._memory, now_s)
         match decision:
             case Grow(count, why):

@@ -5,6 +5,7 @@ Answers may be taken in bunches, one step after each; so the usual step is the o
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
@@ -19,21 +20,26 @@ class Steps:
     def __init__(self) -> None:
         self._last_s: deque[float] = deque(maxlen=KEPT)
         self._paused_s = 0.0
-        self._usual_s: float | None = None
 
     def took(self, own_s: float) -> None:
         """A step more. One that is longer than it may be counts as much as it may: if many are, they are the usual."""
         self._paused_s = self.paused_s(own_s)
-        most_s = own_s if self._usual_s is None else max(PAUSE * self._usual_s, PAUSE_MIN_S)
-        self._last_s.append(min(own_s, most_s))
-        left_s = sum(self._last_s) / 2
-        for each in sorted(self._last_s):
-            self._usual_s, left_s = each, left_s - each
-            if left_s <= 0:
-                break
+        self._last_s.append(own_s if own_s <= PAUSE_MIN_S else min(own_s, self._longest_s()))
 
     def paused_s(self, own_s: float) -> float:
         """Seconds that were no steps, until now: ``own_s`` after the last answer. It never falls."""
-        if self._usual_s is None or own_s <= max(PAUSE * self._usual_s, PAUSE_MIN_S):
+        if own_s <= PAUSE_MIN_S or own_s <= self._longest_s():
             return self._paused_s
-        return self._paused_s + own_s - self._usual_s
+        return self._paused_s + own_s - self._usual_s()
+
+    def _longest_s(self) -> float:
+        """What is longer is no step."""
+        return max(PAUSE * self._usual_s(), PAUSE_MIN_S) if self._last_s else math.inf
+
+    def _usual_s(self) -> float:
+        left_s = sum(self._last_s) / 2
+        for each in sorted(self._last_s):
+            left_s -= each
+            if left_s <= 0:
+                return each
+        return 0.0

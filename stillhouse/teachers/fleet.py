@@ -105,10 +105,11 @@ class FleetRows:
         while True:
             while not line.head_is_answered() and line.hear(0.0):
                 pass
-            if line.head_is_answered() and (pulls or not more or not line.has_room()):
+            answered, room = line.head_is_answered(), more and line.has_room()
+            if answered and (pulls or not room):
                 pulls = 0
                 yield line.pop()
-            elif more and line.has_room() and (pulls < _PULLS_MAX or not line.head_is_answered()):
+            elif room and (pulls < _PULLS_MAX or not answered):
                 batch = next(batches, None)
                 more, pulls = batch is not None, pulls + 1
                 if batch is not None:
@@ -168,12 +169,10 @@ class _Line:
         """Whether one more batch may come into line."""
         if len(self._waiting) < _LINE_LEAST:
             return True
+        if len(self._waiting) >= _LINE_MAX or not self._fits(self._fleet.group):
+            return False
         held = [each.nbytes for each in self._held()]
-        return (
-            self._fits(self._fleet.group)
-            and len(self._waiting) < _LINE_MAX
-            and sum(held) + held[-1] <= self._fleet.line_bytes
-        )
+        return sum(held) + held[-1] <= self._fleet.line_bytes
 
     def head_is_answered(self) -> bool:
         """Whether the first batch can go."""
