@@ -13,7 +13,14 @@ from stillhouse.foundation.words import printable
 _ROWS_MAX = 12
 _GONE_MAX = 3
 _CELLS = 24
-_COLOURS = {"busy": "green", "suspect": "yellow", "loading": "dim", "draining": "dim"}
+_LOOKS = {
+    "unplaced": ("waits for a place", "dim"),
+    "loading": ("loading", "dim"),
+    "busy": ("busy", "green"),
+    "suspect": ("suspect", "yellow"),
+    "draining": ("leaving", "dim"),
+}
+"""A state in words, and its colour."""
 
 
 class FleetTable:
@@ -35,18 +42,20 @@ class FleetTable:
         fleet = self._tally.fleet
         if fleet is None or self._over:
             return Group()
-        return Group(Text(""), self._workers(fleet), self._student(fleet), self._sums())
+        return Group(Text(""), self._workers(fleet), self._student(fleet), self._sums(fleet))
 
     def _workers(self, fleet: e.FleetMeasured) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("teacher", no_wrap=True)
         table.add_column("state", no_wrap=True)
-        for name in ("views/s", "views", "held", "busy"):
+        for name in ("views/s", "views done", "questions", "busy"):
             table.add_column(name, justify="right", no_wrap=True)
         for each in fleet.workers[:_ROWS_MAX]:
             cells = [f"{self._tally.rates.get(each.name, 0.0):,.0f}", f"{each.views:,}", str(each.held)]
-            cells = [""] * 4 if each.state == "loading" else [*cells, f"{100 * each.busy_share:.0f} %"]
-            table.add_row(Text(printable(each.name)), Text(each.state, style=_COLOURS.get(each.state, "")), *cells)
+            known = each.state not in ("unplaced", "loading")
+            cells = [*cells, f"{100 * each.busy_share:.0f} %"] if known else [""] * 4
+            words, colour = _LOOKS.get(each.state, (each.state, ""))
+            table.add_row(Text(printable(each.name)), Text(words, style=colour), *cells)
         if (more := len(fleet.workers) - _ROWS_MAX) > 0:
             table.add_row("...", f"{more} more")
         alive = {each.name for each in fleet.workers}
@@ -71,13 +80,17 @@ class FleetTable:
         line.append(f" {fleet.buffered:,} of {fleet.window:,} views; water marks {fleet.low:,} and {fleet.high:,}")
         return line
 
-    def _sums(self) -> Text:
+    def _sums(self, fleet: e.FleetMeasured) -> Text:
         tally, counts = self._tally, self._tally.counts
         idle = tally.idle_share
+        unplaced = sum(each.state == "unplaced" for each in fleet.workers)
         parts = [
             "" if idle is None else f"teachers idle {100 * idle:.0f} %",
             f"{counts['workers_lost']:,} lost",
             f"{counts['questions_reissued']:,} questions asked again",
         ]
         store = f"\nlabel store: {counts['hits']:,} read, {counts['misses']:,} asked" if "hits" in counts else ""
-        return Text(", ".join(part for part in parts if part) + store)
+        lone = unplaced == 1
+        room = f"{unplaced:,} {'waits' if lone else 'wait'} for a machine with room for {'it' if lone else 'them'}"
+        room = f"{room}: {fleet.wants}{'' if lone else ' each'}\n" if unplaced else ""
+        return Text(room + ", ".join(part for part in parts if part) + store)

@@ -15,7 +15,7 @@ import click
 from stillhouse.cli.tally import Tally
 from stillhouse.foundation import events as e
 
-STATES = ("loading", "idle", "busy", "suspect", "draining")
+STATES = ("unplaced", "loading", "idle", "busy", "suspect", "draining")
 
 _COUNTED = {
     "workers_joined": ("workers_joined_total", "Teachers that joined."),

@@ -193,7 +193,8 @@ class WorkerMeasured(NamedTuple):
     """One worker in a :class:`FleetMeasured`; in the file a list in this order.
 
     Attributes:
-        state: ``loading``, ``idle``, ``busy``, ``suspect`` or ``draining``.
+        state: ``unplaced`` (no machine has room for it yet), ``loading``, ``idle``, ``busy``, ``suspect`` or
+            ``draining``.
         views: answered since it joined, needed or not.
         pace_s: seconds a view; None: not known yet.
         held: questions on loan to it.
@@ -218,7 +219,7 @@ class FleetMeasured:
     ``buffered``. ``waiting``: whether a student waits now, ``starved_share``: for what share (0..1) of the time since
     the event before one did; ``inline``: whether it answers itself then, ``own_views``: so many, in all. ``totals``:
     what befell this process's fleet so far: workers that joined, went without leave, let their time pass; questions
-    asked again, asked of a second worker; answers that came too late.
+    asked again, asked of a second worker; answers that came too late. ``wants``: what an ``unplaced`` worker waits for.
     """
 
     seconds: float
@@ -234,6 +235,7 @@ class FleetMeasured:
     inline: bool
     own_views: int
     totals: Mapping[str, int] = field(default_factory=dict)
+    wants: str = ""
 
 
 @dataclass(frozen=True)

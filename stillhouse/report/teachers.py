@@ -14,11 +14,15 @@ from stillhouse.report.numbers import figure, listed
 from stillhouse.report.read import Run
 
 LOST = ("killed", "lost")
+_STARTING = ("unplaced", "loading")
+_AS_TOLD = (*_STARTING, "suspect")
 
 
 @dataclass
 class Stretch:
-    """``kind``: ``loading``, ``suspect``, or ``working`` for ``busy_share`` of the time (0..1)."""
+    """``kind``: ``unplaced`` (no machine had room), ``loading``, ``suspect``, or ``working`` for ``busy_share`` of the
+    time (0..1).
+    """
 
     start_s: float
     end_s: float
@@ -58,14 +62,16 @@ class Worker:
     @property
     def busy_share(self) -> float | None:
         """Share of its time after loading in which it held work (0..1)."""
-        working = [each for each in self.stretches if each.kind != "loading"]
+        working = [each for each in self.stretches if each.kind not in _STARTING]
         length_s = sum(each.end_s - each.start_s for each in working)
         return sum((each.end_s - each.start_s) * each.busy_share for each in working) / length_s if length_s else None
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The student's end at ``at_s``; shares are of the ``seconds`` before."""
+    """The student's end at ``at_s``; shares are of the ``seconds`` before. ``asking``: whether there was one that could
+    ask; without it there are no water marks.
+    """
 
     at_s: float
     seconds: float
@@ -74,6 +80,7 @@ class Reading:
     high: float
     starved_share: float
     inline: bool
+    asking: bool
 
 
 @dataclass
@@ -140,11 +147,15 @@ class _Process:
         own_views = self._own_before + int(figure(event, "own_views") or 0)
         self._found.own_views = max(self._found.own_views, own_views)
         buffered, low, high, starved = (figure(event, name) or 0.0 for name in _READ)
-        self._found.readings.append(Reading(at_s, seconds, buffered, low, high, starved, event.get("inline") is True))
+        self._found.readings.append(
+            Reading(
+                at_s, seconds, buffered, low, high, starved, event.get("inline") is True, bool(figure(event, "window"))
+            )
+        )
 
     def _row(self, worker: Worker, row: Mapping[str, Any], start_s: float, at_s: float) -> None:
         state, before = str(row["state"]), worker.last_state
-        kind = before if before in ("loading", "suspect") else "loading" if state == "loading" else "working"
+        kind = before if before in _AS_TOLD else state if state in _STARTING else "working"
         if worker.ended_s is None:
             worker.stretches.append(Stretch(start_s, at_s, kind, figure(row, "busy_share") or 0.0))
         worker.last_state = state
@@ -170,7 +181,7 @@ class _Process:
             worker.why, worker.ended_s = worker.why or text, at_s
             last_s = worker.stretches[-1].end_s if worker.stretches else at_s
             if at_s > last_s:
-                kind = "working" if worker.last_state not in ("loading", "suspect") else worker.last_state
+                kind = worker.last_state if worker.last_state in _AS_TOLD else "working"
                 worker.stretches.append(Stretch(last_s, at_s, kind, worker.stretches[-1].busy_share))
 
     def _worker(self, name: str) -> Worker:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROWS_MAX: Final = 16
 LEGEND = [
     ("teacher", "working; the paler, the less"),
-    ("line", "loading"),
+    ("line", "loading; thin: no machine had room for it yet"),
     ("other", "suspect: it let its time pass"),
     ("bad", "lost, or failed to load"),
     ("student", "student waiting; pale: it answers itself then"),
@@ -67,13 +67,15 @@ def shown(found: Teachers) -> list[Worker]:
 
 def _workers(axes: Axes, rows: list[Worker], span_s: float, unit_s: float) -> None:
     boxes: dict[tuple[str, float], list[tuple[float, float, float, float]]] = {}
+    looks = {"unplaced": ("line", 1.0), "loading": ("line", 1.0), "suspect": ("other", 1.0)}
     for row, worker in enumerate(rows):
         for each in merged(worker.stretches, span_s / _BOXES_MAX, _LEVELS):
             shade = 0.2 + 0.8 * round(each.busy_share * _LEVELS) / _LEVELS
-            look = {"loading": ("line", 1.0), "suspect": ("other", 1.0)}.get(each.kind, ("teacher", shade))
+            look = looks.get(each.kind, ("teacher", shade))
+            half = 0.08 if each.kind == "unplaced" else 0.36
             end_s = each.end_s if worker.ended_s is None else min(each.end_s, worker.ended_s)
             if end_s > each.start_s:
-                boxes.setdefault(look, []).append((each.start_s / unit_s, end_s / unit_s, row - 0.36, row + 0.36))
+                boxes.setdefault(look, []).append((each.start_s / unit_s, end_s / unit_s, row - half, row + half))
         if worker.how and worker.ended_s is not None:
             colour = COLOURS["bad" if worker.how in (*LOST, "failed") else "muted"]
             at = worker.ended_s / unit_s
@@ -92,12 +94,13 @@ def _workers(axes: Axes, rows: list[Worker], span_s: float, unit_s: float) -> No
 
 def _buffer(axes: Axes, found: Teachers, unit_s: float) -> None:
     readings = found.readings
-    for values, colour, width in (
-        ([each.high for each in readings], "muted", 1.0),
-        ([each.low for each in readings], "muted", 1.0),
-        ([each.buffered for each in readings], "teacher", 1.8),
+    asking = [each for each in readings if each.asking]
+    for curve, colour, width in (
+        ([(each.at_s / unit_s, each.high) for each in asking], "muted", 1.0),
+        ([(each.at_s / unit_s, each.low) for each in asking], "muted", 1.0),
+        ([(each.at_s / unit_s, each.buffered) for each in readings], "teacher", 1.8),
     ):
-        times, heights = thin([(each.at_s / unit_s, value) for each, value in zip(readings, values, strict=True)])
+        times, heights = thin(curve)
         dashes = "-" if colour == "teacher" else (0, (3, 2))
         axes.plot(times, heights, color=COLOURS[colour], linewidth=width, linestyle=dashes, zorder=3)
         if colour == "teacher":

@@ -142,7 +142,7 @@ class RunFleet:
         if self._driver is None:
             self._driver = self._started()
             section = self._materials.recipe.fleet
-            self._watch = Watch(section.low, section.high, time.monotonic)
+            self._watch = Watch(section.low, section.high, time.monotonic, self._housing.wants if self._housing else "")
         self._askers.append(self._driver.asker(f"student-{next(self._names)}"))
         return self._askers[-1]
 

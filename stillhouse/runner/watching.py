@@ -24,10 +24,11 @@ class Watch:
     Args:
         low, high: water marks, shares of the window.
         clock: seconds; the driver's.
+        wants: what a worker needs of a machine, in words.
     """
 
-    def __init__(self, low: float, high: float, clock: Callable[[], float]) -> None:
-        self._low, self._high, self._clock = low, high, clock
+    def __init__(self, low: float, high: float, clock: Callable[[], float], wants: str = "") -> None:
+        self._low, self._high, self._clock, self._wants = low, high, clock, wants
         self._begun_s = self._told_s = self._looked_s = clock()
         self._busy_s: dict[str, float] = {}
         self._waited_s = 0.0
@@ -57,7 +58,7 @@ class Watch:
         now_s = self._clock()
         least_s, most_s = _EVERY_S
         due = now_s - self._told_s >= min(max((now_s - self._begun_s) / _AGE_PART, least_s), most_s)
-        states = {each.name: each.state for each in view.workers}
+        states = {each.name: _state(each) for each in view.workers}
         befell = {name: count for name, count in totals.items() if count and name.startswith("workers_")}
         if not (due or last or states != self._states or befell != self._befell):
             return None
@@ -99,16 +100,21 @@ class Watch:
             starved_share=_share(waited_s, now_s - self._told_s),
             inline=inline,
             own_views=own_views,
+            wants=self._wants,
         )
 
     def _worker(self, worker: WorkerView, found: WorkerStatus | None, now_s: float) -> WorkerMeasured:
         if found is None:
-            return WorkerMeasured(worker.name, worker.state, 0, None, 0, 0.0)
+            return WorkerMeasured(worker.name, _state(worker), 0, None, 0, 0.0)
         state = found.state if worker.state == "ready" else worker.state
         busy_s = found.busy_s - self._busy_s.get(worker.name, 0.0)
         passed_s = now_s - max(self._looked_s, found.joined_s)
         pace_s = None if found.pace_s is None else float(f"{found.pace_s:.3g}")
         return WorkerMeasured(worker.name, state, found.units, pace_s, found.held, _share(busy_s, passed_s))
+
+
+def _state(worker: WorkerView) -> str:
+    return worker.state if worker.placed else "unplaced"
 
 
 def _counters(event: FleetMeasured) -> tuple[object, ...]:

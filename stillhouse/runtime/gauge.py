@@ -40,7 +40,7 @@ class Gauge:
     def view(
         self,
         status: Status,
-        loading: Sequence[str],
+        loading: Mapping[str, bool],
         facts: Mapping[str, Facts],
         askers: Sequence[Asker],
         inline_pace_s: float | None,
@@ -48,7 +48,7 @@ class Gauge:
         """The fleet as it is now and was of late.
 
         Args:
-            loading: workers started that are not ready.
+            loading: workers started that are not ready, and whether each has a machine.
             facts: what each ready worker told of itself.
         """
         records = {asker.name: asker.record() for asker in askers}
@@ -69,7 +69,7 @@ class Gauge:
             for each in status.workers
             if each.name in facts and each.state != "dismissed"
         ]
-        workers += [WorkerView(name, "", "loading") for name in loading]
+        workers += [WorkerView(name, "", "loading", placed=placed) for name, placed in loading.items()]
         buffered = {each.name: each.buffered_units for each in status.consumers}
         pending = sum(each.open_units - each.buffered_units for each in status.consumers)
         consumers = [self._consumer(name, now, buffered.get(name, 0)) for name in records]

@@ -60,6 +60,17 @@ def test_each_worker_has_a_row() -> None:
     assert words.count("█") == 22
 
 
+def test_who_waits_for_a_place_says_so() -> None:
+    """A worker that no machine has room for is no slow load; what it waits for stands below, in 80 columns."""
+    table = FleetTable()
+    waits = e.WorkerMeasured("ray-1", "unplaced", 0, None, 0, 0.0)
+    wants = "1 CPU (fleet.threads) and a GPU (fleet.device)"
+    table.hear(e.FleetMeasured(2.0, (waits,), 0, 0, 0, 1, 0, 1, True, 1.0, False, 0, {}, wants))
+    words = drawn(table)
+    assert row(words, "ray-1") == ["ray-1", "waits", "for", "a", "place"]
+    assert f"1 waits for a machine with room for it: {wants}" in " ".join(words.split())
+
+
 def test_very_many_workers_take_some_rows() -> None:
     """A fleet of a hundred does not fill the terminal."""
     table = FleetTable()

@@ -81,6 +81,27 @@ def test_who_worked_when(told: Path) -> None:
     assert [(each.at_s, each.buffered) for each in found.readings[:3]] == [(2.0, 0.0), (4.0, 300.0), (6.0, 800.0)]
 
 
+def test_who_waited_for_a_place_did_not_load(make_run: MakeRun, tmp_path: Path) -> None:
+    """Time without a machine is drawn apart from loading, and counts for neither load nor work."""
+    waits = measured(102.0, ("ray-1", "unplaced", 0, None, 0, 0.0))
+    loads = [measured(at_s, ("ray-1", "loading", 0, None, 0, 0.0)) for at_s in (104.0, 106.0)]
+    works = measured(108.0, ("ray-1", "busy", 9, 0.1, 1, 1.0))
+    found = teachers(read_run(make_run(tmp_path / "run", None, [STORY[0], waits, *loads, works])))
+    (worker,) = found.workers
+    assert [each.kind for each in worker.stretches] == ["unplaced", "unplaced", "loading", "loading"]
+    assert worker.busy_share is None
+
+
+def test_water_marks_end_with_who_asks(make_run: MakeRun, tmp_path: Path) -> None:
+    """Where no student is left that could ask there is no window: the marks end, they don't fall to 0."""
+    ended = measured(120.0) | {"window": 0, "low": 0, "high": 0}
+    drawing = draw_timeline(teachers(read_run(make_run(tmp_path / "run", None, [*STORY, ended]))))
+    assert drawing is not None
+    lines = re.findall(r'<path d="([^"]*)"[^>]*stroke-dasharray: 3', drawing.svg)
+    ends = [line.split()[-2:] for line in lines]
+    assert lines and len({x for x, _ in ends}) == 1 and all(line.split()[2] == end[1] for line, end in zip(lines, ends))
+
+
 def test_the_table_names_each(told: Path) -> None:
     """Host, device, engine, pace, views, busy share and end of each worker stand in a row."""
     run = read_run(told)

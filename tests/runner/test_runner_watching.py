@@ -26,19 +26,20 @@ class Scene:
     lost: int = 0
     looked_s: float | None = None
     gone: bool = False
+    placed: bool = True
     asker: Asker = field(init=False)
     watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
         self.asker = Asker("student", 10**6, lambda posted: None, lambda: self.now_s, dict)
-        self.watch = Watch(0.25, 0.75, lambda: self.now_s)
+        self.watch = Watch(0.25, 0.75, lambda: self.now_s, "1 CPU")
 
     def news(self, last: bool = False) -> FleetMeasured | None:
         worker = WorkerStatus("a", self.busy, 2, 20, 2, 0.0012345, 0, self.views, 0, self.busy_s, 0.0, 100.0)
         looked_s = self.now_s if self.looked_s is None else self.looked_s
         status = Status(looked_s, () if self.gone else (worker,), (), Totals())
         student = ConsumerView("student", None, 300, 1000, False, 0.0)
-        view = FleetView((WorkerView("a", "cpu", self.state, 0.001, 0.5, 20),), (student,), 50)
+        view = FleetView((WorkerView("a", "cpu", self.state, 0.001, 0.5, 20, self.placed),), (student,), 50)
         return self.watch.news(status, view, [self.asker], False, 7, {"workers_lost": self.lost}, last)
 
 
@@ -54,6 +55,16 @@ def test_shares_are_of_the_time_since_the_event_before() -> None:
     assert told.workers == (WorkerMeasured("a", "busy", 640, 0.00123, 2, 0.25),)
     assert (told.open, told.pending, told.buffered, told.window, told.own_views) == (350, 50, 300, 1000, 7)
     assert (told.low, told.high) == (250, 735)
+
+
+def test_who_waits_for_a_place_does_not_load() -> None:
+    """A worker that no machine has room for is told apart from one that loads, and what it waits for is told."""
+    scene = Scene(state="loading", gone=True, placed=False)
+    told = scene.news()
+    scene.placed = True
+    then = scene.news()
+    assert told is not None and (told.workers[0].state, told.wants) == ("unplaced", "1 CPU")
+    assert then is not None and then.workers[0].state == "loading"
 
 
 def test_rates_are_true_whenever_the_student_tells() -> None:

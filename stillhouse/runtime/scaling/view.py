@@ -24,6 +24,7 @@ class WorkerView:
         pace_s: seconds a unit while it works; None: not measured yet.
         busy_share: share of recent time that it worked, 0 to 1.
         held_units: units on loan there.
+        placed: it has a machine; one that is loading may wait for one.
     """
 
     name: str
@@ -32,6 +33,7 @@ class WorkerView:
     pace_s: float | None = None
     busy_share: float = 0.0
     held_units: int = 0
+    placed: bool = True
 
     @property
     def rate(self) -> float:
