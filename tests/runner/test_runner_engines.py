@@ -1,10 +1,8 @@
-"""What ``auto`` settled is written down once, obeyed ever after, and taken from a store that is there already."""
+"""What ``auto`` settled is written down once, and obeyed ever after."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,94 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import nn
 
 import stillhouse
-from stillhouse.foundation.errors import Interrupted, ModelError
-from stillhouse.foundation.events import EngineTried, Event, PhaseStarted, SourceMeasured
-from stillhouse.models.trials import Chosen
-from stillhouse.recipe.engines import StepEngineSection, TeacherEngineSection
+from stillhouse.foundation.errors import Interrupted
+from stillhouse.foundation.events import Event, PhaseStarted
 from stillhouse.recipe.load import load
 from stillhouse.runner.run import resume, run
-from stillhouse.store.folder import views_in
-from stillhouse.store.label_store import open_folder, open_store
-from stillhouse.store.manifest import Identity
 
-from .conftest import TRAIN
-from .lessons import SEEN, STUDENTS, Asked, damage, lesson, only_store, told, weights
+from .automatic import MASS, Crash, automatic, settled, written
+from .conftest import STEP
+from .lessons import lesson, weights
 
-MASS = {"kind": "top", "mass": 0.9}
-FOUND = TeacherEngineSection(precision="bf16", batch_size=64)
-STEP = StepEngineSection(precision="bf16")
-
-
-class Crash(BaseException):
-    """The end of a process, as far as one process can play it."""
-
-
-@pytest.fixture(autouse=True)
-def _no_drawing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Drawing the report takes longer than the run; what trials remember stays in the test."""
-    monkeypatch.setattr("stillhouse.runner.run.write_report", lambda folder: (folder / "report.html").write_text("-"))
-    monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def trials(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The trials that were held; instead of a stopwatch they choose bf16, which is not what nothing better is."""
-    held: list[str] = []
-
-    def teachers(*arguments: Any, check: Any) -> Chosen[TeacherEngineSection]:
-        held.append("answers")
-        return Chosen(FOUND)
-
-    def steps(
-        make: Any, objective: Any, batches: Any, settings: Any, *rest: Any, check: Any
-    ) -> Chosen[StepEngineSection]:
-        held.append("step")
-        assert all(len(knowledge.sample_ids) == len(batch) for batch, knowledge in batches)
-        return Chosen(STEP)
-
-    monkeypatch.setattr("stillhouse.runner.settle.choose_teacher_engine", teachers)
-    monkeypatch.setattr("stillhouse.runner.settle.choose_step_engine", steps)
-    return held
-
-
-@pytest.fixture
-def forbidden(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Forbids every trial from now on."""
-
-    def refuse(*arguments: Any, **more: Any) -> None:
-        raise AssertionError("a trial was held")
-
-    def forbid() -> None:
-        for name in ("choose_teacher_engine", "choose_step_engine", "k_for_mass"):
-            monkeypatch.setattr(f"stillhouse.runner.settle.{name}", refuse)
-
-    return forbid
-
-
-def automatic(labels: Path, source: str = "stored", **sections: Any) -> Any:
-    """Everything ``auto`` that can be: engines of answers and of both steps, and the number of logits."""
-    teachers = {
-        "model": {"arch": "mlp", "options": {"hidden": [32]}}, "engine": "auto", "train": {**TRAIN, "engine": "auto"}
-    }  # fmt: skip
-    student = {"model": STUDENTS["mlp"], "train": {**TRAIN, "engine": "auto"}}
-    knowledge = {"source": source, "logits": MASS}
-    return lesson(labels, **({"teacher": teachers, "student": student, "knowledge": knowledge} | sections))
-
-
-def written(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recipe as recipe.yaml and as run.json have it."""
-    return yaml.safe_load((folder / "recipe.yaml").read_text()), json.loads((folder / "run.json").read_text())["recipe"]
-
-
-def settled(recipe: dict[str, Any]) -> None:
-    """Assert that the trials' choices stand in a recipe."""
-    assert recipe["teacher"]["engine"] == FOUND.model_dump(mode="json")
-    assert recipe["teacher"]["train"]["engine"] == STEP.model_dump(mode="json") == recipe["student"]["train"]["engine"]
-    assert 1 <= recipe["knowledge"]["logits"]["k"] <= 10
+pytestmark = pytest.mark.usefixtures("not_drawn")
 
 
 def test_what_auto_means_is_written_down(tmp_path: Path, trials: list[str]) -> None:
@@ -203,115 +126,6 @@ def test_mass_settles_k(tmp_path: Path) -> None:
         told_k = run(lesson(tmp_path / "store", knowledge=knowledge), tmp_path / f"{mass}-k")
         assert weights(told_k) == weights(result) and told_k["store"]["misses"] == 0
     assert found == sorted(found) and 1 <= found[0] < found[-1] <= 10
-
-
-def refilled(labels: Path, engine: TeacherEngineSection) -> None:
-    """Turn the only store in a folder into one that another engine filled with the same rows."""
-    folder = only_store(labels)
-    with open_folder(folder) as source:
-        manifest = source.manifest
-        identity = Identity(**{**manifest.identity.parts, "engine": engine.model_dump(mode="json")})
-        with open_store(labels, identity, manifest.fields, manifest.samples) as target:
-            for view in views_in(folder):
-                for rows in source.scan(range(source.samples), view):
-                    ids = rows.sample_ids[rows.found]
-                    target.write(ids, np.full(len(ids), view), rows.payload[rows.found])
-    shutil.rmtree(folder)
-
-
-class TestAStoreThatIsThere:
-    """``teacher.engine: auto`` where a store differs in its engine only."""
-
-    FP16 = TeacherEngineSection(precision="fp16", channels_last=True, batch_size=512)
-
-    @pytest.fixture
-    def filled(self, tmp_path: Path) -> str:
-        """All answers of the plain engine are in ``store``; the digest of the student."""
-        return weights(run(lesson(tmp_path / "store", "offline"), tmp_path / "filling"))
-
-    def test_its_engine_is_taken(self, tmp_path: Path, filled: str, forbidden: Callable[[], None]) -> None:
-        """The engine that filled a store is taken without a trial, and everything is read."""
-        forbidden()
-        events: list[Event] = []
-        result = run(lesson(tmp_path / "store", engine="auto"), tmp_path / "run", [events.append])
-        assert weights(result) == filled and result["store"]["misses"] == 0
-        (taken,) = told(events, EngineTried)
-        assert taken.chosen and "filled with all answers" in taken.engine
-        assert written(tmp_path / "run")[0]["teacher"]["engine"] == TeacherEngineSection().model_dump(mode="json")
-
-    @pytest.mark.parametrize(("divergence_max", "taken"), [(1e-3, True), (1e-15, False)])
-    def test_it_is_as_near_as_the_recipe_wants(self, tmp_path: Path, divergence_max: float, taken: bool) -> None:
-        """A store full of bf16 answers is read where that is near enough to fp32, and not where it isn't."""
-        run(lesson(tmp_path / "store", "offline", engine={"precision": "bf16"}), tmp_path / "filling")
-        recipe = lesson(tmp_path / "store", engine="auto")
-        teacher = recipe.teacher.model_copy(update={"divergence_max": divergence_max})
-        events: list[Event] = []
-        run(recipe.model_copy(update={"teacher": teacher}), tmp_path / "run", [events.append])
-        assert any("filled with all answers" in each.engine for each in told(events, EngineTried)) == taken
-        assert (written(tmp_path / "run")[0]["teacher"]["engine"]["precision"] == "bf16") == taken
-
-    @pytest.mark.parametrize("source", ["stored", "auto", "offline"])
-    def test_an_engine_that_is_not_to_be_had_here(
-        self, tmp_path: Path, filled: str, forbidden: Callable[[], None], source: str
-    ) -> None:
-        """A store that a GPU filled whole teaches on a CPU: nothing is tried, nothing asked."""
-        refilled(tmp_path / "store", self.FP16)
-        forbidden()
-        with Asked() as asked:
-            result = run(lesson(tmp_path / "store", source, engine="auto"), tmp_path / "run")
-        assert weights(result) == filled and result["store"]["misses"] == 0 and asked.views == 0
-        assert written(tmp_path / "run")[0]["teacher"]["engine"] == self.FP16.model_dump(mode="json")
-
-    def test_crash_under_such_an_engine(self, tmp_path: Path, filled: str) -> None:
-        """A run on such a store is resumed like any other, and its recipe.yaml runs again."""
-        refilled(tmp_path / "store", self.FP16)
-
-        def listener(event: Event) -> None:
-            if isinstance(event, PhaseStarted) and event.phase == "student":
-                raise Crash
-
-        with pytest.raises(Crash):
-            run(lesson(tmp_path / "store", engine="auto"), tmp_path / "run", [listener])
-        assert weights(resume(tmp_path / "run")) == filled
-        assert weights(run(load(tmp_path / "run" / "recipe.yaml"), tmp_path / "again")) == filled
-
-    def test_reading_is_never_measured_against_what_can_not_answer(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """However slow the disk, ``source: auto`` does not wake a teacher that this machine can't run."""
-        train = {"epochs": 6, "batch_size": 80}
-        plain = weights(run(lesson(tmp_path / "store", "offline", train=train), tmp_path / "filling"))
-        refilled(tmp_path / "store", self.FP16)
-        now = [0.0]
-
-        def clock() -> float:
-            now[0] += 1.0
-            return now[0]
-
-        monkeypatch.setattr("stillhouse.knowledge.stored.time.perf_counter", clock)
-        events: list[Event] = []
-        recipe = lesson(tmp_path / "store", "auto", engine="auto", train=train)
-        assert weights(run(recipe, tmp_path / "run", [events.append])) == plain
-        assert not told(events, SourceMeasured)
-
-    def test_one_row_is_missing(self, tmp_path: Path, filled: str, trials: list[str]) -> None:
-        """Where such a store lacks a row, ``auto`` tries engines; a recipe that names its engine is told why not."""
-        refilled(tmp_path / "store", self.FP16)
-        with Asked() as asked:
-            run(lesson(tmp_path / "none", "inline"), tmp_path / "keys")
-        damage(only_store(tmp_path / "store"), 1, [next(sample for sample, view in asked.keys if view == 1)], "bit")
-        engine = self.FP16.model_dump(mode="json")
-        with pytest.raises(ModelError, match=r"teacher\.engine: fp16 .*not all is answered yet"):
-            run(lesson(tmp_path / "store", engine=engine), tmp_path / "fixed")
-        result = run(lesson(tmp_path / "store", engine="auto"), tmp_path / "run")
-        assert trials == ["answers"] and result["store"]["misses"] == SEEN
-
-    def test_what_the_recipe_fixes_is_kept(self, tmp_path: Path, filled: str, trials: list[str]) -> None:
-        """A store whose engine is not what the recipe fixes is left; one of another teacher too."""
-        engine = {**dict.fromkeys(TeacherEngineSection.model_fields, "auto"), "batch_size": 32}
-        run(lesson(tmp_path / "store", engine=engine), tmp_path / "run")
-        run(lesson(tmp_path / "store", kind="conv", engine="auto"), tmp_path / "other")
-        assert trials == ["answers", "answers"]
 
 
 def test_a_real_trial_leaves_no_trace(tmp_path: Path) -> None:
