@@ -147,11 +147,8 @@ class _Process:
         own_views = self._own_before + int(figure(event, "own_views") or 0)
         self._found.own_views = max(self._found.own_views, own_views)
         buffered, low, high, starved = (figure(event, name) or 0.0 for name in _READ)
-        self._found.readings.append(
-            Reading(
-                at_s, seconds, buffered, low, high, starved, event.get("inline") is True, bool(figure(event, "window"))
-            )
-        )
+        inline, asking = event.get("inline") is True, bool(figure(event, "window"))
+        self._found.readings.append(Reading(at_s, seconds, buffered, low, high, starved, inline, asking))
 
     def _row(self, worker: Worker, row: Mapping[str, Any], start_s: float, at_s: float) -> None:
         state, before = str(row["state"]), worker.last_state
