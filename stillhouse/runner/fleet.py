@@ -27,9 +27,10 @@ from stillhouse.runner.job import job_of, probe_of
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.own_pace import OwnPace
 from stillhouse.runner.watching import Watch
+from stillhouse.runtime.arrivals import FAILED_STARTS_MAX
 from stillhouse.runtime.asker import Asker
 from stillhouse.runtime.dispatch.settings import Settings
-from stillhouse.runtime.driver import FAILED_STARTS_MAX, Driver
+from stillhouse.runtime.driver import Driver
 from stillhouse.runtime.scaling.policy import Policy
 from stillhouse.store.manifest import Identity
 from stillhouse.teachers.fleet import Fleet, NoTeacher, needs_pixels

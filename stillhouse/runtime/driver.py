@@ -7,7 +7,6 @@ very code. Nothing here knows what is asked or answered.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -17,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
-from stillhouse.foundation.errors import StillhouseError
 from stillhouse.runtime import work as w
+from stillhouse.runtime.arrivals import Arrivals
 from stillhouse.runtime.asker import Asker, Facts, Loan, Outcome, Payload, Posted, Question
 from stillhouse.runtime.backend import Answer, Backend, Failure, Hello, Leaving, Left, Report, Skip
 from stillhouse.runtime.dispatch.dispatcher import Dispatcher
@@ -33,8 +32,6 @@ from stillhouse.runtime.scaling.view import FleetView
 
 LOOK_S = 0.5
 _TURN_S = 1.0
-_LOAD_MAX_S = 600.0
-FAILED_STARTS_MAX = 3
 _PACES_S = (1e-9, 3600.0)
 _PACKERS_MAX = 4
 _WAY_BYTES_S = 1e7  # a hundred megabits: what is slower looks hung
@@ -65,7 +62,6 @@ class Driver:
         status: the dispatcher's, as of the last look, twice a second; None before the first question.
         view: what the policy saw in that look.
         inline: whether a student that waits shall answer itself.
-        failed_starts: why workers that were started never got in, since one did.
 
     Args:
         gate: a worker's facts, and its proof -> why it is turned away, or None.
@@ -101,15 +97,13 @@ class Driver:
         self._questions: dict[tuple[str, int], Question] = {}
         self._kept: dict[tuple[str, int], Payload] = {}
         self._facts: dict[str, Facts] = {}
-        self._starting: dict[str, float] = {}
-        self._sent_away: dict[str, float] = {}
+        self._arrivals = Arrivals(backend, clock, settings.suspect_patience_s)
         self._helpers: dict[str, Asker] = {}
         self._asked = self._listens = False
         self._look_at_s = float("-inf")
         self._failure: BaseException | None = None
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self.failed_starts: list[str] = []
         self.inline = False
         self.status: Status | None = None
         self.view: FleetView | None = None
@@ -139,14 +133,17 @@ class Driver:
     @property
     def workers_left(self) -> int:
         """Workers that are ready, or load and may become so. Until the first look at what is needed, one may."""
-        looked, hope = self.status is not None, len(self.failed_starts) < FAILED_STARTS_MAX
-        load = sum(begun_s < math.inf for begun_s in list(self._starting.values()))
-        return len(self._facts) + (load * hope if looked else 1)
+        return len(self._facts) + (self._arrivals.hope if self.status is not None else 1)
 
     @property
     def workers_unplaced(self) -> int:
         """Workers that were started and have no machine yet: they wait for one as long as the run does."""
-        return list(self._starting.values()).count(math.inf)
+        return list(self._arrivals.started().values()).count(False)
+
+    @property
+    def failed_starts(self) -> list[str]:
+        """Why workers that were started never got in, since one did."""
+        return self._arrivals.failed
 
     @property
     def workers_ready(self) -> int:
@@ -205,16 +202,14 @@ class Driver:
             self._hear(report)
         now_s = self._clock()
         if missed_s := self._gaps.missed_s(now_s):
-            for limits in (self._starting, self._sent_away):
-                limits.update({worker: at_s + missed_s for worker, at_s in limits.items()})
+            self._arrivals.extend(missed_s)
             return  # what came meanwhile is heard first
         due_s = self._dispatcher.wake_at()
         if due_s is not None and due_s <= now_s:
             self._handle(w.Tick())
         if self._asked and now_s >= self._look_at_s:
             self._look_at_s = now_s + LOOK_S
-            self._see_places(now_s)
-            self._end_the_stuck(now_s)
+            self._arrivals.look(now_s)
             self._scale(now_s)
 
     def _accept(self, posted: Posted) -> None:
@@ -236,7 +231,7 @@ class Driver:
     def _hear(self, report: Report) -> None:
         match report:
             case Hello(worker) as hello:
-                if worker not in self._sent_away:
+                if not self._arrivals.is_unwanted(worker):
                     self._let_in(hello)
             case Answer(worker, lease, payload, spent_s):
                 question = self._questions.get((lease.consumer, lease.number))
@@ -253,11 +248,7 @@ class Driver:
                 self._handle(w.Draining(worker, why))
             case Left(worker, why):
                 self._note("left", worker, why)
-                self._sent_away.pop(worker, None)
-                if worker in self._starting:
-                    if self._backend.placed(worker):
-                        self.failed_starts.append(why)  # before it is missing: students look at both
-                    del self._starting[worker]
+                self._arrivals.left(worker, why)
                 self._parcels.forget_worker(worker)
                 if self._facts.pop(worker, None) is not None:
                     self._handle(w.Gone(worker, why))
@@ -267,38 +258,13 @@ class Driver:
         refusal = self._gate(facts, proof)
         if refusal is not None:
             self._note("refused", worker, refusal, facts)
-            if worker in self._starting:
-                self.failed_starts.append(refusal)
-            self._send_away(worker, refusal, kill=False)
+            self._arrivals.refuse(worker, refusal)
             return
-        begun_s = self._starting.pop(worker, None)
-        if begun_s is not None and begun_s < math.inf:
-            self._gauge.started(self._clock() - begun_s)
-        self.failed_starts.clear()
+        if (load_s := self._arrivals.let_in(worker)) is not None:
+            self._gauge.started(load_s)
         self._facts[worker] = facts
         self._note("joined", worker, "", facts)
         self._handle(w.Joined(worker, _pace_s(facts), slots, packed=self._packs(facts)))
-
-    def _send_away(self, worker: str, why: str, *, kill: bool) -> None:
-        """End a worker that was never let in. One that hung just then would not hear it: see ``_end_the_stuck``."""
-        self._starting.pop(worker, None)
-        self._sent_away[worker] = math.inf if kill else self._clock() + self._settings.suspect_patience_s
-        self._backend.dismiss(worker, why, kill=kill, refused=not kill)
-
-    def _see_places(self, now_s: float) -> None:
-        """A worker's time to load begins when there is a machine for it."""
-        for worker, begun_s in list(self._starting.items()):
-            if begun_s == math.inf and self._backend.placed(worker):
-                self._starting[worker] = now_s
-
-    def _end_the_stuck(self, now_s: float) -> None:
-        for worker, until_s in list(self._sent_away.items()):
-            if now_s >= until_s:
-                self._send_away(worker, "it was turned away, and stayed", kill=True)
-        for worker, begun_s in list(self._starting.items()):
-            if now_s - begun_s >= _LOAD_MAX_S:
-                self.failed_starts.append(f"it was not ready after {_LOAD_MAX_S:.0f} s")
-                self._send_away(worker, self.failed_starts[-1], kill=True)
 
     def _handle(self, event: w.Event, payload: Payload | None = None) -> None:
         """Tell the dispatcher, and do all that it says before it hears what follows from that."""
@@ -354,19 +320,18 @@ class Driver:
     def _scale(self, now_s: float) -> None:
         status = self._dispatcher.status(now_s)
         askers, pace_s = list(self._askers.values()), self._inline_pace_s()
-        loading = {name: begun_s < math.inf for name, begun_s in self._starting.items()}
-        self.view = view = self._gauge.view(status, loading, self._facts, askers, pace_s)
+        self.view = view = self._gauge.view(status, self._arrivals.started(), self._facts, askers, pace_s)
         decision, self._memory = self._policy.decide(view, self._memory, now_s)
         match decision:
             case Grow(count, why):
                 self._start(count, why)
-                self._see_places(now_s)
+                self._arrivals.see_places(now_s)
             case Shrink(worker, why):
                 self._note("scaled", worker, f"let go: {why}")
                 if worker in self._facts:
                     self._handle(w.Draining(worker, why))
                 else:
-                    self._send_away(worker, why, kill=True)
+                    self._arrivals.send_away(worker, why, kill=True)
             case RunInline(why) | StopInline(why):
                 self.inline = isinstance(decision, RunInline)
                 self._note(
@@ -376,14 +341,10 @@ class Driver:
 
     def _start(self, count: int, why: str) -> None:
         """Start some more. Where the machine can't hold one more process, those that there are go on."""
-        before = len(self._starting)
-        try:
-            for _ in range(count):
-                self._starting[self._backend.start()] = math.inf
-        except (StillhouseError, OSError) as error:
-            self.failed_starts.append(str(error))
-            self._note("scaled", "", f"no worker can be started: {error}")
-        if begun := len(self._starting) - before:
+        begun, failure = self._arrivals.start(count)
+        if failure:
+            self._note("scaled", "", f"no worker can be started: {failure}")
+        if begun:
             self._note("scaled", "", f"{begun} more started: {why}")
 
     def _note(self, kind: str, worker: str, text: str, facts: Facts | None = None) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from stillhouse.foundation.errors import FleetError
 from stillhouse.runtime import work as w
+from stillhouse.runtime.arrivals import FAILED_STARTS_MAX
 from stillhouse.runtime.asker import Outcome, Payload, Question
 from stillhouse.runtime.backend import Report
 from stillhouse.runtime.dispatch.settings import Settings
-from stillhouse.runtime.driver import FAILED_STARTS_MAX
 from stillhouse.runtime.scaling.policy import Policy
 from stillhouse.runtime.simulated.weather import Kind, Weather
 
