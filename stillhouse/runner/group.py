@@ -9,40 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import safetensors.torch
-import torch
-from torch import nn
 
 from stillhouse.data.ahead import ahead
 from stillhouse.data.batch import Batch
-from stillhouse.data.stream import Stream
 from stillhouse.foundation import errors
 from stillhouse.foundation.errors import FleetError, Interrupted, StillhouseError
 from stillhouse.foundation.events import Evaluated, Event, GroupChanged, PhaseStarted, Progress
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.knowledge.source import KnowledgeSource
-from stillhouse.models.interface import Interface
-from stillhouse.models.network import Network
-from stillhouse.models.weights import load_into, weights_bytes
-from stillhouse.recipe.load import dump
-from stillhouse.recipe.recipe import DataSection, DigitsSource, Recipe, TeacherSection, TrainSection
-from stillhouse.runner.job import sight_job
-from stillhouse.runner.materials import Materials
-from stillhouse.runner.shares import pack, pack_share
+from stillhouse.models.weights import load_into
+from stillhouse.runner.course import Course, hand_over
+from stillhouse.runner.shares import pack_share
 from stillhouse.runtime.gaps import Gaps
 from stillhouse.runtime.local.crew import Came, Crew, Gone, Said
-from stillhouse.students.checkpoint import Checkpoints, packed
-from stillhouse.students.evaluate import Evaluation
-from stillhouse.students.fit import FitContext
 from stillhouse.students.group import share_of
-from stillhouse.students.objective import Objective
 
 RESTARTS_MAX = 3
 """Restarts without a new checkpoint before the run gives up."""
@@ -71,43 +56,6 @@ class Gathered(NamedTuple):
 
 Gather = Callable[[int], Gathered]
 """Starts so many students, or fewer, at least the recipe's fewest."""
-
-
-@dataclass(frozen=True)
-class Course:
-    """One training, as the run's process sees it; fields as :func:`stillhouse.students.fit.fit` wants them.
-
-    Attributes:
-        validate: looks at a network.
-        interrupted: the number of a signal that asks to stop, or None.
-        sight: a job (``runner.job``) by which a student may see the data itself.
-        ahead_max_bytes: of batches made ahead; students may hold as much that they have not come to.
-    """
-
-    recipe: Recipe
-    phase: str
-    network: Network
-    objective: Objective
-    source: KnowledgeSource
-    stream: Stream
-    interface: Interface
-    checkpoints: Checkpoints
-    validate: Callable[[nn.Module], Evaluation]
-    emit: Callable[[Event], None]
-    interrupted: Callable[[], int | None]
-    ahead_max_bytes: int
-    device: torch.device
-    sight: Mapping[str, Any]
-
-    @property
-    def settings(self) -> TrainSection:
-        """Of the training."""
-        return self.recipe.student.train
-
-    @property
-    def steps(self) -> int:
-        """In all."""
-        return self.settings.epochs * self.stream.steps_per_epoch
 
 
 def train_together(course: Course, gather: Gather) -> bytes:
@@ -248,7 +196,8 @@ class _Attempt:
                 self._ended.add(news.name)
             elif isinstance(news, Came):
                 self._in[news.name] = str(news.hello.get("host")), int(news.hello.get("pid") or 0)
-                self._tell_job(news.name)
+                rank = self._names.index(news.name)
+                hand_over(self._crew, news.name, self._course, rank, self._size, self._meeting, self._state)
             else:
                 self._understand(news)
                 self._patience.heard()
@@ -303,30 +252,6 @@ class _Attempt:
             event = Progress(**{**vars(event), "seconds": seconds, "counts": source.counts()})
         self._course.emit(event)
 
-    def _tell_job(self, name: str) -> None:
-        course, newest = self._course, self._course.checkpoints.newest()
-        job = {
-            "do": "job",
-            "recipe": dump(_bare(course.recipe)),
-            "phase": course.phase,
-            "rank": self._names.index(name),
-            "size": self._size,
-            "meeting": self._meeting,
-            "steps_per_epoch": course.stream.steps_per_epoch,
-            "shape": course.interface.shape,
-            "image": course.interface.image,
-            "classes": course.interface.classes,
-            "teacher_shapes": course.objective.teacher_shapes,
-            "checkpoints": str(course.checkpoints.folder),
-            "newest": newest.name if newest else None,
-        }
-        self._crew.send(name, job)
-        self._crew.send(name, {"do": "sight"}, json.dumps(course.sight).encode())
-        self._crew.send(name, {"do": "network"}, weights_bytes(course.network))
-        forms, body = pack(course.objective.state_dict())
-        self._crew.send(name, {"do": "objective", "forms": forms}, body)
-        self._crew.send(name, {"do": "checkpoint"}, packed(self._state) if self._state else b"")
-
     def _story(self, first: Gone) -> str:
         """Who is gone, and why: of several that went together the one that was killed, or else the first."""
         found, until_s = [first], time.monotonic() + _WORDS_S
@@ -359,41 +284,3 @@ class _Patience:
         # What they said while nobody listened (Ctrl-Z) is still to be heard.
         self._last_s = min(self._last_s + self._gaps.missed_s(now_s), now_s)
         return now_s - self._last_s > limit_s
-
-
-def course_of(
-    materials: Materials,
-    network: Network,
-    objective: Objective,
-    source: KnowledgeSource,
-    stream: Stream,
-    context: FitContext,
-    checkpoints: Checkpoints,
-) -> Course:
-    """The course of a student's training, of what :func:`stillhouse.students.fit.fit` would be given."""
-    assert context.evaluate is not None
-    return Course(
-        materials.recipe,
-        context.phase,
-        network,
-        objective,
-        source,
-        stream,
-        materials.interface,
-        checkpoints,
-        context.evaluate,
-        context.emit,
-        context.interrupted,
-        context.ahead_max_bytes,
-        materials.device,
-        sight_job(materials).as_json(),
-    )
-
-
-def _bare(recipe: Recipe) -> Recipe:
-    """The recipe without files that a student need not have."""
-    model = recipe.student.model.model_copy(update={"weights": None})
-    student = recipe.student.model_copy(update={"model": model})
-    teacher = TeacherSection(model=model, train=TrainSection())
-    data = DataSection(source=DigitsSource(kind="digits"), ahead_max_mb=recipe.data.ahead_max_mb)
-    return recipe.model_copy(update={"student": student, "teacher": teacher, "data": data})

@@ -24,8 +24,9 @@ from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
 from stillhouse.models.network import Network
 from stillhouse.models.weights import load_into, read_weights, weights_bytes
 from stillhouse.recipe.recipe import TrainSection
+from stillhouse.runner.course import course_of
 from stillhouse.runner.gathering import gathering
-from stillhouse.runner.group import course_of, train_together
+from stillhouse.runner.group import train_together
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import objective_of
 from stillhouse.runner.rundir import RunDir

@@ -24,7 +24,8 @@ from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.build import Interface, build
 from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.load import validate
-from stillhouse.runner.group import SILENT_S, Course, Gathered, _Patience, train_together
+from stillhouse.runner.course import Course
+from stillhouse.runner.group import SILENT_S, Gathered, _Patience, train_together
 from stillhouse.runner.shares import pack, pack_share, unpack, unpack_share
 from stillhouse.runner.sight import blind
 from stillhouse.runner.student import _Desk

@@ -1,0 +1,131 @@
+"""What students that train one network together are given: the course of the training, and each one's job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from stillhouse.data.stream import Stream
+from stillhouse.foundation.events import Event
+from stillhouse.knowledge.source import KnowledgeSource
+from stillhouse.models.interface import Interface
+from stillhouse.models.network import Network
+from stillhouse.models.weights import weights_bytes
+from stillhouse.recipe.load import dump
+from stillhouse.recipe.recipe import DataSection, DigitsSource, Recipe, TeacherSection, TrainSection
+from stillhouse.runner.job import sight_job
+from stillhouse.runner.materials import Materials
+from stillhouse.runner.shares import pack
+from stillhouse.runtime.local.crew import Crew
+from stillhouse.students.checkpoint import Checkpoints, packed
+from stillhouse.students.evaluate import Evaluation
+from stillhouse.students.fit import FitContext
+from stillhouse.students.objective import Objective
+
+
+@dataclass(frozen=True)
+class Course:
+    """One training, as the run's process sees it; fields as :func:`stillhouse.students.fit.fit` wants them.
+
+    Attributes:
+        validate: looks at a network.
+        interrupted: the number of a signal that asks to stop, or None.
+        sight: a job (``runner.job``) by which a student may see the data itself.
+        ahead_max_bytes: of batches made ahead; students may hold as much that they have not come to.
+    """
+
+    recipe: Recipe
+    phase: str
+    network: Network
+    objective: Objective
+    source: KnowledgeSource
+    stream: Stream
+    interface: Interface
+    checkpoints: Checkpoints
+    validate: Callable[[nn.Module], Evaluation]
+    emit: Callable[[Event], None]
+    interrupted: Callable[[], int | None]
+    ahead_max_bytes: int
+    device: torch.device
+    sight: Mapping[str, Any]
+
+    @property
+    def settings(self) -> TrainSection:
+        """Of the training."""
+        return self.recipe.student.train
+
+    @property
+    def steps(self) -> int:
+        """In all."""
+        return self.settings.epochs * self.stream.steps_per_epoch
+
+
+def course_of(
+    materials: Materials,
+    network: Network,
+    objective: Objective,
+    source: KnowledgeSource,
+    stream: Stream,
+    context: FitContext,
+    checkpoints: Checkpoints,
+) -> Course:
+    """The course of a student's training, of what :func:`stillhouse.students.fit.fit` would be given."""
+    assert context.evaluate is not None
+    return Course(
+        materials.recipe,
+        context.phase,
+        network,
+        objective,
+        source,
+        stream,
+        materials.interface,
+        checkpoints,
+        context.evaluate,
+        context.emit,
+        context.interrupted,
+        context.ahead_max_bytes,
+        materials.device,
+        sight_job(materials).as_json(),
+    )
+
+
+def hand_over(
+    crew: Crew, name: str, course: Course, rank: int, size: int, meeting: Any, state: dict[str, Any] | None
+) -> None:
+    """Tell a student that came what it is to do, and all that it needs; it goes on from ``state``."""
+    newest = course.checkpoints.newest()
+    job = {
+        "do": "job",
+        "recipe": dump(_bare(course.recipe)),
+        "phase": course.phase,
+        "rank": rank,
+        "size": size,
+        "meeting": meeting,
+        "steps_per_epoch": course.stream.steps_per_epoch,
+        "shape": course.interface.shape,
+        "image": course.interface.image,
+        "classes": course.interface.classes,
+        "teacher_shapes": course.objective.teacher_shapes,
+        "checkpoints": str(course.checkpoints.folder),
+        "newest": newest.name if newest else None,
+    }
+    crew.send(name, job)
+    crew.send(name, {"do": "sight"}, json.dumps(course.sight).encode())
+    crew.send(name, {"do": "network"}, weights_bytes(course.network))
+    forms, body = pack(course.objective.state_dict())
+    crew.send(name, {"do": "objective", "forms": forms}, body)
+    crew.send(name, {"do": "checkpoint"}, packed(state) if state else b"")
+
+
+def _bare(recipe: Recipe) -> Recipe:
+    """The recipe without files that a student need not have."""
+    model = recipe.student.model.model_copy(update={"weights": None})
+    student = recipe.student.model_copy(update={"model": model})
+    teacher = TeacherSection(model=model, train=TrainSection())
+    data = DataSection(source=DigitsSource(kind="digits"), ahead_max_mb=recipe.data.ahead_max_mb)
+    return recipe.model_copy(update={"student": student, "teacher": teacher, "data": data})
