@@ -31,6 +31,7 @@ from stillhouse.runtime.arrivals import FAILED_STARTS_MAX
 from stillhouse.runtime.asker import Asker
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.driver import Driver
+from stillhouse.runtime.gaps import Gaps
 from stillhouse.runtime.scaling.policy import Policy
 from stillhouse.store.manifest import Identity
 from stillhouse.teachers.fleet import Fleet, NoTeacher, needs_pixels
@@ -91,6 +92,7 @@ class RunFleet:
         self._housing: Housing | None = None
         self._warnings: deque[str] = deque()
         self._alone_since_s: float | None = None
+        self._gaps = Gaps(time.monotonic)
         self._degraded = False
         self._joined = 0
         self._askers: list[Asker] = []
@@ -212,7 +214,8 @@ class RunFleet:
             return self._answers_inline or self._own.is_wanted(self._driver.view, low)
         section, now_s = self._materials.recipe.fleet, time.monotonic()
         if self._alone_since_s is None:
-            self._alone_since_s = now_s
+            self._alone_since_s, self._gaps = now_s, Gaps(time.monotonic)
+        self._alone_since_s += self._gaps.missed_s(now_s)
         hopeless = len(self._driver.failed_starts) >= FAILED_STARTS_MAX
         if not hopeless and now_s - self._alone_since_s < section.patience_s:
             return self._answers_inline
