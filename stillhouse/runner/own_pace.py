@@ -20,7 +20,7 @@ class OwnPace:
     """Answers, and times it.
 
     Attributes:
-        view_s: seconds a view of the last answer; None: not known.
+        view_s: seconds a view of the last answer that was not much smaller than others; None: not known.
         views: answered in all.
         failed: whether it gave up.
 
@@ -32,7 +32,7 @@ class OwnPace:
     def __init__(self, answer: Callable[[Batch], EncodedRows], clock: Callable[[], float] = time.perf_counter) -> None:
         self._answer, self._clock = answer, clock
         self._starves_since_s: float | None = None
-        self._warm = False
+        self._warm, self._most = False, 0
         self.view_s: float | None = None
         self.views = 0
         self.failed = False
@@ -41,7 +41,8 @@ class OwnPace:
         """Encoded rows about a batch."""
         begun_s = self._clock()
         rows = self._answer(batch)
-        if self._warm:
+        self._most = max(self._most, len(batch))
+        if self._warm and 2 * len(batch) > self._most:  # teachers compute whole groups: a small one costs as much
             self.view_s = (self._clock() - begun_s) / max(len(batch), 1)
         self._warm = True
         self.views += len(batch)

@@ -41,6 +41,15 @@ def test_the_first_answer_is_not_timed() -> None:
     assert slow.pace.view_s == 0.3 and slow.pace.views == 30
 
 
+def test_a_small_answer_is_not_timed() -> None:
+    """The teacher computes whole groups: one view that takes as long as ten is no slower pace."""
+    slow = Slow(30.0, 2.0, 2.0)
+    one = Batch(*(each[:1] for each in (BATCH.sample_ids, BATCH.views, BATCH.inputs, BATCH.targets)))
+    for batch in (BATCH, BATCH, one):
+        slow.pace.answer(batch)
+    assert slow.pace.view_s == 0.2
+
+
 def test_a_student_that_starves_tries_itself_until_its_pace_is_known() -> None:
     """After ten seconds, not at once: answers may be on their way; and not for ever."""
     slow = Slow(30.0, 2.0)

@@ -189,6 +189,33 @@ def test_slower_is_learned_from_one_answer() -> None:
     assert pace_s == pytest.approx(2.75), "one surprise counts eight times at most"
 
 
+def test_small_items_say_little_of_a_unit() -> None:
+    """Who computes whole groups takes as long for one unit as for a hundred: neither slow for that, nor late."""
+    play = ByHand(lease_min_s=0.1)
+    play.join("a", 0.01, slots=1)
+    for number, size in enumerate((100, 100, *(1,) * 10)):
+        play.ask(size=size)
+        play.tick(play.now + 1.0)
+        assert not play.told(w.Suspect)
+        play.answer("a", number)
+        play.take(number)
+    pace_s = play.dispatcher.status(play.now).workers[0].pace_s
+    assert pace_s == pytest.approx(0.01, rel=0.3)
+
+
+def test_a_full_item_outweighs_small_ones() -> None:
+    """A worker known by small items only shows its true pace with the first full one."""
+    play = ByHand()
+    play.join("a", None, slots=1)
+    for number, size in enumerate((1, 1, 100)):
+        play.ask(size=size)
+        play.now += 1.0
+        play.answer("a", number)
+        play.take(number)
+    pace_s = play.dispatcher.status(play.now).workers[0].pace_s
+    assert pace_s == pytest.approx(0.04, rel=0.1), "seconds a unit, not 0.75"
+
+
 def test_an_item_is_not_sent_to_who_holds_it_still() -> None:
     """A loan called back and not yet skipped: its worker gets the item again only when the skip is told."""
     play = ByHand()

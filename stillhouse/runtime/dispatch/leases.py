@@ -42,7 +42,9 @@ IDLE_SEEN: Final = 0.1
 """A worker lacks credits if it idled for more than this share of the time that an item of it was under way."""
 
 FORGET: Final = 0.01
-"""How much shorter the way to a busy worker is thought to have become, with each of its answers."""
+"""How much shorter the way to a busy worker is thought to have become, with each of its answers; and how much smaller
+a usual item, with each that is.
+"""
 
 
 class OpenItem:
@@ -129,6 +131,7 @@ class Worker:
         clearing: it gets nothing until it is empty, and then a solo item.
         credits: the most it may hold; falls only as loans come back.
         pace_s: seconds a unit while it works; by its own word where it says what it spends.
+        usual_size: units of the items that it is known by; what is smaller may cost it as much.
         round_trip_s: from its answer until it has what is sent then, and back again: what its credits hide.
         spent_s: on all that it answered, by its own word.
         last_s: deadline of the loan sent last.
@@ -139,7 +142,7 @@ class Worker:
     __slots__ = (
         "alarm_s", "alone", "answered", "begun_s", "busy_s", "clearing", "credits", "draining", "failures", "held",
         "joined_s", "last_s", "late_s", "name", "pace_s", "packed", "patience_s", "round_trip_s", "slots", "spent_s",
-        "state", "sure", "ticket", "units", "units_answered",
+        "state", "sure", "ticket", "units", "units_answered", "usual_size",
     )  # fmt: skip
 
     def __init__(self, joined: Joined, now: float, round_trip_s: float) -> None:
@@ -149,6 +152,7 @@ class Worker:
         self.state, self.draining, self.clearing, self.alone = ACTIVE, False, False, False
         self.held: dict[Lease, Loan] = {}
         self.units, self.begun_s, self.credits = 0, now, 1
+        self.usual_size = 0.0
         self.last_s = now
         self.late_s = self.patience_s = self.alarm_s = math.inf
         self.ticket = -1
@@ -204,12 +208,24 @@ class Worker:
         self.round_trip_s = max(self.round_trip_s, round_trip_s)
 
     def _learn_pace(self, seconds: float, size: int) -> None:
-        """``size`` units in ``seconds``. A running mean, since delayed reports come in bunches."""
-        measured = max(seconds, 1e-9) / max(size, 1)
+        """``size`` units in ``seconds``. A running mean, since delayed reports come in bunches.
+
+        An item counts for its size beside the usual one: what each costs, however small it is (teachers compute whole
+        groups), says nothing of a unit.
+        """
+        size = max(size, 1)
+        measured = max(seconds, 1e-9) / size
+        usual = self.usual_size or size
         if self.pace_s is None:
             self.pace_s = measured
         else:
-            self.pace_s += LEARN * (min(measured, SURPRISE_MAX * self.pace_s) - self.pace_s)
+            weight = LEARN * size / (LEARN * size + (1 - LEARN) * usual)
+            self.pace_s += weight * (min(measured, SURPRISE_MAX * self.pace_s) - self.pace_s)
+        self.usual_size = usual + (LEARN if size > usual else FORGET) * (size - usual)
+
+    def service_s(self, size: int) -> float | None:
+        """How long it should take for an item; for a small one as long as for a usual one."""
+        return None if self.pace_s is None else self.pace_s * max(size, self.usual_size)
 
     def free_at_s(self, usual_pace_s: float, now: float) -> float:
         """When it should have done all that it holds; what is overdue may take as long again as it is overdue."""

@@ -116,7 +116,7 @@ def allowance(state: State, worker: Worker, size: int) -> float:
     if worker.sure:
         return math.inf
     settings = state.settings
-    return settings.allowance(worker.pace_s, size) + worker.round_trip_s - settings.round_trip_s
+    return settings.allowance(worker.service_s(size)) + worker.round_trip_s - settings.round_trip_s
 
 
 def begin(state: State, worker: Worker) -> None:
@@ -124,9 +124,9 @@ def begin(state: State, worker: Worker) -> None:
     worker.begun_s = state.now
     worker.late_s = math.inf
     first = worker.first()
-    if first is not None and first.on_way and worker.pace_s is not None:
+    service_s = None if first is None else worker.service_s(first.open.item.size)
+    if first is not None and first.on_way and service_s is not None:
         settings = state.settings
-        service_s = worker.pace_s * first.open.item.size
         worker.late_s = state.now + (1 + settings.hedge_factor) * service_s + worker.round_trip_s
 
 

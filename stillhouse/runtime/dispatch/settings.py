@@ -78,8 +78,8 @@ class Settings:
             return ceiling
         return min(ceiling, 1 + max(1, math.ceil(round_trip_s / service_s)))
 
-    def allowance(self, pace_s: float | None, size: int) -> float:
-        """Seconds that a worker may take for an item, from the moment it can begin with it."""
-        if pace_s is None:
+    def allowance(self, service_s: float | None) -> float:
+        """Seconds that a worker may take for an item that should take it ``service_s``; None: nobody knows."""
+        if service_s is None:
             return self.first_lease_s
-        return max(self.lease_min_s, self.lease_factor * pace_s * size)
+        return max(self.lease_min_s, self.lease_factor * service_s)
