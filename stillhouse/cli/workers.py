@@ -13,22 +13,29 @@ Workers = tuple[int, int]
 class _Workers(click.ParamType[Workers]):
     name = "N|MIN-MAX"
 
-    def __init__(self, whom: str) -> None:
-        self._whom = whom
+    def __init__(self, whom: str, none: str) -> None:
+        self._whom, self._none = whom, none
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Workers:
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", str(value))
         if found is None:
             self.fail(f"{value!r} is no number of {self._whom}: write 3, or 1-4", param, ctx)
-        return int(found[1]), int(found[2] or found[1])
+        least, most = int(found[1]), int(found[2] or found[1])
+        if most < least:
+            self.fail(f"{value}: the most comes last; did you mean {most}-{least}?", param, ctx)
+        if least < 1 and (found[2] or not self._none):
+            self.fail(f"{value}: one is the least{self._none}", param, ctx)
+        return least, most
 
 
 workers_option = click.option(
-    "--workers", type=_Workers("workers"), help="Teachers in processes of their own: fleet.workers of the recipe."
+    "--workers",
+    type=_Workers("workers", "; for no fleet at all write 0"),
+    help="Teachers in processes of their own: fleet.workers of the recipe.",
 )
 
 students_option = click.option(
-    "--students", type=_Workers("students"), help="Processes that train the student together: fleet.students."
+    "--students", type=_Workers("students", ""), help="Processes that train the student together: fleet.students."
 )
 
 

@@ -169,7 +169,7 @@ def _check_shapes(expected: Mapping[str, torch.Tensor], state: Mapping[str, torc
     if len(owners) == 1 and len(pairs) == 1 and same_inputs and state[wrong[0]].ndim:
         theirs, ours = state[wrong[0]].shape[0], expected[wrong[0]].shape[0]
         hint = (
-            f"the weights were trained for {theirs} classes, the data has {ours}: "
+            f"the weights were trained for {theirs} classes, here they are {ours}: "
             "take weights for the same classes, or train the classifier anew"
         )
     raise ModelError(f"{source_name} does not fit the model: {_first(stories)}: {hint}")

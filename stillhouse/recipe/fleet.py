@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, model_validator
 
-from stillhouse.recipe.section import NonNegativeInt, PositiveInt, Section
+from stillhouse.recipe.section import Device, NonNegativeInt, PositiveInt, Section
 
 
 def _whole(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
-def _workers(value: Any) -> Any:
+def _number_or_range(value: Any, whom: str, least: int) -> Any:
+    """Check a number of workers or students, at least ``least`` (0 or 1), or [min, max] of them.
+
+    Raises:
+        ValueError: says what is allowed.
+    """
+    none = "0: no fleet" if least == 0 else "at least 1"
     if isinstance(value, list | tuple):
         if len(value) != 2 or not all(map(_whole, value)):
-            raise ValueError(f"must be one number of workers, or [min, max], not {list(value)}")
-        least, most = value
-        if least < 1:
-            raise ValueError(f"[{least}, {most}]: min is at least 1; for no fleet at all write 0")
-        if most < least:
-            raise ValueError(f"[{least}, {most}]: max is less than min; did you mean [{most}, {least}]?")
-    elif not _whole(value) or value < 0:
-        raise ValueError(f"must be one number of workers (0: no fleet), or [min, max], not {value!r}")
+            raise ValueError(f"must be one number of {whom} ({none}), or [min, max], not {list(value)}")
+        low, high = value
+        if low < 1:
+            instead = "; for no fleet at all write 0" if least == 0 else ""
+            raise ValueError(f"[{low}, {high}]: min is at least 1{instead}")
+        if high < low:
+            raise ValueError(f"[{low}, {high}]: max is less than min; did you mean [{high}, {low}]?")
+    elif not _whole(value) or value < least:
+        raise ValueError(f"must be one number of {whom} ({none}), or [min, max], not {value!r}")
     return value
 
 
-def _students(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        if len(value) != 2 or not all(map(_whole, value)):
-            raise ValueError(f"must be one number of students, or [min, max], not {list(value)}")
-        least, most = value
-        if least < 1 or most < least:
-            raise ValueError(f"[{least}, {most}]: min is at least 1, and max at least min")
-    elif not _whole(value) or value < 1:
-        raise ValueError(f"must be one number of students, at least 1, or [min, max], not {value!r}")
-    return value
-
-
-Students = Annotated[PositiveInt | tuple[PositiveInt, PositiveInt], BeforeValidator(_students)]
-Workers = Annotated[NonNegativeInt | tuple[PositiveInt, PositiveInt], BeforeValidator(_workers)]
+Students = Annotated[
+    PositiveInt | tuple[PositiveInt, PositiveInt], BeforeValidator(partial(_number_or_range, whom="students", least=1))
+]
+Workers = Annotated[
+    NonNegativeInt | tuple[PositiveInt, PositiveInt],
+    BeforeValidator(partial(_number_or_range, whom="workers", least=0)),
+]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -55,9 +56,7 @@ class FleetSection(Section):
     backend: Literal["local", "ray"] = Field(
         "local", description="local: processes on this machine; ray: actors on a Ray cluster; needs the extra 'ray'"
     )
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="of each worker; auto: the best where it runs"
-    )
+    device: Device = Field("auto", description="of each worker; auto: the best where it runs")
     engine: Literal["same", "own"] = Field(
         "same",
         description="same: every worker answers by teacher.engine, results don't depend on who answered what; own: "
@@ -68,7 +67,9 @@ class FleetSection(Section):
         "auto", description="CPU threads of each worker; auto: the cores of its machine, shared evenly; on Ray 1"
     )
     window_mb: PositiveInt = Field(
-        256, description="memory for answers that are asked for and not yet used, in MB (10^6 bytes), of all students"
+        256,
+        description="memory for answers that are asked for and not yet used, in MB (10^6 bytes), of all students; and "
+        "as much again for pixels of batches in line",
     )
     low: Share = Field(0.25, description="share of the window: with fewer answers ready, a waiting student gets help")
     high: Share = Field(

@@ -6,6 +6,7 @@ value, parsed as YAML. Errors of one recipe are told all at once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import UnionType
@@ -19,6 +20,8 @@ from stillhouse.foundation.errors import RecipeError, nearest
 from stillhouse.recipe.engines import AUTO
 from stillhouse.recipe.recipe import Recipe, as_dict
 
+_SHOULD = "Input should be "
+_WORDS = re.compile(r"\w+(?:\.\w+)*")
 _SET = -1  # stands for the line of a value that --set gave
 Location = tuple[str | int, ...]
 
@@ -66,7 +69,8 @@ def validate(values: dict[str, Any], name: str = "recipe", lines: dict[Location,
         return Recipe.model_validate(values)
     except ValidationError as error:
         telling = [each for each in error.errors() if not _told_by_another(each, error.errors())]
-        messages = [_explain(each, values, name, lines or {}) for each in telling or error.errors()]
+        told = _joined(telling or error.errors(), values)
+        messages = [_explain(each, values, name, lines or {}) for each in told]
         raise RecipeError("\n".join(dict.fromkeys(messages))) from error
 
 
@@ -185,6 +189,19 @@ def _told_by_another(error: Any, errors: Sequence[Any]) -> bool:
     return error["type"] == "too_short" and any(len(each["loc"]) > len(at) == len(_common(each, at)) for each in errors)
 
 
+def _joined(errors: Sequence[Any], values: Any) -> list[Any]:
+    """One complaint for each value; of one that may be of several kinds, what each kind wants."""
+    found: list[Any] = []
+    for each in errors:
+        before = found[-1] if found else None
+        same = before and _without_tags(before["loc"], values) == _without_tags(each["loc"], values)
+        if before and same and before["msg"].startswith(_SHOULD) and each["msg"].startswith(_SHOULD):
+            found[-1] = before | {"msg": f"{before['msg']} or {each['msg'].removeprefix(_SHOULD)}"}
+        else:
+            found.append(each)
+    return found
+
+
 def _common(error: Any, at: Location) -> Location:
     return tuple(theirs for theirs, ours in zip(error["loc"], at, strict=False) if theirs == ours)
 
@@ -192,8 +209,7 @@ def _common(error: Any, at: Location) -> Location:
 def _explain(error: Any, values: Any, name: str, lines: dict[Location, int]) -> str:
     location = _without_tags(error["loc"], values)
     key = ".".join(str(part) for part in location) or "recipe"
-    known = next((lines[location[:end]] for end in range(len(location), 0, -1) if location[:end] in lines), None)
-    where = "--set" if known == _SET else f"{name}:{known}" if known is not None else name
+    where = _where(error, location, values, name, lines)
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key '{key}': {_hint(location, values)}"
     if error["type"] == "missing" and isinstance(error["loc"][-1], int):
@@ -201,15 +217,29 @@ def _explain(error: Any, values: Any, name: str, lines: dict[Location, int]) -> 
     if error["type"] == "missing":
         return f"{where}: '{key}' is missing"
     form = _form(location, values)
-    if error["type"] in _NO_MAPPING and form:
-        return f"{where}: '{key}': must be a mapping, {form}, not {error['input']!r}"
+    if error["type"] in _NO_MAPPING:
+        return f"{where}: '{key}': must be a mapping{form and f', {form}'}, not {error['input']!r}"
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         expected, told = error.get("ctx", {}).get("expected_tags", ""), f"{where}: '{key}' needs a 'kind': {form}"
         return f"{where}: '{key}.kind' must be one of {expected}" if expected else told
     message = error["msg"].removeprefix("Value error, ")
+    if message.startswith(_SHOULD):
+        message = f"must be {message.removeprefix(_SHOULD)}"
     said = error["type"] in ("value_error", "too_long", "too_short") or isinstance(error["input"], dict)
     given = "" if said else f", not {error['input']!r}"
-    return f"{where}: '{key}': {message}{given}"
+    return f"{where}: '{key}': {message}{given}" if location else f"{where}: {message}"
+
+
+def _where(error: Any, location: Location, values: Any, name: str, lines: dict[Location, int]) -> str:
+    """Where a mistake was written; of a whole section: the first of its keys that the message names."""
+    places = [location[:end] for end in range(len(location), 0, -1)]
+    if error["type"] == "value_error":
+        places = [(*location, *word.split(".")) for word in _WORDS.findall(error["msg"])] + places
+    known = next((lines[place] for place in places if place in lines), None)
+    default = error["type"] != "missing" and location not in lines and _at(values, location) is None
+    if default or (known == _SET and not location):  # --workers and --students set keys, too
+        known = None
+    return "--set" if known == _SET else f"{name}:{known}" if known is not None else name
 
 
 def _hint(location: Location, values: Any) -> str:
@@ -246,6 +276,12 @@ def _without_tags(location: Sequence[str | int], values: Any) -> Location:
             kept.append(part)
             values = child
     return tuple(kept)
+
+
+def _at(values: Any, location: Location) -> Any:
+    for part in location:
+        values = _child(values, part)
+    return values
 
 
 def _child(values: Any, part: str | int) -> Any:

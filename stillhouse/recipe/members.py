@@ -8,20 +8,28 @@ import difflib
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stillhouse.foundation.errors import RecipeError, nearest
 from stillhouse.recipe.architectures import ModelSection
 from stillhouse.recipe.section import NonNegativeInt, Section
 
-Weight = Annotated[float, Field(ge=1e-6, le=1e6)]
+
+def _say(weight: float) -> float:
+    if not 1e-6 <= weight <= 1e6:
+        leave = ": leave a member that has nothing to say out of 'members'" if weight == 0 else ""
+        raise ValueError(f"must be between 0.000001 and 1,000,000, not {weight:g}{leave}")
+    return weight
+
+
+Weight = Annotated[float, AfterValidator(_say), Field(json_schema_extra={"minimum": 1e-6, "maximum": 1e6})]
 Classes = Annotated[tuple[NonNegativeInt | str, ...], Field(min_length=1)]
 
 
 class MemberSection(Section):
     """One of several teachers, given by ``model.weights`` or trained by ``teacher.train``."""
 
-    model: ModelSection
+    model: ModelSection = Field(description="architecture, options and weights, as in teacher.model")
     weight: Weight = Field(1.0, description="its say, against that of the other members that answer for a class")
     classes: Classes | None = Field(
         None, description="those it answers for: numbers, or names in quotes; default: all of the data's"

@@ -16,7 +16,15 @@ from stillhouse.recipe.engines import StepEngine, StepEngineSection, TeacherEngi
 from stillhouse.recipe.fleet import FleetSection
 from stillhouse.recipe.knowledge import KnowledgeSection, StoreSection
 from stillhouse.recipe.members import MemberSection
-from stillhouse.recipe.section import FunctionReference, InputPath, NonNegativeInt, PositiveInt, Section, WholeNumber
+from stillhouse.recipe.section import (
+    Device,
+    FunctionReference,
+    InputPath,
+    NonNegativeInt,
+    PositiveInt,
+    Section,
+    WholeNumber,
+)
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -312,7 +320,7 @@ class CheckpointSection(Section):
 class ComputeSection(Section):
     """The hardware. ``auto`` is resolved when a run starts and written into its recipe."""
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    device: Device = "auto"
     threads: PositiveInt | Literal["auto"] = Field(
         "auto", description="CPU threads; they fix the last bits of results; auto: torch's choice (OMP_NUM_THREADS)"
     )
@@ -347,10 +355,11 @@ class Recipe(Section):
         if most > 1 and train.accumulate < most:
             size = train.batch_size
             fitting = next((count for count in range(most, size + 1) if size % count == 0), None)
-            mend = f"write student.train.accumulate: {fitting}" if fitting else "raise student.train.batch_size"
+            mend = f"student.train.accumulate: {fitting}" if fitting else "a larger student.train.batch_size"
+            fewer = f"ask for {train.accumulate} at most" if train.accumulate > 1 else "ask for one student"
             raise ValueError(
                 f"fleet.students: {most} students share the micro-batches of a step, and student.train.accumulate is "
-                f"{train.accumulate}: {mend}, or ask for fewer students"
+                f"{train.accumulate}: {fewer}, or begin a run with {mend} (one that is begun keeps its own)"
             )
         if most > 1 and self.student.model.arch == "live":
             raise ValueError(

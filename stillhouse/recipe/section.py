@@ -9,9 +9,19 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
+_DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -82,6 +92,12 @@ def function_reference(text: str) -> str:
     return f"{path}:{function}"
 
 
+def _device(text: str) -> str:
+    if not re.search(_DEVICE, text):
+        raise ValueError(f"must be auto, cpu, cuda, cuda:NUMBER or mps, not '{text}'")
+    return text
+
+
 def _plain_int(value: Any) -> Any:
     """Numpy's integers, which a Python caller may hand over, are integers."""
     return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
@@ -91,6 +107,7 @@ def _plain_int(value: Any) -> Any:
 WholeNumber = Annotated[int, Strict(), BeforeValidator(_plain_int)]
 PositiveInt = Annotated[WholeNumber, Field(gt=0)]
 NonNegativeInt = Annotated[WholeNumber, Field(ge=0)]
+Device = Annotated[str, AfterValidator(_device), WithJsonSchema({"type": "string", "pattern": _DEVICE})]
 OutputPath = Annotated[str, AfterValidator(lambda text: str(Path(_expand(text)).expanduser()))]
 InputPath = Annotated[str, AfterValidator(_input_path), Field(description="path; ${VARIABLE:-default} is expanded")]
 FunctionReference = Annotated[str, AfterValidator(function_reference), Field(description="file.py:function")]

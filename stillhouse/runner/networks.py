@@ -15,6 +15,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from stillhouse.data.open import Survey
 from stillhouse.data.views import view_shape
+from stillhouse.foundation.errors import ModelError
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.build import build, check_answer, wrap
 from stillhouse.models.ensemble import Ensemble, Share
@@ -105,9 +106,17 @@ class Networks:
 
     def _teacher(self, section: ModelSection, number: int, interface: Interface, seed: int) -> Network:
         role = "teacher" if self.recipe.teacher.model is not None else f"teacher.members.{number}"
-        if section.arch == "live" and self.live is not None:
-            return self._wrapped(copy.deepcopy(self.live.teachers[number]), section, interface, role)
-        return build(section, interface, self.statistics, seed, role)
+        try:
+            if section.arch == "live" and self.live is not None:
+                return self._wrapped(copy.deepcopy(self.live.teachers[number]), section, interface, role)
+            return build(section, interface, self.statistics, seed, role)
+        except ModelError as error:
+            if interface.classes == self.interface.classes:
+                raise
+            raise ModelError(
+                f"{error}; {role}.outputs: own says that it has {interface.classes} outputs, one for each of its "
+                f"classes: leave that out if it has one for each of the data's {self.interface.classes}"
+            ) from error
 
     def student(self, number: int) -> Network:
         """The initial student of one seed; student and control of a number start from the same weights."""

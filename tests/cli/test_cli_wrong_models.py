@@ -35,7 +35,7 @@ def given(tiny: Path, weights: Path) -> Path:
 def test_weights_for_other_classes(tiny: Path, tmp_path: Path, call: Call) -> None:
     """Teacher weights for another number of classes are refused with both numbers."""
     recipe = given(tiny, saved(tmp_path / "w.safetensors", classes=10))
-    refused(call("run", recipe), "w.safetensors", "trained for 10 classes, the data has 3")
+    refused(call("run", recipe), "w.safetensors", "trained for 10 classes, here they are 3")
     nothing_left(Path.cwd())
 
 

@@ -57,6 +57,24 @@ def test_a_wrong_override(verb: str, override: str, words: list[str], tiny: Path
     nothing_left(Path.cwd())
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--workers", "3-1"], "'--workers': 3-1: the most comes last; did you mean 1-3?"),
+        (["--workers", "0-2"], "'--workers': 0-2: one is the least; for no fleet at all write 0"),
+        (["--workers", "-1"], "'--workers': '-1' is no number of workers: write 3, or 1-4"),
+        (["--students", "0"], "'--students': 0: one is the least"),
+        (["--students", "2"], "tiny.yaml: fleet.students: 2 students share"),
+    ],
+)
+def test_a_wrong_number(words: list[str], told: str, tiny: Path, call: Call) -> None:
+    """A number that makes no sense is refused by the option that was typed; no folder is made."""
+    said = call("run", tiny, *words)
+    refused(said, told)
+    assert "--set" not in said.err
+    nothing_left(Path.cwd())
+
+
 @pytest.mark.parametrize("verb", ["check", "run", "resume", "evaluate", "export", "report"])
 def test_what_is_not_there(verb: str, call: Call) -> None:
     """A missing recipe, or a folder that holds no run, is refused by name; no folder is made."""

@@ -144,7 +144,7 @@ def test_other_names_are_told() -> None:
 
 def test_other_classes_are_told() -> None:
     """Weights that differ in the classifier alone get a hint on class counts, other shapes do not."""
-    with pytest.raises(ModelError, match=r"head\.weight is \[7, 8\].*trained for 7 classes, the data has 10"):
+    with pytest.raises(ModelError, match=r"head\.weight is \[7, 8\].*trained for 7 classes, here they are 10"):
         load_into(made(), made(classes=7).body.state_dict(), "file.pt")
     wider = made(options={"width": 8, "blocks": [1, 1]})
     with pytest.raises(ModelError, match=r"does not fit.*arch and options must be"):

@@ -155,7 +155,7 @@ def test_schema_describes_the_sections() -> None:
         ("seed: -1", "recipe:4: 'seed': .*not -1"),
         ("seed: 3.0", "recipe:4: 'seed': .*valid integer, not 3.0"),
         ("seed: '3'", "recipe:4: 'seed': .*valid integer, not '3'"),
-        ("compute: {threads: 2.0}", "'compute.threads': .*valid integer, not 2.0"),
+        ("compute: {threads: 2.0}", "'compute.threads': .*valid integer or 'auto', not 2.0"),
         ("checkpoint: {keep: '3'}", "'checkpoint.keep': .*valid integer, not '3'"),
         ("seed: yes", "seed: true or false makes no sense"),
         ("name: ../x", "recipe:4: 'name'"),

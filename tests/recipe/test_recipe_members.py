@@ -36,9 +36,13 @@ def test_the_shortest_form() -> None:
         (
             "[{model: {arch: mlp}}, {model: {arch: mlp}, weight: 0}]",
             "",
-            "recipe:5: 'teacher.members.1.weight': .* not 0",
+            "recipe:5: 'teacher.members.1.weight': .* not 0: leave a member .* out of 'members'",
         ),
-        ("[{model: {arch: mlp}}, {model: {arch: mlp}, weight: -1}]", "", "members.1.weight': .* greater than or equal"),
+        (
+            "[{model: {arch: mlp}}, {model: {arch: mlp}, weight: -1}]",
+            "",
+            "members.1.weight': must be between 0.000001 and",
+        ),
         ("[{model: {arch: mlp}}, {model: {arch: mlp}, weight: .inf}]", "", "members.1.weight'"),
         ("[{model: {arch: mlp}}, {model: {arch: mlp}, classes: []}]", "", "members.1.classes': .* at least 1"),
         ("[{model: {arch: mlp}}, {model: {arch: mlp}, classes: [-1]}]", "", "members.1.classes.0'.*greater than"),

@@ -252,8 +252,11 @@ def test_what_does_not_fit_is_told_by_the_members_number(tmp_path: Path) -> None
     """Wrong widths and classes that the data don't have end the run before anything is trained, and leave nothing."""
     three, ten = saved(tmp_path / "3.safetensors", MLP, classes=3), saved(tmp_path / "10.safetensors", CONV)
     for member, story in (
-        ({"model": three}, r"teacher.members.1 model mlp: .* trained for 3 classes, the data has 10"),
-        ({"model": three, "classes": [0, 1], "outputs": "own"}, r"members.1 model mlp: .* 3 classes, the data has 2"),
+        ({"model": three}, r"teacher.members.1 model mlp: .* trained for 3 classes, here they are 10"),
+        (
+            {"model": three, "classes": [0, 1], "outputs": "own"},
+            r"members.1 .* 3 classes, here they are 2: .*outputs: own says that it has 2",
+        ),
     ):
         with pytest.raises(ModelError, match=story):
             run(several(teacher={"members": [{"model": ten}, member]}), tmp_path / "run")
