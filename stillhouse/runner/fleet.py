@@ -164,7 +164,7 @@ class RunFleet:
             self._warnings.append,
             materials.recipe.teacher.divergence_max if section.engine == "own" else None,
         )
-        housing = house(section, job, weights, self._folder, self._warnings.append, gate.proof_bytes)
+        housing = house(section, job, weights, self._folder, self._warnings.append, self._check, gate.proof_bytes)
         with ExitStack() as undo:
             undo.callback(housing.close)
             undo.callback(housing.backend.close)

@@ -50,7 +50,7 @@ def _on_ray(recipe: Recipe, warn: Callable[[str], None], check: Callable[[], Non
         raise RecipeError(
             f"fleet.students on Ray needs Ray Train, and that can't be loaded ({error}): pip install 'stillhouse[ray]'"
         ) from error
-    disconnect = connect()
+    disconnect = connect(check)
     least, most = recipe.fleet.students_range
     gpu = recipe.compute.device.startswith("cuda")
     resources = {"CPU": float(recipe.compute.threads), **({"GPU": 1.0} if gpu else {})}

@@ -19,8 +19,9 @@ from typing import Protocol
 
 from stillhouse.foundation.errors import StillhouseError
 from stillhouse.recipe.fleet import FleetSection
-from stillhouse.runner.joining import DOOR, RAY
+from stillhouse.runner.joining import DOOR
 from stillhouse.runner.prey import Prey, children_of
+from stillhouse.runtime.cluster import RAY
 
 _JOINED_MAX = 2
 _START_S = 120.0

@@ -46,7 +46,13 @@ class Housing:
 
 
 def house(
-    section: FleetSection, job: Job, weights: bytes, folder: Path, warn: Callable[[str], None], proof_bytes: int
+    section: FleetSection,
+    job: Job,
+    weights: bytes,
+    folder: Path,
+    warn: Callable[[str], None],
+    check: Callable[[], None],
+    proof_bytes: int,
 ) -> Housing:
     """Open the backend that a recipe names.
 
@@ -55,13 +61,15 @@ def house(
         weights: of the teacher, a canonical safetensors file.
         folder: of the run; says where workers join.
         warn: told what a person should know.
+        check: called while a cluster is waited for; ends that by what it raises.
         proof_bytes: how long the answers are that a worker shows before it is let in.
 
     Raises:
-        FleetError: no socket can be made, or no cluster be reached.
+        FleetError: no socket can be made.
+        UserError: the cluster can't be used.
     """
     if section.backend == "ray":
-        return _on_ray(section, job, weights, folder)
+        return _on_ray(section, job, weights, folder, check)
     place, forget = _shared(weights, folder)
     threads = threads_of(section)
     given = replace(job, weights=place, host=platform.node(), threads=threads).as_json()
@@ -98,11 +106,11 @@ def _shared(weights: bytes, folder: Path) -> tuple[Mapping[str, Any], Callable[[
     return {"path": place["path"], "digest": sha256(weights)}, partial(os.close, descriptor)
 
 
-def _on_ray(section: FleetSection, job: Job, weights: bytes, folder: Path) -> Housing:
+def _on_ray(section: FleetSection, job: Job, weights: bytes, folder: Path, check: Callable[[], None]) -> Housing:
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when Ray is loaded
     from stillhouse.runtime.ray_backend import RayBackend, address, connect
 
-    disconnect = connect()
+    disconnect = connect(check)
     threads = threads_of(section)
     answering = partial(prepare, overrides=(f"fleet.threads={threads}",))
     given = replace(job, weights={"content": weights, "digest": sha256(weights)}).as_json()

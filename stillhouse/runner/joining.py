@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.foundation.errors import RecipeError, RunDirError
+from stillhouse.runtime.cluster import RAY, looks_like_one
 
 DOOR = "fleet.json"
-_HOST_AND_PORT = re.compile(r"([\w.-]+|\[[\w.:%]+\]):\d+")
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,6 @@ class Cluster:
         return [*RAY, "start", f"--address={self.address}", "--block", *place, *ports]
 
 
-RAY = (sys.executable, "-P", "-m", "ray.scripts.scripts")
-"""The command ``ray`` of this environment, wherever that is."""
-
-
 def way_in(path: Path) -> Socket | Cluster:
     """How a teacher joins: ``path`` is a run directory, the socket of a run, or host:port of a Ray cluster.
 
@@ -57,7 +51,7 @@ def way_in(path: Path) -> Socket | Cluster:
     """
     if path.is_socket():
         return Socket(str(path))
-    if _HOST_AND_PORT.fullmatch(str(path)) and not path.exists():
+    if looks_like_one(str(path)) and not path.exists():
         return Cluster(str(path))
     if not (path / "recipe.yaml").exists():
         raise RunDirError(f"{path} is neither a run directory, nor the socket of one, nor host:port of a Ray cluster")

@@ -33,6 +33,7 @@ from stillhouse.runner.rundir import RunDir, open_run
 from stillhouse.runner.settle import settle_answers, settle_student_step, settle_teacher_step
 from stillhouse.runner.signals import Signals, listening
 from stillhouse.runner.teaching import Teaching
+from stillhouse.runtime.cluster import find as find_cluster
 
 _ANY = Normalisation(mean=(0.0,), std=(1.0,))
 Listener = Callable[[Event], None]
@@ -171,16 +172,18 @@ def _prepare(
     """Everything before the first training, the cheap checks first."""
     if recipe.export.onnx:
         check_onnx_installed()
+    resumed = folder.manifest.exists()
+    shared = recipe.fleet.workers_range[1] > 0 or recipe.fleet.students_range[1] > 1
     if recipe.fleet.backend == "ray":
         check_ray_installed()
+        if shared and not resumed:  # one that goes on may need none
+            find_cluster(lambda: signals.check("while connecting to the Ray cluster"))
     found = survey(recipe.data, recipe.seed, (live.train, live.test) if live else None)
     inputs = {"data": found.digest, **named_files(recipe), **(live.digests() if live else {})}
-    resumed = folder.manifest.exists()
     if resumed:
         folder.check_unchanged(recipe, inputs)
     log.emit(RunStarted(process_id=os.getpid(), resumed=resumed, only_teach=only_teach))
     rehearse_networks(Networks(recipe, interface_of(found, recipe), _ANY, live), found, log.emit, all_kept=all_kept)
-    shared = recipe.fleet.workers_range[1] > 0 or recipe.fleet.students_range[1] > 1
     data = open_data(found, recipe.data, folder.path, _teller(log.emit, signals), shared=shared)
     folder.settle(recipe, {**inputs, "samples": data.digest}, versions())
     changed = folder.other_versions({**versions(), "device": recipe.compute.device})

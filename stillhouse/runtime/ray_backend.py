@@ -13,7 +13,6 @@ import logging
 import os
 import platform
 import queue
-import re
 import signal
 import threading
 import time
@@ -25,39 +24,49 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from stillhouse.foundation.errors import FleetError, StillhouseError
+from stillhouse.foundation.errors import FleetError, StillhouseError, UserError
+from stillhouse.runtime import cluster
 from stillhouse.runtime.backend import Answer, Failure, Hello, Leaving, Left, Report, Skip
 from stillhouse.runtime.local.serving import Served
+from stillhouse.runtime.ray_words import in_a_clause
 from stillhouse.runtime.work import Lease
 
 _WORDS_MAX = 10_000
 _GRACE_S = 10.0
 _LOOK_S = 2.0
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _GROUPS = {"work": 1, "talk": 1, "watch": 2}
 
 
-def connect() -> Callable[[], None]:
-    """Connect to the cluster: the one that ``RAY_ADDRESS`` names, one that runs here, else one of this machine alone.
+def connect(check: Callable[[], None] = lambda: None) -> Callable[[], None]:
+    """Connect to the cluster that :func:`stillhouse.runtime.cluster.find` names.
 
     Every side needs the same ``RAY_AUTH_MODE``, set before Ray is loaded, and the same token.
+
+    Args:
+        check: called while it is waited for; ends that by what it raises.
 
     Returns:
         What takes the connection back; nothing where there was one before.
 
     Raises:
-        FleetError: the cluster can't be reached.
+        UserError: the cluster can't be used; says why.
     """
     if ray.is_initialized():
         return lambda: None
+    where, asked_to_end = cluster.find(check), signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
-        where = os.environ.get("RAY_ADDRESS", "on this machine")
-        raise FleetError(
-            f"no Ray cluster can be reached {where}: {error}; it must be running, and every side needs RAY_AUTH_MODE "
-            "and the same token"
+        if where == "local":
+            raise UserError(f"no Ray cluster can be started on this machine: {error}") from error
+        raise UserError(
+            f"the Ray cluster at {where} can't be used from here: {error}; this machine must be a node of it "
+            f"('stillhouse join {where}', or 'ray start'), with the same Ray and Python"
         ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, asked_to_end)  # Ray takes it, and ends the process
+    check()
     return ray.shutdown
 
 
@@ -122,7 +131,7 @@ class TeacherActor:
         while not self._leaving.wait(_LOOK_S):
             if node in _draining():
                 return "its machine is to be taken away"
-        return "got SIGTERM"
+        return "asked to leave (SIGTERM)"
 
     @ray.method(concurrency_group="watch")
     def live(self) -> None:
@@ -312,9 +321,7 @@ class RayBackend:
 
 
 def _cause(error: BaseException | None) -> str:
-    """Ray's story without its advice and its colours; of what an actor raised, that."""
+    """Ray's story in a clause; of what an actor raised, that."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
         return _in_words(error.cause)
-    text = " ".join(_COLOURS.sub("", str(error) if isinstance(error, RayError) else repr(error)).split())
-    told = re.search(r"Worker exit type: (\S+).*?Worker exit detail: (.*?)(?: Some common causes| \(1\)|$)", text)
-    return f"{told[2]} ({told[1]})" if told else text.partition(" Some common causes")[0][:500]
+    return in_a_clause(str(error) if isinstance(error, RayError) else repr(error))

@@ -29,8 +29,10 @@ def test_actors_answer_like_the_process_itself(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["tests", str(Path(__file__).parents[2])]))
     ray.shutdown()
     killed: list[int] = []
+    heard: set[str] = set()
 
     def kill(pids: list[int]) -> None:
+        heard.add(signal.getsignal(signal.SIGTERM).__module__)
         if not killed:
             killed.append(pids[0])
             os.kill(pids[0], signal.SIGKILL)
@@ -40,6 +42,7 @@ def test_actors_answer_like_the_process_itself(tmp_path: Path, monkeypatch: pyte
     result, events = disturbed(recipe, tmp_path / "run", kill)
     assert weights(result) == weights(plain)
     assert killed and result["fleet"]["workers_lost"] == 1
+    assert heard == {"stillhouse.runner.signals"}
     came = _joined(events)
     assert len(came) >= 2 and {each.facts["reads"] for each in came} == {"mapped"}
     assert not ray.is_initialized()
