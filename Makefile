@@ -29,8 +29,9 @@ bench: $(READY)
 simulate: $(READY)
 	$(BIN)/python -m stillhouse.runtime.simulated.simulation 20000
 
+# Runs and labels stay: nights of work may be in them.
 clean:
-	rm -rf $(VENV) runs labels build dist *.egg-info
+	rm -rf $(VENV) runs/demo* build dist *.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,7 +1,6 @@
 """``stillhouse``: the verbs, and what becomes of errors.
 
-Exit codes: 0 done; 1 could not go on (a full disk, a diverged loss); 2 the input must be mended; 130 Ctrl-C, after a
-checkpoint. What a person got wrong is told in words, without a traceback.
+Exit codes: docs/reference.md. What a person got wrong is told in words, without a traceback.
 """
 
 from __future__ import annotations
