@@ -215,9 +215,10 @@ def fleet_line(event: e.FleetChanged) -> str:
         "left": "is gone",
         "suspect": "is silent",
         "trusted": "is back",
+        "scaled": "is let go",
     }
     told = f": {event.text}" if event.text else ""
-    return f"teacher {event.worker} {words[event.kind]}{told}" if event.kind in words else f"teachers{told}"
+    return f"teacher {event.worker} {words[event.kind]}{told}" if event.worker else f"teachers{told}"
 
 
 def group_line(event: e.GroupChanged) -> str:

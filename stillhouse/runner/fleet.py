@@ -220,9 +220,11 @@ class RunFleet:
         if not hopeless and now_s - self._alone_since_s < section.patience_s:
             return self._answers_inline
         if section.without_teachers == "stop":
+            alone_s = now_s - self._alone_since_s
+            lasted = f"was left for {alone_s:.0f} s" if alone_s >= 1 else "is left"
             raise FleetError(
-                f"no teacher was left for {now_s - self._alone_since_s:.0f} s{self._why()}; go on with 'stillhouse "
-                f"resume {self._folder}' when there is one, or say what else to do with fleet.without_teachers"
+                f"no teacher {lasted}{self._why()}; go on with 'stillhouse resume {self._folder}' when there is one, "
+                "or say what else to do with fleet.without_teachers"
             )
         if not self._degraded:
             self._degraded = True

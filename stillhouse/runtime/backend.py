@@ -58,7 +58,7 @@ class Skip(NamedTuple):
 
 
 class Leaving(NamedTuple):
-    """A worker wants to go: it was told to, or got SIGTERM. It finishes what it holds."""
+    """A worker wants to go: it was told to (SIGTERM). It finishes what it holds."""
 
     worker: str
     why: str

@@ -327,7 +327,7 @@ class Driver:
                 self._start(count, why)
                 self._arrivals.see_places(now_s)
             case Shrink(worker, why):
-                self._note("scaled", worker, f"let go: {why}")
+                self._note("scaled", worker, why)
                 if worker in self._facts:
                     self._handle(w.Draining(worker, why))
                 else:

@@ -75,3 +75,11 @@ def test_words_of_workers_are_printed_as_they_are(view: type[Bars] | type[Lines]
     assert words.count(want) == len(events) and "\x1b" not in words and "\x07" not in words
     words = shown(view, e.PhaseStarted("[/a]", 0, 10, 8), e.CheckpointRefused("[/a]", "step-3", said))
     assert want in words and "[/a]" in words
+
+
+@pytest.mark.parametrize("view", [Bars, Lines])
+def test_who_is_let_go_is_named(view: type[Bars] | type[Lines]) -> None:
+    """A line about one teacher says which, one about all of them has no name."""
+    words = shown(view, e.FleetChanged("scaled", "local-2", "not needed", {}, 0.0))
+    assert "teacher local-2 is let go: not needed" in words
+    assert "teachers: 1 more started" in shown(view, e.FleetChanged("scaled", "", "1 more started", {}, 0.0))

@@ -51,8 +51,8 @@ STORY = [
     change(107.5, "joined", "joined-2", host="there", device="cpu", engine="bf16", pace_s=0.01),
     measured(108.0, ("joined-2", "suspect", 50, 0.01, 1, 1.0), starved=1.0, inline=True, own_views=70),
     measured(110.0, ("joined-2", "busy", 90, 0.01, 1, 1.0), inline=True, own_views=90),
-    change(110.5, "scaled", "joined-2", "let go: too many"),
-    change(111.0, "left", "joined-2", "let go: too many"),
+    change(110.5, "scaled", "joined-2", "too many"),
+    change(111.0, "left", "joined-2", "too many"),
     change(111.5, "left", "local-3", "exit code 1: no memory"),
     measured(112.0),
 ]
@@ -108,7 +108,7 @@ def test_the_table_names_each(told: Path) -> None:
     assert found is not None
     assert list(found.rows) == [
         ["local-1", "here", "a GPU", "fp16", "500", "2,000", "100 %", "killed by SIGKILL"],
-        ["joined-2", "there", "cpu", "bf16", "100", "90", "100 %", "dismissed: let go: too many"],
+        ["joined-2", "there", "cpu", "bf16", "100", "90", "100 %", "dismissed: too many"],
         ["local-3", "–", "–", "–", "–", "0", "–", "failed: exit code 1: no memory"],
     ]
 

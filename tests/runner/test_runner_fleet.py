@@ -256,7 +256,7 @@ def test_no_teacher_is_left(tmp_path: Path, undisturbed: str, instead: str) -> N
     """Workers that can't load are not started for ever: the recipe says what becomes of the student, and it is told."""
     recipe = fleeting(tmp_path / "none", workers=1, without_teachers=instead, **NOWHERE)
     if instead == "stop":
-        with pytest.raises(FleetError, match="no teacher was left") as refusal:
+        with pytest.raises(FleetError, match="no teacher is left") as refusal:
             run(recipe, tmp_path / "run")
         assert "fleet.device: cuda is not available" in str(refusal.value) and "stillhouse resume" in str(refusal.value)
         return

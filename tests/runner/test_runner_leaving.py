@@ -191,6 +191,6 @@ def test_a_worker_of_the_run_is_asked_to_leave(tmp_path: Path, monkeypatch: pyte
     assert "the run keeps 1 worker and will start another one in its place" in said[0].out
     assert weights(result) == weights(plain)
     changes = [(each.kind, each.text) for each in told(events, FleetChanged) if each.worker == "local-1"]
-    assert [kind for kind, _ in changes] == ["joined", "leaving", "left"] and changes[1][1] == "got SIGTERM"
+    assert [kind for kind, _ in changes] == ["joined", "leaving", "left"] and changes[1][1] == "asked to leave (SIGTERM)"
     assert any(each.kind == "scaled" and "1 more started" in each.text for each in told(events, FleetChanged))
     assert result["fleet"]["workers_lost"] == 0

@@ -255,7 +255,7 @@ def test_a_draining_worker_finishes_what_it_holds() -> None:
     assert play.handle(w.Draining("a", "told to")) == []
     assert play.answer("a", 0)[0] == w.Keep("a", w.Lease("s", 0, 1))
     assert play.sent() == []
-    assert play.answer("a", 1)[-1] == w.Dismiss("a", "drained", kill=False)
+    assert play.answer("a", 1)[-1] == w.Dismiss("a", "it finished what it held", kill=False)
     play.gone("a")
     assert play.dispatcher.status(play.now).totals.lost == 0
     play.join("b", slots=1)

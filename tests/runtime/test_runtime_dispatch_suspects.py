@@ -25,7 +25,7 @@ def test_a_silent_worker_becomes_suspect_and_is_stopped() -> None:
     while not play.told(w.Dismiss):
         play.wake()
     assert play.now == 14.0
-    assert play.told(w.Dismiss) == [w.Dismiss("a", "silent for 14.0 s", kill=True)]
+    assert play.told(w.Dismiss) == [w.Dismiss("a", "silent for 14 s", kill=True)]
     play.gone("a")
     assert play.dispatcher.status(play.now).totals.lost == 1
 

@@ -261,7 +261,7 @@ def test_drained_exits_with_zero(stage: Stage) -> None:
     os.kill(hasty.facts["pid"], signal.SIGTERM)
     stage.until(bool)
     os.kill(hasty.facts["pid"], signal.SIGTERM)
-    assert stage.left(hasty.worker).why == "got SIGTERM"
+    assert stage.left(hasty.worker).why == "asked to leave (SIGTERM)"
 
 
 def test_sigterm_while_loading_is_heard_at_once() -> None:
@@ -271,7 +271,7 @@ def test_sigterm_while_loading_is_heard_at_once() -> None:
         stage.backend.poll(0.5)
         child = stage.backend._members[name].child  # type: ignore[attr-defined]
         os.kill(child.pid, signal.SIGTERM)
-        assert stage.left(name).why == "got SIGTERM"
+        assert stage.left(name).why == "asked to leave (SIGTERM)"
 
 
 def test_close_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -129,10 +129,10 @@ def test_low_water_counts_those_that_load() -> None:
 @pytest.mark.parametrize(
     ("seen", "why"),
     [
-        (view([worker("a", busy=0.5)], student(30.0, starved=0.5)), "busy only 50%"),
+        (view([worker("a", busy=0.5)], student(30.0, starved=0.5)), "work only 50%"),
         (replace(view([worker("a")], student(30.0, starved=0.5)), pending_units=0), "more would not help"),
         (view([worker(str(n)) for n in range(8)], student(300.0, starved=0.5)), "8 are allowed"),
-        (view([worker("a")], student(30.0, buffered=60)), "1 workers give 10"),
+        (view([worker("a")], student(30.0, buffered=60)), "1 worker gives 10 views/s"),
     ],
 )
 def test_no_growth_where_it_would_not_help(seen: FleetView, why: str) -> None:
@@ -245,7 +245,7 @@ class TestGrowthIsJudged:
         seen = view([worker(n, 5.0) for n in "abcd"], student(90.0, starved=0.5))
         decision, memory = POLICY.decide(seen, self.BEFORE, 1000.0)
         assert memory.ceiling == Ceiling(2, 20.0)
-        assert isinstance(decision, Stay) and "did not rise above 20 units/s" in decision.why
+        assert isinstance(decision, Stay) and "did not rise above 20 views/s" in decision.why
 
     def test_it_paid(self) -> None:
         """The total rose by what the newcomers give, however little that is: growing goes on."""
@@ -295,7 +295,7 @@ class TestInline:
         memory = replace(SETTLED, changed_s=999.0)
         assert isinstance(until(9, seen, memory, Policy(1, 2))[0], Stay)
         decision = until(10, seen, memory, Policy(1, 2))[0]
-        assert isinstance(decision, RunInline) and "alone the students would take 5 units/s" in decision.why
+        assert isinstance(decision, RunInline) and "alone the students would take 5 views/s" in decision.why
 
     @pytest.mark.parametrize(("demand", "helps"), [(20.0, True), (10.5, False)])
     def test_beside_a_fleet_that_can_not_grow(self, demand: float, helps: bool) -> None:
@@ -352,3 +352,12 @@ def test_deciding_changes_nothing() -> None:
     seen, memory = view([worker("a")], student(30.0, starved=0.5)), Memory(wanted=1)
     assert POLICY.decide(seen, memory, 5.0) == POLICY.decide(seen, memory, 5.0)
     assert memory == Memory(wanted=1)
+
+
+def test_reasons_are_for_people() -> None:
+    """Rates have separators and their unit, one worker is no workers, and none is none."""
+    fast = [WorkerView(name, "cpu", "ready", 1 / 7360, 1.0, 0) for name in ("a", "b")]
+    rich = until(60, view(fast, student(6000.0, 90)), policy=Policy(1, 8))[0]
+    assert isinstance(rich, Shrink) and "the others give 7,360 views/s, students take 6,000 views/s" in rich.why
+    first = decide(view([], student(None)), policy=Policy(1, 8))
+    assert isinstance(first, Grow) and first.why == "the run keeps 1 worker, and has none"

@@ -191,7 +191,7 @@ def test_exhausted_cores_are_not_grown_for_ever() -> None:
     world = World(Policy(1, 100), [Student(100.0, 900.0)], [10.0], cores=4)
     world.run(100.0)
     grown, reason = len(world.teachers), world.decisions[-1][1].why
-    assert grown < 40 and "did not rise above 40 units/s" in reason and "exhausted" in reason
+    assert grown < 40 and "did not rise above 40 views/s" in reason and "exhausted" in reason
     world.run(900.0)
     assert len(world.teachers) == grown
 

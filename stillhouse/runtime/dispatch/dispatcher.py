@@ -264,7 +264,7 @@ class Dispatcher:
         for worker in due:
             first = worker.first()
             if worker.state is not ACTIVE:
-                self._dismiss(worker, f"silent for {state.now - worker.begun_s:.1f} s", kill=True)
+                self._dismiss(worker, f"silent for {state.now - worker.begun_s:.0f} s", kill=True)
             elif first is not None and state.now >= worker.begun_s + first.allowance_s:
                 self._suspect(worker, first)
                 state.alarms.put(worker)
@@ -295,7 +295,7 @@ class Dispatcher:
         if worker.state is ACTIVE and not worker.draining:
             feed(state, worker)
         elif worker.state is ACTIVE and not worker.held:
-            self._dismiss(worker, "drained", kill=False)
+            self._dismiss(worker, "it finished what it held", kill=False)
         state.alarms.put(worker)
 
     def _suspect(self, worker: Worker, first: Loan) -> None:

@@ -153,7 +153,7 @@ class Listener:
     def _hear_signals(self) -> None:
         with suppress(BlockingIOError):
             for number in self._woken.recv(4096).strip(_UNSENT):
-                why = f"got {signal.Signals(number).name}"
+                why = f"asked to leave ({signal.Signals(number).name})"
                 if self._leaving or not self._warm:
                     self._channel.send({"do": "bye", "why": why})
                     _exit(128 + number, f"worker ends: {why}")

@@ -112,8 +112,9 @@ class Policy:
         return replace(memory, wanted=min(max(wanted, self.workers_min), self.workers_max))
 
     def _keep_min(self, view: FleetView, memory: Memory, now_s: float) -> Decision | None:
-        lacking = self.workers_min - view.count("ready", "loading")
-        why = f"fewer than {self.workers_min} workers are ready or loading"
+        there = view.count("ready", "loading")
+        lacking = self.workers_min - there
+        why = f"the run keeps {_workers_in_words(self.workers_min)}, and has {there or 'none'}"
         return self._grow(lacking, why, view, memory, now_s) if lacking > 0 else None
 
     def _fill(self, view: FleetView, memory: Memory, now_s: float) -> Decision | None:
@@ -124,7 +125,7 @@ class Policy:
         if memory.ceiling:
             lacking = min(lacking, memory.ceiling.workers - view.count("ready", "loading"))
         needed = _workers(view.demand - view.rate - view.coming_rate, view.typical_rate)
-        why = f"students take {view.demand:.4g} units/s, {_state(view)}"
+        why = f"students take {_rate(view.demand)}, {_state(view)}"
         return self._grow(min(lacking, needed), why, view, memory, now_s) if min(lacking, needed) > 0 else None
 
     def _relieve(self, view: FleetView, memory: Memory, now_s: float) -> Decision | None:
@@ -132,13 +133,13 @@ class Policy:
         if memory.starving_s is None or not view.waiting or not view.typical_rate:
             return None
         if view.busy_share < SATURATED or not view.pending_units:
-            return Stay(f"students wait, yet workers are busy only {view.busy_share:.0%}: more would not help")
+            return Stay(f"students wait, yet workers work only {view.busy_share:.0%} of the time: more would not help")
         if memory.trial:
             return Stay("students wait; the last growth is not judged yet")
         if memory.ceiling and view.count("ready", "loading") >= memory.ceiling.workers:
             return Stay(
                 f"students wait, but with more than {memory.ceiling.workers} workers the rate did not rise above "
-                f"{memory.ceiling.rate:.4g} units/s: what they run on is exhausted"
+                f"{_rate(memory.ceiling.rate)}: what they run on is exhausted"
             )
         lacking = (view.demand or 0.0) * (1.0 + MARGIN) - view.rate - view.coming_rate
         if lacking <= 0 and view.count("loading"):
@@ -146,7 +147,7 @@ class Policy:
         count = max(1, _workers(lacking, view.typical_rate))
         if memory.ceiling:
             count = min(count, memory.ceiling.workers - view.count("ready", "loading"))
-        why = f"students wait and the workers are busy {view.busy_share:.0%}: {_state(view)}"
+        why = f"students wait and the workers are busy {view.busy_share:.0%} of the time: {_state(view)}"
         return self._grow(count, why, view, memory, now_s)
 
     def _grow(self, count: int, why: str, view: FleetView, memory: Memory, now_s: float) -> Decision:
@@ -170,19 +171,21 @@ class Policy:
             return None
         alone, both = _inline_rates(view)
         if alone > view.rate:
-            return RunInline(f"alone the students would take {alone:.4g} units/s, {_state(view)}")
+            return RunInline(f"alone the students would take {_rate(alone)}, {_state(view)}")
         stuck = len(view.workers) >= self.workers_max or memory.ceiling is not None
         if stuck and not memory.coming(view, now_s) and both >= INLINE_GAIN * view.rate:
-            return RunInline(f"with their help students would take {both:.4g} units/s; {_state(view)} and stays so")
+            return RunInline(
+                f"with their help students would take {_rate(both)}; {_state(view)}, and more would not help"
+            )
         return None
 
     def _stop_inline(self, view: FleetView, memory: Memory, now_s: float) -> Decision | None:
         if memory.inline_s is None:
             return None
         if memory.held(memory.full_s, now_s):
-            return StopInline(f"the buffer has been full for {HOLD_S:.0f} s: {_state(view)}")
+            return StopInline(f"answers have lain ready above the high water mark for {HOLD_S:.0f} s: {_state(view)}")
         if memory.progress and memory.held(memory.inline_s, now_s, 2.0 * HOLD_S) and _harmed(view, memory):
-            return StopInline(f"students took {memory.progress:.4g} units/s before, {view.progress:.4g} since")
+            return StopInline(f"students took {_rate(memory.progress)} before, {_rate(view.progress)} since")
         return None
 
     def _release(self, view: FleetView, memory: Memory, now_s: float) -> Decision | None:
@@ -197,7 +200,8 @@ class Policy:
         left = view.rate - slowest.rate
         if left < view.demand * memory.scarce * (1.0 + MARGIN):
             return None
-        return Shrink(slowest.name, f"full for {hold_s:.0f} s; without it {left:.4g} units/s for {view.demand:.4g}")
+        why = f"not needed: the others give {_rate(left)}, students take {_rate(view.demand)}"
+        return Shrink(slowest.name, f"{why}; for {hold_s:.0f} s more answers lay ready than the high water mark")
 
 
 def _remember(decision: Decision, view: FleetView, memory: Memory, now_s: float) -> Memory:
@@ -246,5 +250,15 @@ def _workers(rate: float, each: float) -> int:
 
 
 def _state(view: FleetView) -> str:
-    text = f"{view.count('ready')} workers give {view.rate:.4g}"
-    return text + (f", {view.count('loading')} load" if view.count("loading") else "")
+    ready, loading = view.count("ready"), view.count("loading")
+    give = f"{_workers_in_words(ready)} {'gives' if ready == 1 else 'give'} {_rate(view.rate)}"
+    load = f", {loading} {'loads' if loading == 1 else 'load'}" if loading else ""
+    return (give if ready else "none is ready") + load
+
+
+def _workers_in_words(count: int) -> str:
+    return f"{count} worker{'' if count == 1 else 's'}"
+
+
+def _rate(units_s: float) -> str:
+    return f"{units_s:,.0f} views/s" if units_s >= 100 else f"{units_s:.3g} views/s"
