@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from stillhouse.report.compare import verdict
@@ -51,7 +52,8 @@ def speed(run: Run) -> list[str]:
     sentences = [f"The student trained on {grouped(rate)} samples a second."] if rate is not None else []
     waited = wait_words(run)
     idle = figure(run.result, "throughput", "teacher_idle_share")
-    idled = "" if idle is None else f"The teacher was idle for {percent(idle, 0)} of the same time."
+    whose = "teachers were idle for {} of their" if dig(run.result, "fleet") else "teacher was idle for {} of the same"
+    idled = "" if idle is None else f"The {whose.format(percent(idle, 0))} time."
     return [*sentences, *(sentence for sentence in (waited, idled, together(run)) if sentence)]
 
 
@@ -60,7 +62,12 @@ def together(run: Run) -> str:
     number, lost = figure(run.result, "students", "together"), figure(run.result, "students", "lost")
     if number is None:
         return ""
-    words = f"{number:.0f} students trained it together."
+    course = [each for each in listed(run.result, "students", "course") if isinstance(each, list) and len(each) == 2]
+    if len(course) > 1:
+        parts = [f"{count} up to step {grouped(until)}" for (_, count), (until, _) in pairwise(course)]
+        words = f"Students that trained it together: {', '.join(parts)}, then {course[-1][1]}."
+    else:
+        words = f"{number:.0f} students trained it together." if number > 1 else ""
     if lost:
         times = "Once one of them was" if lost == 1 else f"{lost:.0f} times one of them was"
         words += f" {times} lost, and all went on from the newest checkpoint: nothing else was."

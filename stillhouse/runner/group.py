@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -103,6 +103,7 @@ class _Attempt:
         self._crew, self._names, self._meeting = gathered
         self._size = len(self._names)
         self._sent: deque[tuple[int, int]] = deque()
+        self._counted: deque[tuple[int, Mapping[str, int]]] = deque()
         self._took = dict.fromkeys(self._names, self._first_step - 1)
         self._in = dict[str, tuple[str, int]]()
         self._reads = dict[str, str]()
@@ -158,6 +159,7 @@ class _Attempt:
                     last = number
                     continue
                 knowledge.check_aligned(batch)
+                self._counted.append((number, self._course.source.counts()))
                 self._hand_out(number, batch, knowledge)
                 self._patience.heard()  # who had nothing to do is not silent
                 number += 1
@@ -249,8 +251,15 @@ class _Attempt:
             share = min(waited / sum(waits.values()), 1.0) if sum(waits.values()) > 0 else 0.0
             waits = {name: seconds * share for name, seconds in waits.items()}
             seconds = {**event.seconds, "data": max(waited - sum(waits.values()), 0.0), **waits}
-            event = Progress(**{**vars(event), "seconds": seconds, "counts": source.counts()})
+            event = Progress(**{**vars(event), "seconds": seconds, "counts": self._counts_before(event.step)})
         self._course.emit(event)
+
+    def _counts_before(self, step: int) -> dict[str, int]:
+        """What was counted of the batches before a step and not told yet; more are under way."""
+        counts = Counter[str]()
+        while self._counted and self._counted[0][0] < step:
+            counts.update(self._counted.popleft()[1])
+        return dict(counts)
 
     def _story(self, first: Gone) -> str:
         """Who is gone, and why: of several that went together the one that was killed, or else the first."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillhouse.foundation.events import read_events
+from stillhouse.foundation.events import WorkerMeasured, read_events
 from stillhouse.foundation.files import digest_json
 from stillhouse.models.cost import measure_cost
 from stillhouse.models.network import Network
@@ -35,14 +35,12 @@ def measure(
     students: Sequence[Network],
     controls: Sequence[Network],
     store: dict[str, Any] | None,
-    has_fleet: bool,
     exported: dict[str, Any],
 ) -> dict[str, Any]:
     """The whole result as plain values.
 
     Args:
         store: what is known of the label store besides hits and misses; None where there is none.
-        has_fleet: whether workers answered for the teacher, and are gone by now.
     """
     right = {name: [_correct(materials, each) for each in arm] for name, arm in _arms(teacher, students, controls)}
     verdict = judge(right["student"], right["control"])
@@ -63,7 +61,7 @@ def measure(
         "engines": _engines(recipe, events),
         "throughput": throughput(events, "student", materials.device.type == "cpu"),
         "store": None if store is None else store | store_use(events, store),
-        "fleet": fleet_use(events) if has_fleet else None,
+        "fleet": fleet_use(events),
         "students": students_use(events),
         "energy": _energy(events),
         "wall_s": round(_wall_s(events, time.time()), 3),
@@ -96,25 +94,36 @@ def throughput(events: Sequence[dict[str, Any]], phase: str, synchronous: bool =
 
     ``starved_share``: of the time between steps and in them, the part in which the student had no batch or no
     knowledge yet; evaluation and checkpoints don't count. ``teacher_idle_share``: of the same time, the part in
-    which the teacher did nothing. Steps that a crash made the run repeat count once.
+    which the teacher did nothing; of a fleet, the part of its workers' time in which they held no work; None where
+    nobody was asked. Steps that a crash made the run repeat count once.
 
     Args:
         synchronous: whether the device works while the process waits for it. On an accelerator the process only
-            launches work, so that its clock can't tell who used the device: the shares are None there.
+            launches work, so that its clock can't tell who used the device: the shares are None there, but a fleet's.
     """
     told = [event for event in events if event["event"] == "Progress" and event["phase"] == phase]
     seconds = _seconds(events, phase)
     waiting = sum(seconds.get(name, 0.0) for name in ("data", "teacher", "store"))
     training = waiting + seconds.get("step", 0.0)
     samples = sum(event["samples"] for event in told)
+    idle = _workers_idle(events)
+    if idle is None and seconds.get("teacher") and synchronous:
+        idle = 1 - seconds["teacher"] / training
     return {
         "samples_per_s": round(samples / training, 1) if training else None,
         "starved_share": round(waiting / training, 4) if training and synchronous else None,
-        "teacher_idle_share": round(1 - seconds.get("teacher", 0.0) / training, 4)
-        if training and synchronous
-        else None,
+        "teacher_idle_share": None if idle is None else round(idle, 4),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
+
+
+def _workers_idle(events: Sequence[dict[str, Any]]) -> float | None:
+    """The share of their time in which workers that were ready held no work; None where there were none."""
+    told = [event for event in events if event["event"] == "FleetMeasured"]
+    looks = [(event["seconds"], WorkerMeasured._make(row)) for event in told for row in event["workers"]]
+    looks = [(seconds, worker) for seconds, worker in looks if worker.state in ("idle", "busy", "draining")]
+    ready_s = sum(seconds for seconds, _ in looks)
+    return 1 - sum(seconds * worker.busy_share for seconds, worker in looks) / ready_s if ready_s else None
 
 
 def store_use(events: Sequence[dict[str, Any]], untold: dict[str, Any]) -> dict[str, int]:
@@ -124,30 +133,43 @@ def store_use(events: Sequence[dict[str, Any]], untold: dict[str, Any]) -> dict[
     return {name: sum(counts.get(name, 0) for counts in [*told, untold]) for name in names}
 
 
-def fleet_use(events: Sequence[dict[str, Any]]) -> dict[str, int]:
+def fleet_use(events: Sequence[dict[str, Any]]) -> dict[str, int] | None:
     """What befell the workers, over all processes of the run; ``unanswered``: views that nobody was left to be asked.
 
     Each process tells its sums again and again, so that a kill costs what happened since it last did, not all of it.
+    None where no process of the run had workers to ask.
     """
-    sums, told = Counter[str](), dict[str, int]()
+    sums, told, some = Counter[str](), dict[str, int](), False
     for event in events:
         if event["event"] == "RunStarted":
             sums, told = sums + Counter(told), {}
         elif event["event"] == "FleetMeasured":
-            told = event["totals"]
+            told, some = event["totals"], True
+    if not some:
+        return None
     sums.update(told)
     unanswered = sum(event["counts"].get("unanswered", 0) for event in events if event["event"] == "Progress")
     return {name: sums[name] for name in FLEET_TOTALS} | {"unanswered": unanswered}
 
 
-def students_use(events: Sequence[dict[str, Any]]) -> dict[str, int] | None:
-    """How many students trained together at last, and how often one was lost; None where each trained alone."""
-    told = [event for event in events if event["event"] == "GroupChanged"]
-    if not told:
+def students_use(events: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """How many students trained the delivered one; None where each student of the run was trained by one alone.
+
+    ``together``: at last; ``course``: [step, how many from there on] for each change; ``lost``: how often any was.
+    """
+    if not any(event["event"] == "GroupChanged" for event in events):
         return None
-    started = [event["students"] for event in told if event["kind"] == "started"]
-    lost = sum(event["kind"] == "lost" for event in told)
-    return {"together": started[-1] if started else 0, "lost": lost}
+    lost = sum(event["event"] == "GroupChanged" and event["kind"] == "lost" for event in events)
+    course, grouped = list[list[int]](), False
+    for event in events:
+        together = event["event"] == "GroupChanged" and event["kind"] == "started"
+        if event["event"] == "RunStarted":
+            grouped = False
+        elif event.get("phase") == "student" and (together or (event["event"] == "PhaseStarted" and not grouped)):
+            grouped, number = together, event["students"] if together else 1
+            course = [each for each in course if each[0] < event["step"]]
+            course += [[event["step"], number]] if not course or course[-1][1] != number else []
+    return {"together": course[-1][1] if course else 1, "course": course, "lost": lost}
 
 
 def _seconds(events: Sequence[dict[str, Any]], phase: str) -> dict[str, float]:

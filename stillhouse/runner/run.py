@@ -131,11 +131,11 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
         materials = settle_student_step(materials, folder, teacher, teaching, log.emit, signals)
         trainer = Trainer(materials, folder, log.emit, signals)
         students = [trainer.student(number, teacher, teaching) for number in range(max(recipe.control.seeds, 1))]
-        store, has_fleet = (teaching.summary(), teaching.has_fleet) if teaching is not None else (None, False)
+        store = teaching.summary() if teaching is not None else None
     controls = [trainer.control(number) for number in range(recipe.control.seeds)]
     signals.check("before the test")
     exported = _export(folder, materials, students[0], log.emit)
-    return measure(materials, folder, teacher, students, controls, store, has_fleet, exported)
+    return measure(materials, folder, teacher, students, controls, store, exported)
 
 
 @dataclass(frozen=True)

@@ -212,11 +212,6 @@ class Teaching:
             "rows_without_room": self.store.refused_rows,
         }
 
-    @property
-    def has_fleet(self) -> bool:
-        """Whether workers answer for the teacher."""
-        return self._fleet is not None
-
     def _rows(self) -> RowSource:
         """Whoever answers what is not stored: workers, or the teacher in this process."""
         if self._fleet is not None:

@@ -120,3 +120,6 @@ def test_several_students_are_told(result: Json, make_run: MakeRun, tmp_path: Pa
     told = result | {"students": {"together": 3, "lost": 2}}
     words = together(read_run(make_run(tmp_path / "three", told, [])))
     assert words.startswith("3 students trained it together. 2 times one of them was lost")
+    told = result | {"students": {"together": 1, "lost": 0, "course": [[0, 2], [11, 3], [1200, 1]]}}
+    words = together(read_run(make_run(tmp_path / "changed", told, [])))
+    assert words == "Students that trained it together: 2 up to step 11, 3 up to step 1,200, then 1."

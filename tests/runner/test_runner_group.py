@@ -81,7 +81,7 @@ def test_students_together_are_one_to_the_last_bit(
     assert [(each.kind, each.students) for each in told(events, GroupChanged)] == [("started", 3)]
     assert weights(result) == alone
     assert sent == [False] * 3 * 15
-    assert result["students"] == {"together": 3, "lost": 0}
+    assert result["students"] == {"together": 3, "course": [[0, 3]], "lost": 0}
     progress = [each for each in told(events, Progress) if each.phase == "student"]
     assert progress[-1].step == 15 and sum(each.samples for each in progress) == 15 * 240
     assert looked(events) == looked_alone and len(looked_alone) == 3
@@ -103,26 +103,28 @@ def test_a_student_that_dies_costs_steps_and_nothing_else(
     tmp_path: Path, alone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of two, who have pixels sent, is killed on the way: both begin again from the newest checkpoint, and end in
-    the same weights.
+    the same weights. Each step's views are counted with it, however far ahead they were asked.
     """
     events: list[Event] = []
 
     def hidden(materials: Materials) -> Job:
         return replace(sight_job(materials), samples=None, source_digest="of other data")
 
-    monkeypatch.setattr("stillhouse.runner.group.sight_job", hidden)
+    monkeypatch.setattr("stillhouse.runner.course.sight_job", hidden)
 
     def kill(event: Event) -> None:
         events.append(event)
         if isinstance(event, CheckpointWritten) and event.step == 6:
             os.kill(members(events)[1], signal.SIGKILL)
 
-    result = run(shared(tmp_path / "none", [1, 2]), tmp_path / "run", [kill])
+    result = run(shared(tmp_path / "labels", [1, 2], "stored"), tmp_path / "run", [kill])
     assert weights(result) == alone
     changes = told(events, GroupChanged)
     assert [each.kind for each in changes] == ["started", "lost", "started"]
     assert changes[1].text == "student 2 of 2: killed by SIGKILL" and changes[2].step >= 6
-    assert result["students"] == {"together": 2, "lost": 1}
+    progress = [each for each in told(events, Progress) if each.phase == "student"]
+    assert all(each.counts["hits"] + each.counts["misses"] == each.samples for each in progress)
+    assert result["students"] == {"together": 2, "course": [[0, 2]], "lost": 1}
     assert students() == []
 
 
@@ -198,7 +200,9 @@ def test_nothing_outlives_a_killed_run(tmp_path: Path, alone: str) -> None:
     while any(alive(int(pid)) for pid in mates):
         assert time.monotonic() < until_s
         time.sleep(0.05)
-    assert weights(resume(folder, fleet=as_overrides(None, (1, 1)))) == alone
+    result = resume(folder, fleet=as_overrides(None, (1, 1)))
+    assert weights(result) == alone
+    assert [number for _, number in result["students"]["course"]] == [2, 1]
 
 
 def alive(pid: int) -> bool:
