@@ -85,7 +85,7 @@ def on_ray() -> Dispatched:
     from stillhouse.runtime.ray_backend import RayBackend, connect
 
     disconnect = connect()
-    return Dispatched(RayBackend({}, prepare, {"num_cpus": 1}), disconnect)
+    return Dispatched(RayBackend({}, prepare, {"num_cpus": 1}, print), disconnect)
 
 
 def _batch() -> Batch:

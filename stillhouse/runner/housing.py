@@ -69,7 +69,7 @@ def house(
         UserError: the cluster can't be used.
     """
     if section.backend == "ray":
-        return _on_ray(section, job, weights, folder, check)
+        return _on_ray(section, job, weights, folder, warn, check)
     place, forget = _shared(weights, folder)
     threads = threads_of(section)
     given = replace(job, weights=place, host=platform.node(), threads=threads).as_json()
@@ -106,7 +106,14 @@ def _shared(weights: bytes, folder: Path) -> tuple[Mapping[str, Any], Callable[[
     return {"path": place["path"], "digest": sha256(weights)}, partial(os.close, descriptor)
 
 
-def _on_ray(section: FleetSection, job: Job, weights: bytes, folder: Path, check: Callable[[], None]) -> Housing:
+def _on_ray(
+    section: FleetSection,
+    job: Job,
+    weights: bytes,
+    folder: Path,
+    warn: Callable[[str], None],
+    check: Callable[[], None],
+) -> Housing:
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when Ray is loaded
     from stillhouse.runtime.ray_backend import RayBackend, address, connect
 
@@ -117,7 +124,7 @@ def _on_ray(section: FleetSection, job: Job, weights: bytes, folder: Path, check
     gpus = 1 if section.device.startswith("cuda") else 0
     with ExitStack() as undo:
         undo.callback(disconnect)
-        backend = RayBackend(given, answering, {"num_cpus": threads, "num_gpus": gpus})
+        backend = RayBackend(given, answering, {"num_cpus": threads, "num_gpus": gpus}, warn)
         undo.callback(backend.close)
         write_json(folder / DOOR, {"ray": address(), "cpus": threads, "gpus": gpus})
         undo.pop_all()

@@ -1,39 +1,38 @@
-"""Workers that are actors of a Ray cluster. Only this file and ``ray_group`` know Ray (extra ``ray``).
+"""Workers that are actors of a Ray cluster. Only this file, ``ray_actor`` and ``ray_group`` know Ray (extra ``ray``).
 
 Every wanted worker is one actor, which waits for a machine that can hold it: a node that joins is used without any
 command. Ray restarts nothing and tries nothing again, since the dispatcher does. Answers come by object reference from
 the actor's node to this process. Whatever comes is put into one queue by Ray's own threads, which ``poll`` reads.
 
-What Ray is not told: a worker that is frozen. Nobody reports it; the dispatcher's leases end.
+What Ray is not told: a worker that is frozen. Nobody reports it; the dispatcher's leases end, and it is killed on its
+own node.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from stillhouse.foundation.errors import FleetError, StillhouseError, UserError
+from stillhouse.foundation.errors import FleetError, UserError
+from stillhouse.foundation.stamp import otherwise
 from stillhouse.runtime import cluster
 from stillhouse.runtime.backend import Answer, Failure, Hello, Leaving, Left, Report, Skip
 from stillhouse.runtime.local.serving import Served
+from stillhouse.runtime.ray_actor import Process, TeacherActor, end, in_words
 from stillhouse.runtime.ray_words import in_a_clause
 from stillhouse.runtime.work import Lease
 
-_WORDS_MAX = 10_000
 _GRACE_S = 10.0
-_LOOK_S = 2.0
 _GROUPS = {"work": 1, "talk": 1, "watch": 2}
 
 
@@ -75,84 +74,6 @@ def address() -> str:
     return str(ray.get_runtime_context().gcs_address)
 
 
-class TeacherActor:
-    """The actor's side: loads, answers loans in the order they came, and hears meanwhile what is revoked.
-
-    What goes wrong comes back as a value: an exception would bring a traceback, and a class that the other side may not
-    have.
-    """
-
-    def __init__(self, job: Mapping[str, Any], prepare: Callable[[Mapping[str, Any]], Served]) -> None:
-        self._job, self._prepare = job, prepare
-        self._served: Served | None = None
-        self._revoked: set[Lease] = set()
-        self._leaving = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: self._leaving.set())
-
-    @ray.method(concurrency_group="work")
-    def load(self) -> tuple[str, Any]:
-        """("ready", (facts, slots, proof)), or ("unfit", why)."""
-        try:
-            self._served = served = self._prepare(self._job)
-        except Exception as error:
-            return "unfit", _in_words(error)
-        here = {"host": platform.node(), "pid": os.getpid(), "stillhouse": version("stillhouse")}
-        return "ready", ({**served.facts, **here}, served.slots, bytes(served.proof))
-
-    @ray.method(concurrency_group="work")
-    def answer(self, lease: Lease, payload: bytes) -> tuple[str, Any]:
-        """("answer", (bytes, seconds)), ("failure", why) or ("skip", None)."""
-        assert self._served is not None
-        if lease in self._revoked:
-            self._revoked.discard(lease)
-            return "skip", None
-        begun_s = time.monotonic()
-        try:
-            answer = bytes(self._served.answer(payload))
-            return "answer", (answer, time.monotonic() - begun_s)
-        except MemoryError:
-            raise
-        except Exception as error:
-            return "failure", _in_words(error)
-
-    @ray.method(concurrency_group="talk")
-    def here(self) -> None:
-        """Returns as soon as there is a machine for this worker."""
-
-    @ray.method(concurrency_group="talk")
-    def revoke(self, lease: Lease) -> None:
-        """A loan need not be begun."""
-        self._revoked.add(lease)
-
-    @ray.method(concurrency_group="watch")
-    def wants_to_leave(self) -> str:
-        """Returns when somebody wants this worker's place, or its node's."""
-        node = ray.get_runtime_context().get_node_id()
-        while not self._leaving.wait(_LOOK_S):
-            if node in _draining():
-                return "its machine is to be taken away"
-        return "asked to leave (SIGTERM)"
-
-    @ray.method(concurrency_group="watch")
-    def live(self) -> None:
-        """Never returns: so the end of this process is heard at once, whatever it does."""
-        threading.Event().wait()
-
-
-def _draining() -> Collection[str]:
-    """Nodes that take nothing more and go soon: what Ray's own trainer asks, too; nothing public tells."""
-    try:
-        found: Collection[str] = ray._private.state.state.get_draining_nodes()
-    except Exception:  # not public, so it may be gone, or fail anyhow: then nodes go without notice
-        return ()
-    return found
-
-
-def _in_words(error: BaseException) -> str:
-    text = str(error) if isinstance(error, StillhouseError) else f"{type(error).__name__}: {error}"
-    return text[:_WORDS_MAX]
-
-
 class _Member:
     """One actor: what it was lent, and why it ends."""
 
@@ -162,6 +83,7 @@ class _Member:
         self.placed = self.ready = False
         self.why = ""
         self.limit_s = float("inf")
+        self.process: Process | None = None
 
 
 class RayBackend:
@@ -171,6 +93,7 @@ class RayBackend:
         job: plain JSON that each worker is told.
         prepare: loads and warms up; importable on every node.
         resources: of each worker, as ``ray.remote`` names them: ``num_cpus``, ``num_gpus``, ``resources``.
+        warn: told of a worker that keeps its place although it was to end.
     """
 
     def __init__(
@@ -178,10 +101,13 @@ class RayBackend:
         job: Mapping[str, Any],
         prepare: Callable[[Mapping[str, Any]], Served],
         resources: Mapping[str, Any],
+        warn: Callable[[str], None],
     ) -> None:
         options = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": _GROUPS, **resources}
         self._make = ray.remote(**options)(TeacherActor)
-        self._job, self._prepare = ray.put(dict(job)), prepare
+        self._end = ray.remote(num_cpus=0, max_retries=0)(end)
+        self._job, self._prepare, self._warn = ray.put(dict(job)), prepare, warn
+        self._ending: dict[Process, float] = {}
         self._members: dict[str, _Member] = {}
         self._never_ran: set[str] = set()
         self._named = 0
@@ -198,12 +124,9 @@ class RayBackend:
             raise FleetError("this run is over: it starts no workers")
         self._named += 1
         name = f"ray-{self._named}"
-        member = _Member(self._make.remote(self._job, self._prepare))
+        member = _Member(self._make.remote())
         self._members[name] = member
         self._expect(name, member.actor.here.remote(), self._found_a_place)
-        self._expect(name, member.actor.load.remote(), self._loaded)
-        self._expect(name, member.actor.wants_to_leave.remote(), self._leaving)
-        self._expect(name, member.actor.live.remote(), self._ended)
         return name
 
     def placed(self, worker: str) -> bool:
@@ -225,12 +148,14 @@ class RayBackend:
             member.actor.revoke.remote(lease)
 
     def dismiss(self, worker: str, why: str, *, kill: bool, refused: bool = False) -> None:
-        """End a worker. It holds no state, so that a polite end is like any other."""
+        """End a worker. It holds no state, so that a polite end is like any other; a frozen one hears nothing of it."""
         member = self._members.get(worker)
         if member is not None and not member.why:
             member.why = why
             member.limit_s = time.monotonic() + _GRACE_S
             ray.kill(member.actor, no_restart=True)
+            if kill and member.process is not None:
+                self._kill(member.process)
 
     def poll(self, timeout_s: float) -> list[Report]:
         """What happened since; waits for a first report, or until :meth:`wake`."""
@@ -278,8 +203,31 @@ class RayBackend:
             return None
         return then(name, member, reply) if error is None else self._left(name, error)
 
-    def _found_a_place(self, name: str, member: _Member, reply: Any) -> None:
+    def _kill(self, process: Process) -> None:
+        """By a task on its own node."""
+        there = NodeAffinitySchedulingStrategy(process.node, soft=False)
+        self._ending[process] = time.monotonic() + _GRACE_S
+
+        reference = self._end.options(scheduling_strategy=there).remote(process)
+        reference.future().add_done_callback(lambda _: self._heard.put(partial(self._is_gone, process)))
+
+    def _is_gone(self, process: Process) -> None:
+        """It is no more, or its node is not."""
+        self._ending.pop(process, None)
+
+    def _found_a_place(self, name: str, member: _Member, reply: Any) -> Report | None:
         member.placed = True
+        if why := otherwise(str(reply)):
+            member.why = member.why or why
+            return self._left(name, None)
+        self._expect(name, member.actor.process.remote(), self._met)
+        self._expect(name, member.actor.load.remote(self._job, self._prepare), self._loaded)
+        self._expect(name, member.actor.wants_to_leave.remote(), self._leaving)
+        self._expect(name, member.actor.live.remote(), self._ended)
+        return None
+
+    def _met(self, name: str, member: _Member, reply: Any) -> None:
+        member.process = Process(*reply)
 
     def _loaded(self, name: str, member: _Member, reply: Any) -> Report | None:
         kind, told = reply
@@ -314,14 +262,19 @@ class RayBackend:
     def _overdue(self) -> list[Report]:
         """Workers that were told to end and of whose end nothing came: the cluster may have lost them."""
         now_s = time.monotonic()
+        for process in [each for each, limit_s in self._ending.items() if now_s >= limit_s]:
+            self._ending[process] = float("inf")
+            self._warn(
+                f"a worker on {process.host} was to end, and may still keep its place: kill -9 {process.pid} there"
+            )
         return [self._left(name, None) for name, each in list(self._members.items()) if now_s >= each.limit_s]
 
     def _next_limit_s(self) -> float:
-        return min((each.limit_s for each in self._members.values()), default=float("inf"))
+        return min((*(each.limit_s for each in self._members.values()), *self._ending.values()), default=float("inf"))
 
 
 def _cause(error: BaseException | None) -> str:
     """Ray's story in a clause; of what an actor raised, that."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
-        return _in_words(error.cause)
+        return in_words(error.cause)
     return in_a_clause(str(error) if isinstance(error, RayError) else repr(error))

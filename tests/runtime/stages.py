@@ -64,13 +64,14 @@ class Stage:
         return report
 
 
+def unexpected(message: str) -> None:
+    """A warning that nobody expects is an error."""
+    raise AssertionError(message)
+
+
 @contextmanager
 def local(role: Role) -> Iterator[Stage]:
-    """Processes of this machine; a warning that nobody expects is an error."""
-
-    def unexpected(message: str) -> None:
-        raise AssertionError(message)
-
+    """Processes of this machine."""
     backend = LocalBackend(role._asdict(), COMMAND, unexpected)
     try:
         yield Stage(
@@ -116,7 +117,7 @@ def simulated(role: Role) -> Iterator[Stage]:
 
 
 @contextmanager
-def on_ray(role: Role) -> Iterator[Stage]:
+def on_ray(role: Role, warn: Callable[[str], None] = unexpected) -> Iterator[Stage]:
     """Actors of a cluster of this machine alone; it stays for the next test."""
     ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     from stillhouse.runtime.ray_backend import RayBackend
@@ -125,7 +126,7 @@ def on_ray(role: Role) -> Iterator[Stage]:
         os.environ["PYTHONPATH"] = os.pathsep.join(["tests", str(Path(__file__).parents[2])])
         ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
         atexit.register(ray.shutdown)
-    backend = RayBackend(role._asdict(), prepare, {"num_cpus": 1})
+    backend = RayBackend(role._asdict(), prepare, {"num_cpus": 1}, warn)
     yield Stage(
         backend,
         lambda hello: os.kill(hello.facts["pid"], signal.SIGKILL),

@@ -17,12 +17,20 @@ from stillhouse.runtime.backend import Answer, Hello, Leaving, Left, Report
 from stillhouse.runtime.work import Lease
 
 from .acting import Role, prepare
-from .stages import on_ray
+from .stages import on_ray, unexpected
 
 LOOKS = {"period_ms": 1000, "timeout_ms": 1000, "failure_threshold": 3}
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+
+
+def gone(pid: int) -> None:
+    """A process is no more, soon."""
+    end_s = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
 
 
 def test_a_frozen_actor_is_ended() -> None:
@@ -34,10 +42,31 @@ def test_a_frozen_actor_is_ended() -> None:
         assert stage.backend.poll(0.5) == []
         stage.backend.dismiss(worker.worker, "frozen", kill=True)
         assert stage.left(worker.worker).why == "frozen"
-        end_s = time.monotonic() + 30
-        while Path(f"/proc/{worker.facts['pid']}").exists() and time.monotonic() < end_s:
-            time.sleep(0.1)
-        assert not Path(f"/proc/{worker.facts['pid']}").exists()
+        gone(worker.facts["pid"])
+
+
+def test_an_actor_that_ray_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen worker whose end Ray does not bring about is killed on its node; a person hears of one that stays."""
+    warned: list[str] = []
+    with on_ray(Role(), warned.append) as stage:
+        (worker,) = stage.ready()
+        monkeypatch.setattr(ray, "kill", lambda actor, no_restart: None)
+        monkeypatch.setattr("stillhouse.runtime.ray_backend._GRACE_S", 0.0)
+        os.kill(worker.facts["pid"], signal.SIGSTOP)
+        stage.backend.dismiss(worker.worker, "frozen", kill=True)
+        assert stage.left(worker.worker).why == "frozen"
+        gone(worker.facts["pid"])
+    assert len(warned) == 1 and f"kill -9 {worker.facts['pid']}" in warned[0]
+
+
+def test_an_actor_of_other_code_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which code both sides have is compared before anything else is said; it counts as a failed start."""
+    with on_ray(Role()) as stage:
+        monkeypatch.setattr("stillhouse.foundation.stamp.code_stamp", lambda: "9.9 (other)")
+        name = stage.backend.start()
+        why = stage.left(name).why
+        assert "there stillhouse is 0." in why and "here 9.9 (other): install the very same" in why
+        assert stage.backend.placed(name)
 
 
 def test_an_actor_without_memory_makes_place() -> None:
@@ -46,10 +75,7 @@ def test_an_actor_without_memory_makes_place() -> None:
         doomed, other = stage.ready(2)
         stage.backend.send(doomed.worker, Lease("student", 0, 1), b"starve")
         assert stage.left(doomed.worker).why == "MemoryError: Unable to allocate 3.00 GiB"
-        end_s = time.monotonic() + 30
-        while Path(f"/proc/{doomed.facts['pid']}").exists() and time.monotonic() < end_s:
-            time.sleep(0.1)
-        assert not Path(f"/proc/{doomed.facts['pid']}").exists()
+        gone(doomed.facts["pid"])
         stage.backend.send(other.worker, Lease("student", 1, 1), b"echo on")
         (answer,) = stage.until(bool)
         assert isinstance(answer, Answer) and answer.payload == b"on"
@@ -104,7 +130,7 @@ def test_nodes_come_and_go(cluster: object) -> None:
     """A worker waits for a node that can hold it, works there without any command, and is gone with it."""
     from stillhouse.runtime.ray_backend import RayBackend
 
-    backend = RayBackend(Role()._asdict(), prepare, {"num_cpus": 1})
+    backend = RayBackend(Role()._asdict(), prepare, {"num_cpus": 1}, unexpected)
     name = backend.start()
     assert backend.poll(1.0) == [] and not backend.placed(name)
     begun_s = time.monotonic()
@@ -130,7 +156,7 @@ def test_a_node_that_is_to_be_taken_away_is_emptied(cluster: object) -> None:
     ports = ["--min-worker-port=0", "--max-worker-port=0"]
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--block", "--num-cpus=1"]
     node = subprocess.Popen([*command, *ports], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    backend = RayBackend(Role()._asdict(), prepare, {"num_cpus": 1})
+    backend = RayBackend(Role()._asdict(), prepare, {"num_cpus": 1}, unexpected)
     try:
         name = backend.start()
         while isinstance(first := heard(backend, 1)[0], Left):
