@@ -11,6 +11,7 @@ from stillhouse.report.teachers import Teachers, Worker
 
 _COUNTS = {
     "workers_joined": "Teachers that joined",
+    "workers_refused": "Turned away",
     "workers_lost": "Lost on the way",
     "workers_suspected": "Let their time pass",
     "questions_reissued": "Questions asked again",

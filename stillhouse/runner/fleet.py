@@ -43,9 +43,9 @@ _TOTALS = {
     "questions_hedged": "hedged",
     "answers_dropped": "dropped",
 }
-FLEET_TOTALS = ("workers_joined", *_TOTALS)
-"""Numbers in events and in ``result.json``: workers that joined, went without leave, let their time pass; questions
-asked again, asked of a second worker; answers that came too late."""
+FLEET_TOTALS = ("workers_joined", "workers_refused", *_TOTALS)
+"""Numbers in events and in ``result.json``: workers that joined, were turned away, went without leave, let their time
+pass; questions asked again, asked of a second worker; answers that came too late."""
 
 _INSTEAD = {
     "inline": "it answers in the student's process",
@@ -94,7 +94,8 @@ class RunFleet:
         self._alone_since_s: float | None = None
         self._gaps = Gaps(time.monotonic)
         self._degraded = False
-        self._joined = 0
+        self._turned_away: deque[str] = deque()
+        self._joined = self._refused = 0
         self._askers: list[Asker] = []
         self._watch: Watch | None = None
 
@@ -119,15 +120,19 @@ class RunFleet:
         if self._driver is None:
             return
         now_s = time.monotonic()
+        while self._turned_away:
+            self._refused += 1
+            self._emit(FleetChanged("refused", "", self._turned_away.popleft(), {}, 0.0))
         for notice in self._driver.notices():
             self._joined += notice.kind == "joined"
+            self._refused += notice.kind == "refused"
             self._emit(FleetChanged(notice.kind, notice.worker, notice.text, notice.facts, now_s - notice.at_s))
         status, view = self._driver.status, self._driver.view
         if self._watch is not None and status is not None and view is not None:
             inline = self._degraded and self._materials.recipe.fleet.without_teachers == "inline"
             inline = inline or self._driver.inline
             totals = {name: int(getattr(status.totals, field)) for name, field in _TOTALS.items()}
-            totals = {"workers_joined": self._joined, **totals}
+            totals = {"workers_joined": self._joined, "workers_refused": self._refused, **totals}
             measured = self._watch.news(status, view, self._askers, inline, self._own.views, totals, last)
             if measured is not None:
                 self._emit(measured)
@@ -164,7 +169,8 @@ class RunFleet:
             self._warnings.append,
             materials.recipe.teacher.divergence_max if section.engine == "own" else None,
         )
-        housing = house(section, job, weights, self._folder, self._warnings.append, self._check, gate.proof_bytes)
+        tell = (self._warnings.append, self._turned_away.append)
+        housing = house(section, job, weights, self._folder, *tell, self._check, gate.proof_bytes)
         with ExitStack() as undo:
             undo.callback(housing.close)
             undo.callback(housing.backend.close)

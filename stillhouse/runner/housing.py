@@ -51,6 +51,7 @@ def house(
     weights: bytes,
     folder: Path,
     warn: Callable[[str], None],
+    turned_away: Callable[[str], None],
     check: Callable[[], None],
     proof_bytes: int,
 ) -> Housing:
@@ -61,6 +62,7 @@ def house(
         weights: of the teacher, a canonical safetensors file.
         folder: of the run; says where workers join.
         warn: told what a person should know.
+        turned_away: told of strangers, and of who wanted to join and did not get ready.
         check: called while a cluster is waited for; ends that by what it raises.
         proof_bytes: how long the answers are that a worker shows before it is let in.
 
@@ -75,7 +77,7 @@ def house(
     given = replace(job, weights=place, host=platform.node(), threads=threads).as_json()
     with ExitStack() as undo:
         undo.callback(forget)
-        backend = LocalBackend(given, [*WORKER, str(threads)], warn, proof_bytes)
+        backend = LocalBackend(given, [*WORKER, str(threads)], turned_away, proof_bytes)
         undo.callback(backend.close)
         write_json(folder / DOOR, {"address": backend.address})
         undo.pop_all()

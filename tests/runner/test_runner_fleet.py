@@ -242,8 +242,11 @@ def test_another_teacher_is_turned_away(tmp_path: Path) -> None:
             told_to.append(subprocess.run(changed, capture_output=True, text=True, timeout=PATIENCE_S))
 
     recipe = fleeting(tmp_path / "none", workers=1, epochs=60)
-    disturbed(recipe, folder, intrude)
+    result, events = disturbed(recipe, folder, intrude)
     assert told_to[0].returncode == 2
+    (told_here,) = [each.text for each in told(events, FleetChanged) if each.kind == "refused"]
+    assert "engine.channels_last: False there, True here" in told_here
+    assert result["fleet"]["workers_refused"] == 1 and not any("channels_last" in each for each in result["warnings"])
     assert "engine.channels_last: False there, True here" in told_to[0].stderr
 
 
