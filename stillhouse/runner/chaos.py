@@ -25,6 +25,7 @@ from stillhouse.runner.grounds import Ground, Machine, RayCluster
 from stillhouse.runner.joining import check_ray_installed
 from stillhouse.runner.prey import check_possible
 from stillhouse.runner.rundir import RunDir
+from stillhouse.runner.signals import Signals, listening
 
 _WORKERS = (2, 3)
 _CHECKPOINT_S = 1.0
@@ -78,6 +79,7 @@ def disturb(recipe: Recipe, folder: Path, chaos: Chaos, reference: Path | None, 
     Raises:
         UserError: no Linux, a folder in use, a reference of another recipe.
         StillhouseError: a run failed by itself; says how.
+        Interrupted: a signal came; all that was started is ended.
     """
     check_possible()
     if recipe.fleet.engine == "own":
@@ -92,26 +94,36 @@ def disturb(recipe: Recipe, folder: Path, chaos: Chaos, reference: Path | None, 
     if reference is None:
         reference = folder / "undisturbed"
         tell(f"undisturbed: {reference}")
-        _undisturbed(recipe, folder, reference)
+        with listening() as signals:
+            _undisturbed(recipe, folder, reference, signals)
     other = RunDir(reference)
     settled = other.settled(recipe)
     other.check_unchanged(settled)
     before = read_json(other.result)["digests"]["student_weights"]
     place = folder / "run"
     tell(f"disturbed:   {place}, seed {chaos.seed}")
-    done = _disturbed(_elastic(settled, folder), folder, place, chaos, tell)
+    with listening() as signals:
+        done = _disturbed(_elastic(settled, folder), folder, place, chaos, tell, signals)
     result = read_json(place / "result.json")
     return Outcome(before, result["digests"]["student_weights"], done, result.get("fleet") or {})
 
 
-def _undisturbed(recipe: Recipe, folder: Path, place: Path) -> None:
+def _undisturbed(recipe: Recipe, folder: Path, place: Path, signals: Signals) -> None:
     plain = _changed(recipe, {"fleet": {"workers": 0}, "store": {"path": str(folder.resolve() / "labels-undisturbed")}})
     path = folder / "undisturbed.yaml"
     write_atomic(path, dump(plain))
     with (folder / "undisturbed.log").open("ab") as log:
-        code = subprocess.run(_command("run", path, "--out", place), stdout=log, stderr=log).returncode
-    if code:
-        raise StillhouseError(f"the undisturbed run ended with exit code {code}:\n{_tail(folder / 'undisturbed.log')}")
+        run = subprocess.Popen(_command("run", path, "--out", place), stdout=log, stderr=log)
+        try:
+            while run.poll() is None:
+                signals.check("before anything was disturbed")
+                time.sleep(_LOOK_S)
+        finally:
+            run.terminate()
+            run.wait()
+    if run.returncode:
+        told = _tail(folder / "undisturbed.log")
+        raise StillhouseError(f"the undisturbed run ended with exit code {run.returncode}:\n{told}")
 
 
 def _elastic(recipe: Recipe, folder: Path) -> Recipe:
@@ -133,30 +145,32 @@ def _changed(recipe: Recipe, sections: Mapping[str, Mapping[str, Any]]) -> Recip
     return validate(values | {name: values[name] | dict(section) for name, section in sections.items()})
 
 
-def _disturbed(recipe: Recipe, folder: Path, place: Path, chaos: Chaos, tell: Callable[[str], None]) -> dict[str, int]:
+def _disturbed(
+    recipe: Recipe, folder: Path, place: Path, chaos: Chaos, tell: Callable[[str], None], signals: Signals
+) -> dict[str, int]:
     """Take the run to its end, by as many processes as it needs; how often what was done."""
     path = folder / "disturbed.yaml"
     write_atomic(path, dump(recipe))
     log_path = folder / "disturbed.log"
-    joining = _command("join", place)
     with log_path.open("ab") as log:
 
         def start(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-            # A group of its own: Ctrl-C ends what is below, which ends them all.
+            # A group of its own: Ctrl-C is heard here alone, and ends them all.
             more = os.environ | environment
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0, env=more
             )
 
         ground: Ground = (
-            RayCluster(place, joining, start, recipe.fleet, log_path)
+            RayCluster(place, start, recipe.fleet, log_path)
             if recipe.fleet.backend == "ray"
-            else Machine(place, joining, start)
+            else Machine(place, _command("join", place), start)
         )
         disturber = Disturber(place, chaos.seed, chaos.every_s, ground, tell)
         run, resumed = start(_command("run", path, "--out", place), ground.environment), 0
         try:
             while (code := run.poll()) != 0:
+                signals.check("while the run was disturbed; what was started is ended")
                 if code is None and disturber.lasts_s < 60.0 * chaos.minutes:
                     disturber.look(run)
                 elif code is None:

@@ -135,6 +135,23 @@ def test_a_student_survives_everything_on_ray(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("folder", ["undisturbed", "run"])
+def test_a_signal_ends_all_that_was_started(tmp_path: Path, folder: str) -> None:
+    """SIGTERM while either run goes on: exit code 143, and nothing of it is left at work."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(dump(fleeting(tmp_path / "none", workers=0, epochs=1)))
+    command = [str(SCRIPT), "chaos", str(recipe), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as chaos:
+        while not (tmp_path / "out" / folder / "events.jsonl").exists():
+            assert chaos.poll() is None
+            time.sleep(0.02)
+        started = children_of(chaos.pid, "run", lambda words: True)
+        chaos.terminate()
+        assert chaos.wait(30) == 143
+    assert started and not any(each.alive for each in started.values())
+
+
+@pytest.mark.slow
 def test_a_student_that_differs_is_told(tmp_path: Path) -> None:
     """Exit code 1 where the reference's student is another one: the comparison is a real one."""
     recipe = tmp_path / "recipe.yaml"
