@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -32,7 +31,7 @@ def join(run: Path, overrides: tuple[str, ...], weights: Path | None) -> None:
     away. Data that are elsewhere here are named with --set; where there are none, the run sends pixels.
 
     If the run's workers live on Ray, this machine becomes a node of the cluster, with place for one worker more (of
-    ADDRESS: with all its processors and GPUs). It stays when the run is over; SIGTERM lets it finish what it holds.
+    ADDRESS: with all its processors and GPUs). It stays when the run is over, until Ctrl-C.
     """
     import sys
 
@@ -44,6 +43,7 @@ def join(run: Path, overrides: tuple[str, ...], weights: Path | None) -> None:
         if overrides or weights is not None:
             raise UserError("--set and --weights are for a run on this machine's own door: on Ray the run tells all")
         _become_node(found)
+        return
     from stillhouse.foundation.allocator import keep_freed_memory
     from stillhouse.runner.worker import work
 
@@ -51,12 +51,17 @@ def join(run: Path, overrides: tuple[str, ...], weights: Path | None) -> None:
     sys.exit(work(found.address, None, overrides, weights))
 
 
-def _become_node(cluster: Cluster) -> NoReturn:
-    """Go on as Ray's own program for that."""
+def _become_node(cluster: Cluster) -> None:
+    from functools import partial
+
+    from stillhouse.foundation.errors import UserError
+    from stillhouse.foundation.stamp import otherwise
     from stillhouse.runner.joining import check_ray_installed
+    from stillhouse.runner.node import be_node
+    from stillhouse.runtime.cluster import try_out
 
     check_ray_installed()
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    command = cluster.command()
-    os.execv(command[0], command)
+    if cluster.code and (why := otherwise(cluster.code)):
+        raise UserError(f"the run would turn this machine's workers away: {why}")
+    try_out(cluster.address)
+    be_node(cluster.command(), cluster.joined(), partial(click.echo, err=True))

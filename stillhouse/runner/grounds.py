@@ -1,7 +1,7 @@
 """Where chaos is made: processes of this machine, or a Ray cluster that is started on it for this alone.
 
 A cluster is the head, with place for all workers but one, and nodes that join and go: each a group of processes, made
-by the very command that a person gives.
+by the very command that ``join`` gives.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from stillhouse.foundation.errors import StillhouseError
+from stillhouse.foundation.errors import RunDirError, StillhouseError
 from stillhouse.recipe.fleet import FleetSection
-from stillhouse.runner.joining import DOOR
+from stillhouse.runner.joining import DOOR, Cluster, way_in
 from stillhouse.runner.prey import Prey, children_of
 from stillhouse.runtime.cluster import RAY
 
@@ -91,12 +91,12 @@ class RayCluster:
     """Workers are actors: children of the raylets of a cluster that is ours.
 
     Args:
-        folder, joining: as above; what joins is a node.
+        folder: as above; what joins is a node.
         log: of the cluster's own commands.
     """
 
-    def __init__(self, folder: Path, joining: list[str], start: Start, section: FleetSection, log: Path) -> None:
-        self._folder, self._joining, self._start = folder, joining, start
+    def __init__(self, folder: Path, start: Start, section: FleetSection, log: Path) -> None:
+        self._folder, self._start = folder, start
         self._nodes: list[subprocess.Popen[bytes]] = []
         # Short: names of sockets are, too.
         self._place = Path(tempfile.mkdtemp(prefix="ray-"))
@@ -137,9 +137,13 @@ class RayCluster:
 
     def join(self) -> Prey | None:
         """One more node, with place for one worker."""
-        if len(self._nodes) >= _JOINED_MAX or not (self._folder / DOOR).exists():
+        try:
+            found = way_in(self._folder)
+        except RunDirError:
             return None
-        self._nodes.append(self._start(self._joining, self.environment))
+        if len(self._nodes) >= _JOINED_MAX or not isinstance(found, Cluster):
+            return None
+        self._nodes.append(self._start(found.command(), self.environment))
         return Prey(self._nodes[-1].pid, "one more node", group=True)
 
     def close(self) -> None:

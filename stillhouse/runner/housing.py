@@ -16,6 +16,7 @@ import numpy as np
 
 from stillhouse.data.shared import memory_of, told
 from stillhouse.foundation.files import sha256, write_atomic, write_json
+from stillhouse.foundation.stamp import code_stamp
 from stillhouse.recipe.fleet import FleetSection
 from stillhouse.runner.environment import cores
 from stillhouse.runner.job import Job
@@ -128,7 +129,8 @@ def _on_ray(
         undo.callback(disconnect)
         backend = RayBackend(given, answering, {"num_cpus": threads, "num_gpus": gpus}, warn)
         undo.callback(backend.close)
-        write_json(folder / DOOR, {"ray": address(), "cpus": threads, "gpus": gpus})
+        door = {"ray": address(), "cpus": threads, "gpus": gpus, "keeps": section.workers_range[1]}
+        write_json(folder / DOOR, {**door, "code": code_stamp()})
         undo.pop_all()
 
     def close() -> None:

@@ -29,11 +29,15 @@ class Cluster:
     Attributes:
         address: host and port of its head.
         cpus, gpus: of one worker of the run; None: not known.
+        keeps: the most workers that the run keeps; None: not known.
+        code: the run's Stillhouse; "": not known.
     """
 
     address: str
     cpus: int | None = None
     gpus: int | None = None
+    keeps: int | None = None
+    code: str = ""
 
     def command(self) -> list[str]:
         """Makes this machine a node with place for one worker, or with all that it has, until SIGTERM drains it."""
@@ -41,6 +45,17 @@ class Cluster:
         # Ports of workers are drawn: other nodes may be on this machine.
         ports = ["--min-worker-port=0", "--max-worker-port=0"]
         return [*RAY, "start", f"--address={self.address}", "--block", *place, *ports]
+
+    def joined(self) -> str:
+        """What there is to say once this machine is a node."""
+        told = f"this machine is a node of the Ray cluster at {self.address}, with place for "
+        if self.cpus is None:
+            return told + "as many workers as it can hold: runs there use it when they want more than they have"
+        each = f"{self.cpus} CPU{'s' if self.cpus > 1 else ''}" + (" and a GPU" if self.gpus else "")
+        return (
+            f"{told}one worker ({each}): the run puts one here when it wants one more than has a place; it keeps "
+            f"{self.keeps} at most (fleet.workers)"
+        )
 
 
 def way_in(path: Path) -> Socket | Cluster:
@@ -78,5 +93,5 @@ def check_ray_installed() -> None:
 
 def _told(door: Mapping[str, Any]) -> Socket | Cluster:
     if "ray" in door:
-        return Cluster(str(door["ray"]), int(door["cpus"]), int(door["gpus"]))
+        return Cluster(str(door["ray"]), int(door["cpus"]), int(door["gpus"]), int(door["keeps"]), str(door["code"]))
     return Socket(str(door["address"]))

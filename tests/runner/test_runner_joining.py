@@ -10,9 +10,12 @@ import pytest
 from commandline import Call, refused
 
 from stillhouse.foundation.errors import RunDirError
+from stillhouse.foundation.stamp import code_stamp
 from stillhouse.runner.joining import DOOR, Cluster, Socket, way_in
 
 from ..cli.conftest import call as call  # the command line in this process
+
+RAY_DOOR: dict[str, object] = {"ray": "10.0.0.5:6379", "cpus": 1, "gpus": 0, "keeps": 3, "code": code_stamp()}
 
 
 def running(folder: Path, door: dict[str, object] | str) -> Path:
@@ -26,8 +29,9 @@ def running(folder: Path, door: dict[str, object] | str) -> Path:
 def test_a_run_tells_the_way_in(tmp_path: Path) -> None:
     """A run on this machine tells its socket; one on Ray its cluster, and what a worker takes."""
     assert way_in(running(tmp_path / "here", {"address": "/run/door"})) == Socket("/run/door")
-    found = way_in(running(tmp_path / "ray", {"ray": "10.0.0.5:6379", "cpus": 2, "gpus": 1}))
-    assert found == Cluster("10.0.0.5:6379", 2, 1)
+    found = way_in(running(tmp_path / "ray", RAY_DOOR | {"cpus": 2, "gpus": 1}))
+    assert found == Cluster("10.0.0.5:6379", 2, 1, 3, code_stamp())
+    assert "one worker (2 CPUs and a GPU)" in found.joined() and "keeps 3 at most" in found.joined()
     for address in ("head.example:6379", "[::1]:6379", "[fe80::1%eth0]:6379"):
         assert way_in(Path(address)) == Cluster(address)
 
@@ -50,9 +54,13 @@ def test_a_damaged_door_is_told(tmp_path: Path, door: dict[str, object] | str, w
 def test_who_can_not_join(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """No run, no fleet, and options that mean nothing for a node of a cluster: exit code 2, in words."""
     refused(call("join", tmp_path / "nowhere"), "neither a run directory")
-    run = running(tmp_path / "run", {"ray": "10.0.0.5:6379", "cpus": 1, "gpus": 0})
+    run = running(tmp_path / "run", RAY_DOOR)
     refused(call("join", run, "--set", "fleet.device=cpu"), "--set and --weights", "on Ray")
     monkeypatch.setattr("stillhouse.runner.joining.find_spec", lambda name: None)
     refused(call("join", run), "stillhouse[ray]")
+    monkeypatch.undo()
+    refused(call("join", "127.0.0.1:65536"), "ports are from 1 to 65535")
+    (run / DOOR).write_text(json.dumps(RAY_DOOR | {"code": "0.0 (other)"}))
+    refused(call("join", run), "there stillhouse is 0.0 (other), here")
     (run / DOOR).unlink()
     refused(call("join", run), "has no fleet to join now")

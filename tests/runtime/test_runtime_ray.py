@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commandline import SCRIPT
 
+from stillhouse.foundation.stamp import code_stamp
+from stillhouse.runner.joining import DOOR
 from stillhouse.runner.prey import children_of
 from stillhouse.runtime.backend import Answer, Hello, Leaving, Left, Report
 from stillhouse.runtime.work import Lease
@@ -148,14 +151,17 @@ def test_nodes_come_and_go(cluster: object) -> None:
     backend.close()
 
 
-def test_a_node_that_is_to_be_taken_away_is_emptied(cluster: object) -> None:
-    """SIGTERM for a node: its worker is told to leave, what it holds is answered, and the node goes once it is idle."""
+def test_a_node_that_is_to_be_taken_away_is_emptied(cluster: object, tmp_path: Path) -> None:
+    """SIGTERM for a node's whole group: its worker is told to leave, what it holds is answered, and the node goes once
+    it is idle.
+    """
     from stillhouse.runtime.ray_backend import RayBackend
 
     address = cluster.address  # type: ignore[attr-defined]
-    ports = ["--min-worker-port=0", "--max-worker-port=0"]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}", "--block", "--num-cpus=1"]
-    node = subprocess.Popen([*command, *ports], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    door = {"ray": address, "cpus": 1, "gpus": 0, "keeps": 1, "code": code_stamp()}
+    (tmp_path / "recipe.yaml").write_text("name: any\n")
+    (tmp_path / DOOR).write_text(json.dumps(door))
+    node = subprocess.Popen([SCRIPT, "join", tmp_path], stderr=subprocess.PIPE, text=True, process_group=0)
     backend = RayBackend(Role()._asdict(), prepare, {"num_cpus": 1}, unexpected)
     try:
         name = backend.start()
@@ -165,14 +171,19 @@ def test_a_node_that_is_to_be_taken_away_is_emptied(cluster: object) -> None:
         assert isinstance(first, Hello) and backend.placed(name)
         for number in range(2):
             backend.send(name, Lease("student", number, 1), b"wait 3")
-        node.terminate()
+        os.killpg(node.pid, signal.SIGTERM)
         leaving, *answers = heard(backend, 3)
         assert leaving == Leaving(name, "its machine is to be taken away")
         assert [type(each) for each in answers] == [Answer, Answer]
         assert node.poll() is None
         backend.dismiss(name, "let go", kill=False)
         assert heard(backend, 1) == [Left(name, "let go")]
-        node.wait(20)
+        _, words = node.communicate(timeout=20)
+        assert node.returncode == 0 and [line.partition(":")[0] for line in words.splitlines()] == [
+            f"this machine is a node of the Ray cluster at {address.split(':')[0]}",
+            "asked to leave",
+            "this machine is no node any more",
+        ]
     finally:
         backend.close()
         node.kill()
