@@ -1,4 +1,6 @@
-"""The fleet in a terminal while it works: a row for each worker, the student's waiting, its buffer, the store."""
+"""The fleet in a terminal while it works: a row for each worker, the student's waiting, its buffer, the store; above
+them a row for each of several students.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from stillhouse.cli.group_table import group_table
 from stillhouse.cli.tally import Tally
 from stillhouse.foundation import events as e
 from stillhouse.foundation.words import printable
@@ -24,7 +27,7 @@ _LOOKS = {
 
 
 class FleetTable:
-    """Stands below the bars as long as there is a fleet."""
+    """Stands below the bars as long as there is a fleet, or several students."""
 
     def __init__(self) -> None:
         self._tally = Tally()
@@ -39,10 +42,12 @@ class FleetTable:
         self._over = True
 
     def __rich__(self) -> RenderableType:
-        fleet = self._tally.fleet
-        if fleet is None or self._over:
-            return Group()
-        return Group(Text(""), self._workers(fleet), self._student(fleet), self._sums(fleet))
+        fleet, group, parts = self._tally.fleet, self._tally.group, list[RenderableType]()
+        if group is not None:
+            parts += [Text(""), group_table(group)]
+        if fleet is not None:
+            parts += [Text(""), self._workers(fleet), self._student(fleet), self._sums(fleet)]
+        return Group(*([] if self._over else parts))
 
     def _workers(self, fleet: e.FleetMeasured) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")

@@ -17,6 +17,8 @@ from stillhouse.foundation import events as e
 
 STATES = ("unplaced", "loading", "idle", "busy", "suspect", "draining")
 
+GROUP_STATES = ("starting", "loading", "training", "done")
+
 _COUNTED = {
     "workers_joined": ("workers_joined_total", "Teachers that joined."),
     "workers_refused": ("workers_refused_total", "Teachers that wanted to join and were turned away."),
@@ -52,7 +54,7 @@ class Metrics:
     def text(self) -> str:
         """All numbers as of now."""
         with self._lock:
-            lines = [*_fleet(self._tally), *_sums(self._tally), *_progress(self._tally)]
+            lines = [*_fleet(self._tally), *_group(self._tally), *_sums(self._tally), *_progress(self._tally)]
         return "".join(f"{line}\n" for line in lines)
 
 
@@ -76,6 +78,22 @@ def _fleet(tally: Tally) -> Iterable[str]:
         yield from _metric(name, "gauge", what, {"": value})
     what = "Views that the student answered itself."
     yield from _metric("student_views_total", "counter", what, {"": fleet.own_views})
+
+
+def _group(tally: Tally) -> Iterable[str]:
+    """Students that train together, by their number from 1."""
+    if tally.group is None:
+        return
+    states = Counter(each.state for each in tally.group.students)
+    named = {each: states[each] for each in GROUP_STATES}
+    yield from _metric("students", "gauge", "Students that train one network together, by state.", named, "state")
+    for name, field, what in (
+        ("student_step", "step", "Steps that a student of several has done."),
+        ("student_samples_per_second", "samples_per_s", "Samples/s that a student of several lately took."),
+        ("student_starved_share", "starved_share", "Share of its time that a student of several lately waited."),
+    ):
+        values = {str(at): getattr(each, field) for at, each in enumerate(tally.group.students, 1)}
+        yield from _metric(name, "gauge", what, values, "student")
 
 
 def _sums(tally: Tally) -> Iterable[str]:

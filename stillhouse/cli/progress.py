@@ -64,7 +64,7 @@ def say(console: Console, text: str, style: str = "") -> None:
 
 
 class Bars:
-    """One bar a phase, with throughput, loss, accuracy and the time left; below them the fleet, if there is one."""
+    """One bar a phase, with throughput, loss, accuracy and the time left; below them several students, and a fleet."""
 
     def __init__(self, console: Console) -> None:
         self.progress = Progress(
@@ -81,7 +81,7 @@ class Bars:
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
-        """Draw all again and again while the block runs; the bars stay, the fleet's table goes."""
+        """Draw all again and again while the block runs; the bars stay, the tables go."""
         with Live(console=self.progress.console, get_renderable=lambda: Group(self.progress, self.fleet)):
             try:
                 yield
@@ -224,8 +224,10 @@ def fleet_line(event: e.FleetChanged) -> str:
 def group_line(event: e.GroupChanged) -> str:
     """What happened to the students of a training, as a line."""
     if event.kind == "started":
-        return f"{event.phase}: {event.students} students train together, from step {event.step:,}"
-    return f"{event.phase}: {event.text}; all begin again from the newest checkpoint"
+        processes = ", ".join(f"{process} on {host}" for host, process in event.members)
+        where = f" (processes {processes})" if processes else ""
+        return f"{event.phase}: {event.students} students train together, from step {event.step:,}{where}"
+    return f"{event.phase}, step {event.step:,}: {event.text}; all begin again from the newest checkpoint"
 
 
 def engine_line(event: e.EngineTried) -> str:

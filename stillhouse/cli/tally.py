@@ -24,6 +24,7 @@ class Tally:
         counts: sums of what progress counted, hits and misses of the store among it, and of what befell the fleet:
             workers lost, questions asked again ...
         progress: the last of each phase, the latest phase last.
+        group: the students that train together now, as they were measured last; None where there are none.
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class Tally:
         self.gone: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self.progress: dict[str, e.Progress] = {}
+        self.group: e.GroupMeasured | None = None
 
     def hear(self, event: e.Event) -> None:
         """Take one event."""
@@ -48,6 +50,11 @@ class Tally:
             self.counts.update({name: int(value) for name, value in event.counts.items()})
             self.progress.pop(event.phase, None)
             self.progress[event.phase] = event
+        elif isinstance(event, e.GroupMeasured):
+            self.group = event
+        elif isinstance(event, e.PhaseFinished | e.GroupChanged):
+            over = isinstance(event, e.PhaseFinished) or event.kind == "lost"
+            self.group = None if over else self.group
 
     def _rate(self, worker: e.WorkerMeasured, seconds: float) -> float:
         """Views/s; as before where no time passed between two looks at the workers."""

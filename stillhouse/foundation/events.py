@@ -242,9 +242,9 @@ class FleetMeasured:
 class GroupChanged:
     """Something happened to the students that train one network together.
 
-    ``kind``: ``started`` (so many ``students`` go on from ``step``), ``lost`` (one died, ``text`` says which and why;
-    the others are ended, and all begin again from the newest checkpoint). ``members``: (host, process id) of each that
-    started, the first student first.
+    ``kind``: ``started`` (so many ``students`` go on from ``step``), ``lost`` (one died at ``step``, ``text`` says
+    which and why; the others are ended, and all begin again from the newest checkpoint). ``members``: (host, process
+    id) of each that started, the first student first.
     """
 
     phase: str
@@ -253,6 +253,37 @@ class GroupChanged:
     step: int
     text: str
     members: tuple[tuple[str, int], ...] = ()
+
+
+class StudentMeasured(NamedTuple):
+    """One of the students in a :class:`GroupMeasured`; in the file a list in this order.
+
+    Attributes:
+        host, process_id: "" and 0 until it has come.
+        state: ``starting`` (not here yet), ``loading``, ``training`` or ``done``.
+        step: steps that it has done.
+        samples_per_s: of its own share, since the event before.
+        starved_share: of that time (0..1), waiting for its share of a batch and the answers about it.
+    """
+
+    host: str
+    process_id: int
+    state: str
+    step: int
+    samples_per_s: float
+    starved_share: float
+
+
+@dataclass(frozen=True)
+class GroupMeasured:
+    """Students that train one network together in numbers, the first one first: every few seconds while they move.
+
+    ``seconds`` since the event before; 0 where rates and shares are still those of that one.
+    """
+
+    phase: str
+    seconds: float
+    students: tuple[StudentMeasured, ...]
 
 
 @dataclass(frozen=True)
@@ -279,6 +310,7 @@ Event = (
     | FleetChanged
     | FleetMeasured
     | GroupChanged
+    | GroupMeasured
     | Warned
 )
 

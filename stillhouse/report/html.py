@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.foundation.files import write_atomic
-from stillhouse.report import engines, epochbars, labels, teacher_words, timeline, words
+from stillhouse.report import engines, epochbars, labels, students, teacher_words, timeline, words
 from stillhouse.report.compare import key_figures, rows
 from stillhouse.report.compare import verdict as verdict_sentence
 from stillhouse.report.draw import Drawing
@@ -126,7 +126,7 @@ def _by_epoch(run: Run) -> dict[str, Any]:
 
 
 def _teachers(run: Run) -> dict[str, Any]:
-    """Who answered for the teacher in processes of their own."""
+    """Who answered for the teacher, or learnt, in processes of their own."""
     found = teachers(run)
     drawing = timeline.draw_timeline(found)
     return {
@@ -135,6 +135,7 @@ def _teachers(run: Run) -> dict[str, Any]:
         "fleet_sentence": teacher_words.sentence(run),
         "fleet_table": teacher_words.table(run, found),
         "fleet_facts": teacher_words.facts(run, found),
+        "students_table": students.table(run),
     }
 
 

@@ -24,6 +24,7 @@ from stillhouse.foundation.events import Evaluated, Event, GroupChanged, PhaseSt
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.weights import load_into
 from stillhouse.runner.course import Course, hand_over
+from stillhouse.runner.roll import Roll
 from stillhouse.runner.shares import pack_share
 from stillhouse.runtime.gaps import Gaps
 from stillhouse.runtime.local.crew import Came, Crew, Gone, Said
@@ -78,7 +79,7 @@ def train_together(course: Course, gather: Gather) -> bytes:
             further = newest is not None and int(newest.stem.removeprefix("step-")) > begun
             futile = 0 if further else futile + 1
             wanted = most if further else max(wanted - 1, least)
-            course.emit(GroupChanged(course.phase, "lost", lost.students, begun, lost.why))
+            course.emit(GroupChanged(course.phase, "lost", lost.students, lost.step, lost.why))
             if futile > RESTARTS_MAX:
                 raise FleetError(
                     f"{course.phase}: the students died {futile} times without getting any further, at last: "
@@ -89,9 +90,9 @@ def train_together(course: Course, gather: Gather) -> bytes:
 class _LostError(Exception):
     """A student is gone, and with it the group."""
 
-    def __init__(self, why: str, students: int) -> None:
+    def __init__(self, why: str, students: int, step: int) -> None:
         super().__init__(why)
-        self.why, self.students = why, students
+        self.why, self.students, self.step = why, students, step
 
 
 class _Attempt:
@@ -106,6 +107,7 @@ class _Attempt:
         self._counted: deque[tuple[int, Mapping[str, int]]] = deque()
         self._took = dict.fromkeys(self._names, self._first_step - 1)
         self._in = dict[str, tuple[str, int]]()
+        self._roll = Roll(course.phase, self._samples(), self._first_step)
         self._reads = dict[str, str]()
         self._weights: bytes | None = None
         self._patience = _Patience()
@@ -133,6 +135,11 @@ class _Attempt:
         assert self._weights is not None
         return self._weights
 
+    def _samples(self) -> dict[str, int]:
+        """Of each step that each student takes."""
+        count, size = self._course.settings.accumulate, self._course.settings.batch_size
+        return {name: len(share_of(at, self._size, count)) * size // count for at, name in enumerate(self._names)}
+
     def _wait_for_all(self, said: Mapping[str, object]) -> None:
         """Until every student has said something."""
         while len(said) < self._size:
@@ -146,7 +153,7 @@ class _Attempt:
             room = self._has_room(number) and number < last
             self._hear(0.0 if room else 1.0)
             if self._sent and self._patience.is_over(min(self._took.values()) - self._first_step):
-                raise _LostError("the students fell silent in the middle of a step", self._size)
+                raise self._lost("the students fell silent in the middle of a step")
             if not self._stopping and (signal := self._course.interrupted()) is not None:
                 self._stopping = True
                 for name in self._names:
@@ -159,7 +166,7 @@ class _Attempt:
                     last = number
                     continue
                 knowledge.check_aligned(batch)
-                self._counted.append((number, self._course.source.counts()))
+                self._count(number)
                 self._hand_out(number, batch, knowledge)
                 self._patience.heard()  # who had nothing to do is not silent
                 number += 1
@@ -191,18 +198,25 @@ class _Attempt:
         self._sent.append((number, total))
 
     def _hear(self, timeout_s: float) -> None:
-        for news in self._crew.poll(timeout_s):
+        heard = self._crew.poll(timeout_s)
+        for news in heard:
             if isinstance(news, Gone):
                 if self._names[0] not in self._ended:
-                    raise _LostError(self._story(news), self._size)
+                    raise self._lost(self._story(news))
                 self._ended.add(news.name)
             elif isinstance(news, Came):
                 self._in[news.name] = str(news.hello.get("host")), int(news.hello.get("pid") or 0)
+                self._roll.came(news.name, *self._in[news.name])
                 rank = self._names.index(news.name)
                 hand_over(self._crew, news.name, self._course, rank, self._size, self._meeting, self._state)
             else:
                 self._understand(news)
                 self._patience.heard()
+        measured = self._roll.news()
+        if measured is not None:
+            self._course.emit(measured)
+        if measured is not None or not heard:
+            self._count(self._counted[-1][0] if self._counted else self._first_step)
 
     def _understand(self, news: Said) -> None:
         course, header = self._course, news.header
@@ -211,6 +225,7 @@ class _Attempt:
                 self._reads[news.name] = str(header["reads"])
             case "took":
                 self._took[news.name] = int(header["number"])
+                self._roll.took(news.name, self._took[news.name], float(header["waited_s"]))
             case "event" if header.get("event") in _EVENTS:
                 self._tell(_EVENTS[header["event"]](**header["values"]))
             case "checkpoint":
@@ -231,6 +246,7 @@ class _Attempt:
         how, why = header["how"], str(header["why"]) if "why" in header else ""
         if how == "done":
             self._ended.add(name)
+            self._roll.ended(name)
         elif how == "Interrupted":
             if name == self._names[0]:  # whose checkpoint came before
                 for each in self._names[1:]:  # they end after the same step
@@ -254,12 +270,20 @@ class _Attempt:
             event = Progress(**{**vars(event), "seconds": seconds, "counts": self._counts_before(event.step)})
         self._course.emit(event)
 
+    def _count(self, number: int) -> None:
+        """Note what was counted up to a batch; who answers tells of itself then, too."""
+        if counts := self._course.source.counts():
+            self._counted.append((number, counts))
+
     def _counts_before(self, step: int) -> dict[str, int]:
         """What was counted of the batches before a step and not told yet; more are under way."""
         counts = Counter[str]()
         while self._counted and self._counted[0][0] < step:
             counts.update(self._counted.popleft()[1])
         return dict(counts)
+
+    def _lost(self, why: str) -> _LostError:
+        return _LostError(why, self._size, max(*self._took.values(), self._first_step))
 
     def _story(self, first: Gone) -> str:
         """Who is gone, and why: of several that went together the one that was killed, or else the first."""

@@ -7,7 +7,7 @@ back by it.
 run      job {...}, then sight, network, objective, checkpoint + body: what to train, and from where
 student  sees {reads}
 run      share {number, forms} + body; evaluated {...}; stop {signal}; pause {signal}, where no share will come
-student  took {number}; event {...}; checkpoint {step} + body; evaluate + body
+student  took {number, waited_s}; event {...}; checkpoint {step} + body; evaluate + body
 student  ended {how, why, signal}, after its weights
 """
 
@@ -169,6 +169,7 @@ class _Desk:
         self._line, self._make = line, make
         self._known: deque[tuple[int, Knowledge]] = deque()
         self._over = False
+        self._waited_s = 0.0
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """This student's part of each step's batch; may be asked for in another thread, ahead of the step."""
@@ -185,14 +186,21 @@ class _Desk:
             yield batch
 
     def teach(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Knowledge]]:
-        """Each with the knowledge that came along; the run hears when a step begins."""
+        """Each with the knowledge that came along; the run hears when a step begins, and of the waiting."""
         try:
-            for batch in batches:
+            for batch in self._timed(batches):
                 number, knowledge = self._known.popleft()
-                self._line.say({"do": "took", "number": number})
+                self._line.say({"do": "took", "number": number, "waited_s": round(self._waited_s, 4)})
                 yield batch, knowledge
         finally:
             self._over = True
+
+    def _timed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        asked_s = time.perf_counter()
+        for batch in batches:
+            self._waited_s += time.perf_counter() - asked_s
+            yield batch
+            asked_s = time.perf_counter()
 
     def waits(self) -> dict[str, float]:
         """The run knows."""

@@ -18,6 +18,12 @@ _EVERY_S = (2.0, 10.0)
 _AGE_PART = 300
 
 
+def every_s(age_s: float) -> float:
+    """How often the numbers of a run that is so old are told: in a long one less often."""
+    least_s, most_s = _EVERY_S
+    return min(max(age_s / _AGE_PART, least_s), most_s)
+
+
 class Watch:
     """Makes events out of what a driver publishes.
 
@@ -56,8 +62,7 @@ class Watch:
             last: the last one is made in any case.
         """
         now_s = self._clock()
-        least_s, most_s = _EVERY_S
-        due = now_s - self._told_s >= min(max((now_s - self._begun_s) / _AGE_PART, least_s), most_s)
+        due = now_s - self._told_s >= every_s(now_s - self._begun_s)
         states = {each.name: _state(each) for each in view.workers}
         befell = {name: count for name, count in totals.items() if count and name.startswith("workers_")}
         if not (due or last or states != self._states or befell != self._befell):

@@ -71,6 +71,20 @@ def test_who_waits_for_a_place_says_so() -> None:
     assert f"1 waits for a machine with room for it: {wants}" in " ".join(words.split())
 
 
+def test_several_students_have_rows() -> None:
+    """State, rate, step, waiting and process of each student, with a fleet or without, until the training is over."""
+    table = FleetTable()
+    students = (
+        e.StudentMeasured("here", 4711, "training", 1200, 1782.0, 0.25), e.StudentMeasured("", 0, "starting", 0, 0, 0),
+    )  # fmt: skip
+    table.hear(e.GroupMeasured("student", 2.0, students))
+    words = drawn(table)
+    assert row(words, "1") == ["1", "training", "1,782", "1,200", "25", "%", "4711", "on", "here"]
+    assert row(words, "2") == ["2", "starting"]
+    table.hear(e.GroupChanged("student", "lost", 2, 1200, "student 2 of 2: killed by SIGKILL"))
+    assert drawn(table) == ""
+
+
 def test_very_many_workers_take_some_rows() -> None:
     """A fleet of a hundred does not fill the terminal."""
     table = FleetTable()

@@ -38,6 +38,7 @@ EVENTS = [
     progress(1, hits=10, misses=30),
     e.FleetChanged("left", "local-1", "killed by SIGKILL", {}, 0.1),
     progress(2, hits=5, misses=0),
+    e.GroupMeasured("student", 2.0, (e.StudentMeasured("here", 4711, "training", 9, 64.0, 0.5),)),
     measured(4.0, e.WorkerMeasured('b"\\', "idle", 200, 0.01, 0, 0.4), questions_reissued=3, workers_lost=1),
 ]  # fmt: skip
 WANTED = (
@@ -47,6 +48,8 @@ WANTED = (
     "stillhouse_buffered_views 300", "stillhouse_store_hits_total 15", "stillhouse_store_misses_total 30",
     'stillhouse_step{phase="student"} 2', 'stillhouse_loss{phase="student"} 0.25',
     "stillhouse_student_views_total 64",
+    'stillhouse_students{state="training"} 1', 'stillhouse_student_step{student="1"} 9',
+    'stillhouse_student_samples_per_second{student="1"} 64.0', 'stillhouse_student_starved_share{student="1"} 0.5',
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import pytest
 from commandline import SCRIPT
 
 from stillhouse.cli.workers import as_overrides
-from stillhouse.foundation.events import CheckpointWritten, Evaluated, Event, GroupChanged, Progress
+from stillhouse.foundation.events import CheckpointWritten, Evaluated, Event, GroupChanged, GroupMeasured, Progress
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.job import Job, sight_job
@@ -121,7 +121,10 @@ def test_a_student_that_dies_costs_steps_and_nothing_else(
     assert weights(result) == alone
     changes = told(events, GroupChanged)
     assert [each.kind for each in changes] == ["started", "lost", "started"]
-    assert changes[1].text == "student 2 of 2: killed by SIGKILL" and changes[2].step >= 6
+    assert changes[1].text == "student 2 of 2: killed by SIGKILL" and changes[1].step >= changes[2].step >= 6
+    measured = [each.students for each in told(events, GroupMeasured)]
+    assert [each.process_id for each in measured[-1]] == [pid for _, pid in changes[2].members]
+    assert [(each.state, each.step) for each in measured[-1]] == [("done", 15)] * 2
     progress = [each for each in told(events, Progress) if each.phase == "student"]
     assert all(each.counts["hits"] + each.counts["misses"] == each.samples for each in progress)
     assert result["students"] == {"together": 2, "course": [[0, 2]], "lost": 1}

@@ -128,9 +128,9 @@ def course(folder: Path, events: list[Event], interrupted: Callable[[], int | No
     with torch.random.fork_rng():
         network = build(recipe.student.model, interface, Normalisation(mean=(0.0,), std=(1.0,)), 0, "student")
     nothing = cast(Any, None)
-    stream = cast(Any, SimpleNamespace(steps_per_epoch=1))
+    stream, source = cast(Any, SimpleNamespace(steps_per_epoch=1)), cast(Any, SimpleNamespace(counts=dict))
     return Course(
-        recipe, "student", network, objective, nothing, stream, interface,
+        recipe, "student", network, objective, source, stream, interface,
         Checkpoints(folder, "student", 0.0, 2, events.append), nothing, events.append, interrupted, 0,
         torch.device("cpu"), {},
     )  # fmt: skip
