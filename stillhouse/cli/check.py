@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from stillhouse.cli.workers import Workers, as_overrides, students_option, workers_option
+
 
 @click.command(
     epilog="""\b
@@ -17,7 +19,11 @@ Examples:
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run, as for 'run'.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value of the recipe.")
-def check(recipe: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
+@workers_option
+@students_option
+def check(
+    recipe: Path, out: Path | None, overrides: tuple[str, ...], workers: Workers | None, students: Workers | None
+) -> None:
     """Check RECIPE and say what it would do: samples, steps, where it writes, which code of yours it would run.
 
     Nothing is trained, nothing written, none of your code run; models are built only by 'run'.
@@ -25,5 +31,5 @@ def check(recipe: Path, out: Path | None, overrides: tuple[str, ...]) -> None:
     from stillhouse.recipe.load import load
     from stillhouse.runner.plan import plan
 
-    for key, value in plan(load(recipe, overrides), out):
+    for key, value in plan(load(recipe, (*overrides, *as_overrides(workers, students))), out):
         click.echo(f"{key:<12} {value}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table as Shown
 
     from stillhouse.report.table import Table
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _TEACHER = "NAME:RATE[:PRICE[:WATTS[:COUNT]]]"
 _STUDENT = "RATE[:PRICE[:WATTS]]"
+_TEACHERS_MIN = 12  # columns, so that a mix is not a word a line
 
 
 class _Figures(click.ParamType[tuple[Any, ...]]):
@@ -105,13 +107,14 @@ def plan(
     if run is not None:
         loaded = same_recipe(loaded, run)
         rates = rates_of(run, loaded)
-    if why := nothing_to_plan(loaded, rates):
+    if why := nothing_to_plan(loaded):
         click.echo(why)
         return
     offers = [_offer(str(name), figures) for name, *figures in teachers]
     found = fleet_plan(loaded, rates, offers, _offer("student", student), share)
+    width = max(len(what) for what, _ in found.facts)
     for what, how in found.facts:
-        click.echo(f"{what:<12} {how}")
+        click.echo(f"{what:<{width}} {how}")
     _print(table(found), found.verdict)
     if html is not None:
         write_atomic(html, page(found))
@@ -139,21 +142,25 @@ def _print(table: Table, verdict: str) -> None:
     console.print()
     console.print(Text(verdict, style="bold"))
     console.print()
-    wide.print(_shown(table))
+    wide.print(_shown(table, wide))
     console.print()
     console.print(Text(table.note, style="dim"))
 
 
-def _shown(table: Table) -> Shown:
-    """The table for the terminal; the chosen row bold, with a star."""
+def _shown(table: Table, console: Console) -> Shown:
+    """The table for the terminal; the chosen row bold, with a star. In a narrow one words and shares wrap."""
     from rich.table import Table as Shown
     from rich.text import Text
 
     shown = Shown(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    shown.add_column("")
+    shown.add_column("", no_wrap=True)
     for place, name in enumerate(table.head):
         shown.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
     for place, row in enumerate(table.rows):
         marked = place in table.marked
         shown.add_row("*" if marked else "", *(Text(cell) for cell in row), style="bold" if marked else "")
+    if console.measure(shown).minimum > console.width - _TEACHERS_MIN:
+        shown.padding = (0, 1, 0, 0)
+        for column in shown.columns:
+            column.no_wrap = column.header not in ("teachers", "starved", "idle")
     return shown

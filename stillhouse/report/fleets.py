@@ -90,7 +90,7 @@ def table(plan: FleetPlan) -> Table:
 
 
 def _both(expected: float, simulated: float | None) -> str:
-    return f"{100 * expected:.1f} / {MISSING if simulated is None else f'{100 * simulated:.1f}'} %"
+    return f"{100 * expected:.1f} / {MISSING if simulated is None else f'{100 * simulated:.1f}'}\N{NO-BREAK SPACE}%"
 
 
 def draw(plan: FleetPlan) -> Drawing:

@@ -23,6 +23,8 @@ def resolve(recipe: Recipe) -> Recipe:
         ModelError: a device or precision that is not to be had here.
     """
     device = resolve_device(recipe.compute.device, "compute.device")
+    if recipe.fleet.backend == "local" and recipe.fleet.workers_range[1]:
+        resolve_device(recipe.fleet.device, "fleet.device")
     threads = torch.get_num_threads() if recipe.compute.threads == "auto" else recipe.compute.threads
     if not _may_be_answered(recipe):
         check_precision(recipe.teacher.engine.precision, device, "teacher.engine.precision")

@@ -6,7 +6,7 @@ virtual clock, then says what the best of them and their neighbours really give.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,17 +57,13 @@ class _Work:
     window: int
 
 
-def nothing_to_plan(recipe: Recipe, rates: Rates) -> str:
-    """Why the run wants no teachers; "" where it does."""
-    if not recipe.objective.asks:
-        return "nothing to plan: the objective asks nothing of a teacher"
-    if rates.answered >= 1.0 and recipe.knowledge.source != "inline":
-        return "nothing to plan: all answers are stored, and no teacher will be asked"
-    return ""
+def nothing_to_plan(recipe: Recipe) -> str:
+    """Why no run of the recipe wants teachers; "" where one does."""
+    return "" if recipe.objective.asks else "nothing to plan: the objective asks nothing of a teacher"
 
 
 def fleet_plan(recipe: Recipe, rates: Rates, offers: Sequence[Offer], student: Offer, share: float) -> FleetPlan:
-    """The mixes, some of them simulated, and which one to take.
+    """The mixes, some of them simulated, and which one to take; of a run whose answers are all stored, one like it.
 
     Args:
         rates: measured ones, in place of those that nobody gave.
@@ -84,7 +80,7 @@ def fleet_plan(recipe: Recipe, rates: Rates, offers: Sequence[Offer], student: O
             "nobody knows how fast the student is: give --student RATE, samples a second when it never waits for the "
             "teacher, or --from RUN, a run of this recipe that has trained its student for a while"
         )
-    kinds, work = _kinds(offers, rates.teachers or {}), _work(recipe, rates)
+    kinds, work = _kinds(offers, rates), _work(recipe, rates)
     job = fleets.Job(work.samples, work.epochs, work.views, rate, rates.inline, student.price, student.watts)
     rows = fleets.plan(kinds, job)
     simulated: dict[fleets.Row, Steady] = {}
@@ -106,12 +102,14 @@ def fleet_plan(recipe: Recipe, rates: Rates, offers: Sequence[Offer], student: O
         chosen = next(filter(borne_out, more), None) or max(enough, key=lambda row: found(row).throughput)
     shown = [Shown(row, found(row) if row.workers else None) for row in _around(rows, chosen, simulated)]
     verdict = _verdict(rows, chosen, simulated, rate, share)
-    facts = _facts(recipe, rates, student, rate, kinds, offers, work)
+    taken = {name for row in rows for name, _ in row.workers}
+    facts = _facts(recipe, rates, student, rate, kinds, offers, work, taken)
     return FleetPlan(recipe.name, facts, rate, share, rows, shown, chosen, verdict)
 
 
-def _kinds(offers: Sequence[Offer], measured: Mapping[str, float]) -> list[fleets.Kind]:
+def _kinds(offers: Sequence[Offer], rates: Rates) -> list[fleets.Kind]:
     found: list[fleets.Kind] = []
+    measured = rates.teachers or {}
     for offer in offers or [Offer(name) for name in measured]:
         rate = offer.rate or measured.get(offer.name)
         if rate is None:
@@ -124,9 +122,10 @@ def _kinds(offers: Sequence[Offer], measured: Mapping[str, float]) -> list[fleet
             raise UserError(f"--teacher {offer.name} is given twice: give each kind a name of its own")
         found.append(fleets.Kind(offer.name, rate, offer.price, offer.watts, offer.available))
     if not found:
+        silent = " (that run read all answers from the label store)" if rates.answered >= 1.0 else ""
         raise UserError(
-            "nobody knows which teachers there are: give --teacher NAME:RATE, views a second of one of them, or "
-            "--from RUN, a run of this recipe whose teacher has answered for a while (run --workers 1)"
+            f"nobody knows which teachers there are{silent}: give --teacher NAME:RATE, views a second of one of them, "
+            "or --from RUN, a run of this recipe whose teacher has answered for a while (run --workers 1)"
         )
     return found
 
@@ -148,7 +147,7 @@ def _work(recipe: Recipe, rates: Rates) -> _Work:
         raise DataError(f"student.train.batch_size: a batch of {train.batch_size} is more than the training samples")
     students = max(recipe.control.seeds, 1)
     epochs = train.epochs * students
-    stored = recipe.data.views_in(train.epochs) * (1.0 - rates.answered)
+    unanswered = 1.0 if rates.answered >= 1.0 else 1.0 - rates.answered
     size = recipe.teacher.engine.batch_size
     window_bytes = recipe.fleet.window_mb * 10**6
     line = max(min(LINE_BATCHES, window_bytes // (view_bytes * train.batch_size)), LINE_LEAST)
@@ -156,7 +155,7 @@ def _work(recipe: Recipe, rates: Rates) -> _Work:
     return _Work(
         samples,
         epochs,
-        epochs if recipe.knowledge.source == "inline" else stored,
+        epochs if recipe.knowledge.source == "inline" else recipe.data.views_in(train.epochs) * unanswered,
         item,
         window=max(min(window_bytes // row_bytes, line * train.batch_size), item),
     )
@@ -201,6 +200,7 @@ def _facts(
     kinds: Sequence[fleets.Kind],
     offers: Sequence[Offer],
     work: _Work,
+    taken: Collection[str],
 ) -> list[tuple[str, str]]:
     measured = "measured" + (", on an accelerator: too high if it waited" if rates.accelerator else "")
     own = f"{three_digits(rate)} samples/s when it never waits ({'given' if student.rate else measured})"
@@ -211,9 +211,12 @@ def _facts(
     for kind in kinds:
         how = "given" if kind.name in given else "measured; on shared cores more of them give less"
         told = f"{three_digits(kind.rate)} views/s each ({how}){_costs(kind.price, kind.watts)}"
-        facts.append((f"Teacher {kind.name}", f"{told}, at most {kind.available}"))
+        unwanted = "" if kind.name in taken else "; in no mix: others give as much for less"
+        facts.append((f"Teacher {kind.name}", f"{told}, at most {kind.available}{unwanted}"))
     asked = f"{work.views:g} of {work.epochs} epochs of {grouped(work.samples)} samples"
     rest = "" if work.views >= work.epochs else "; the others are read from the label store"
+    if rates.answered >= 1.0 and recipe.knowledge.source != "inline":
+        rest += "; planned as if nothing were stored: all answers are, and this run asks no teacher any more"
     facts.append(("Asked", asked + rest))
     seeds = f"; {recipe.control.seeds} students, one after the other" if recipe.control.seeds > 1 else ""
     guessed = recipe.objective.features and rates.row_bytes is None

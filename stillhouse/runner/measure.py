@@ -106,24 +106,38 @@ def throughput(events: Sequence[dict[str, Any]], phase: str, synchronous: bool =
     waiting = sum(seconds.get(name, 0.0) for name in ("data", "teacher", "store"))
     training = waiting + seconds.get("step", 0.0)
     samples = sum(event["samples"] for event in told)
-    idle = _workers_idle(events)
-    if idle is None and seconds.get("teacher") and synchronous:
-        idle = 1 - seconds["teacher"] / training
     return {
         "samples_per_s": round(samples / training, 1) if training else None,
         "starved_share": round(waiting / training, 4) if training and synchronous else None,
-        "teacher_idle_share": None if idle is None else round(idle, 4),
+        "teacher_idle_share": _teacher_idle(events, phase, synchronous),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
 
 
-def _workers_idle(events: Sequence[dict[str, Any]]) -> float | None:
-    """The share of their time in which workers that were ready held no work; None where there were none."""
-    told = [event for event in events if event["event"] == "FleetMeasured"]
-    looks = [(event["seconds"], WorkerMeasured._make(row)) for event in told for row in event["workers"]]
-    looks = [(seconds, worker) for seconds, worker in looks if worker.state in ("idle", "busy", "draining")]
-    ready_s = sum(seconds for seconds, _ in looks)
-    return 1 - sum(seconds * worker.busy_share for seconds, worker in looks) / ready_s if ready_s else None
+def _teacher_idle(events: Sequence[dict[str, Any]], phase: str, synchronous: bool) -> float | None:
+    """Over all processes of the run: of those with workers by these, of others by who asked; None if nobody was."""
+    idle_s, whole_s = 0.0, 0.0
+    for process in _processes(events):
+        told = [event for event in process if event["event"] == "FleetMeasured"]
+        looks = [(event["seconds"], WorkerMeasured._make(row)) for event in told for row in event["workers"]]
+        looks = [(seconds, worker) for seconds, worker in looks if worker.state in ("idle", "busy", "draining")]
+        parts = _seconds(process, phase)
+        whole_s += sum(seconds for seconds, _ in looks)
+        idle_s += sum(seconds * (1 - worker.busy_share) for seconds, worker in looks)
+        if not looks and parts.get("teacher") and synchronous:
+            training_s = sum(parts.get(name, 0.0) for name in ("data", "teacher", "store", "step"))
+            whole_s, idle_s = whole_s + training_s, idle_s + training_s - parts["teacher"]
+    return round(idle_s / whole_s, 4) if whole_s else None
+
+
+def _processes(events: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The events of each process of the run."""
+    found: list[list[dict[str, Any]]] = [[]]
+    for event in events:
+        if event["event"] == "RunStarted":
+            found.append([])
+        found[-1].append(event)
+    return found
 
 
 def store_use(events: Sequence[dict[str, Any]], untold: dict[str, Any]) -> dict[str, int]:
@@ -139,15 +153,12 @@ def fleet_use(events: Sequence[dict[str, Any]]) -> dict[str, int] | None:
     Each process tells its sums again and again, so that a kill costs what happened since it last did, not all of it.
     None where no process of the run had workers to ask.
     """
-    sums, told, some = Counter[str](), dict[str, int](), False
-    for event in events:
-        if event["event"] == "RunStarted":
-            sums, told = sums + Counter(told), {}
-        elif event["event"] == "FleetMeasured":
-            told, some = event["totals"], True
-    if not some:
+    told = [[each["totals"] for each in process if each["event"] == "FleetMeasured"] for process in _processes(events)]
+    if not any(told):
         return None
-    sums.update(told)
+    sums = Counter[str]()
+    for totals in filter(None, told):
+        sums.update(totals[-1])
     unanswered = sum(event["counts"].get("unanswered", 0) for event in events if event["event"] == "Progress")
     return {name: sums[name] for name in FLEET_TOTALS} | {"unanswered": unanswered}
 

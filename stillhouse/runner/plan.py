@@ -13,6 +13,13 @@ from stillhouse.recipe.recipe import FunctionSource, LiveSource, Recipe, Teacher
 from stillhouse.runner.rundir import RunDir, free_folder
 from stillhouse.store.checksum import row_bytes
 
+_WITHOUT = {
+    "inline": "the teacher answers in the student's process",
+    "stored_only": "views that the store does not hold are left out",
+    "hard_labels": "views that the store does not hold are learnt from their labels",
+    "stop": "the run stops, and can be resumed",
+}
+
 
 def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
     """Lines of (what, how) for a person.
@@ -44,6 +51,7 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
             f"{_together(recipe)}",
         )
     )
+    lines += _fleet(recipe)
     lines.append(("objective", _objective(recipe)))
     if recipe.control.seeds:
         again = (
@@ -52,7 +60,12 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
         lines.append(("control", f"{recipe.control.seeds} x the student without the teacher{again}"))
     else:
         lines.append(("control", "none: nobody will know whether distillation helped"))
-    lines.append(("not checked", "what only a run can see: models built, every sample decoded"))
+    there = (
+        ""
+        if recipe.fleet.device == "auto" or not recipe.fleet.workers_range[1]
+        else f", whether fleet.device: {recipe.fleet.device} is there"
+    )
+    lines.append(("not checked", f"what only a run can see: models built, every sample decoded{there}"))
     lines += [("runs code", reference) for reference in _code(recipe)] or [("runs code", "none of yours")]
     lines.append(("writes", f"{folder}/ (recipe.yaml, result.json, report.html, student.safetensors{_onnx(recipe)})"))
     if recipe.objective.asks and recipe.knowledge.source != "inline":
@@ -87,6 +100,27 @@ def _together(recipe: Recipe) -> str:
     least, most = recipe.fleet.students_range
     count = str(most) if least == most else f"{least} to {most}"
     return f", by {count} students together" if most > 1 else ""
+
+
+def _fleet(recipe: Recipe) -> list[tuple[str, str]]:
+    """Who answers for the teacher, and what becomes of the student without them."""
+    fleet = recipe.fleet
+    least, most = fleet.workers_range
+    if not recipe.objective.asks:
+        return []
+    if most == 0:
+        return [("workers", "none: the teacher answers in the student's process")]
+    count = str(most) if least == most else f"{least} to {most}, as many as the student needs,"
+    where = "on a Ray cluster" if fleet.backend == "ray" else "in processes of this machine"
+    cores = "1 thread each" if fleet.backend == "ray" else "the cores shared evenly"
+    threads = cores if fleet.threads == "auto" else f"{fleet.threads} thread{'s' if fleet.threads > 1 else ''} each"
+    engine = {
+        "same": "by the run's engine",
+        "own": "by engines of their own (fleet.engine: results depend on who answered what)",
+    }[fleet.engine]
+    gone = f"after {fleet.patience_s:g} s {_WITHOUT[fleet.without_teachers]} (fleet.without_teachers)"
+    device = "the best device there" if fleet.device == "auto" else fleet.device
+    return [("workers", f"{count} {where}: {device}, {threads}, {engine}"), ("if none left", gone)]
 
 
 def _form(found: Survey) -> str:

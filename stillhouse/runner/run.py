@@ -74,8 +74,13 @@ def resume(
         return _go(folder, recipe, listeners, live)
 
 
-def teach(path: Path, listeners: Sequence[Listener] = (), live: Live | None = None) -> dict[str, Any]:
+def teach(
+    path: Path, listeners: Sequence[Listener] = (), live: Live | None = None, fleet: Sequence[str] = ()
+) -> dict[str, Any]:
     """Go on with a run until the teacher has answered everything, and no further.
+
+    Args:
+        fleet: as of :func:`resume`.
 
     Returns:
         What ``result.json`` will hold under ``store``.
@@ -83,7 +88,7 @@ def teach(path: Path, listeners: Sequence[Listener] = (), live: Live | None = No
     Raises:
         StillhouseError: as :func:`resume`; the run's recipe keeps no answers.
     """
-    folder, recipe = open_run(path)
+    folder, recipe = open_run(path, fleet)
     if recipe.knowledge.source == "inline":
         raise RecipeError("knowledge.source: inline keeps no answers: use auto, stored or offline")
     if not recipe.objective.asks:

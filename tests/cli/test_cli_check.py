@@ -50,3 +50,16 @@ def test_several_students_are_said(tiny: Path, call: Call) -> None:
     assert "by 2 to 4 students together" in " ".join(said.out.split())
     assert "together" not in call("check", tiny).out
     refused(call("check", tiny, *asked, "student.train.accumulate=1"), "fleet.students", "student.train.accumulate: 4")
+
+
+def test_the_fleet_is_said(tiny: Path, call: Call) -> None:
+    """Who answers, where and how, and what becomes of the student without them; what a run alone can see is named."""
+    said = call("check", tiny, "--workers", "1-3", "--set", "fleet={device: cuda, threads: 2, engine: own}").out
+    line = next(each for each in said.splitlines() if each.startswith("workers "))
+    for words in ("1 to 3,", "processes of this machine: cuda, 2 threads each", "engines of their own"):
+        assert words in line
+    assert "if none left after 30 s the teacher answers in the student's process" in said
+    assert "whether fleet.device: cuda is there" in said
+    on_ray = call("check", tiny, "--workers", 2, "--set", "fleet={backend: ray, patience_s: 5, without_teachers: stop}")
+    assert "2 on a Ray cluster" in on_ray.out and "after 5 s the run stops" in on_ray.out
+    assert "workers      none" in call("check", tiny).out and "fleet.device" not in call("check", tiny).out

@@ -23,6 +23,17 @@ def test_a_table_of_mixes(tiny: Path, call: Call) -> None:
     assert list(Path.cwd().iterdir()) == []
 
 
+def test_a_narrow_terminal_shows_all(tiny: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 80 columns neither a mix nor the last column is cut off."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    said = re.sub(r"\x1b\[[0-9;]*m", "", call("plan", tiny, *RATES).out).partition("Samples/s:")[0]
+    table = said[said.index("  teachers") :]
+    assert re.search("^ +teachers .* energy *$", table, re.MULTILINE)
+    assert re.search(r"^\* 2 x gpu .* Wh *$", table, re.MULTILINE)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in table and max(map(len, table.splitlines())) <= 80
+
+
 def test_columns_of_what_has_no_price_are_left_out(tiny: Path, call: Call) -> None:
     """Where no price and no power is given neither has a column; a fleet of one kind is told as a command."""
     said = call("plan", tiny, "--student", 1000, "--teacher", "cpu:300")
@@ -42,14 +53,17 @@ def test_a_page_with_a_plot(tiny: Path, tmp_path: Path, call: Call) -> None:
 
 
 def test_speeds_of_a_run(tiny: Path, call: Call) -> None:
-    """A finished run tells its speeds; what it stored is not asked again."""
+    """A finished run tells its speeds; what it stored is planned as if it were asked again, and said to be there."""
     assert call("run", tiny, "--out", "job", "--set", "knowledge.source=inline").code == 0
     said = call("plan", tiny, "--from", "job", "--set", "knowledge.source=inline")
     assert said.code == 0, said.err
     assert "samples/s when it never waits (measured)" in said.out and "Teacher teacher" in said.out
-    assert call("run", tiny, "--out", "stored", "--set", "knowledge.source=stored").code == 0
-    said = call("plan", tiny, "--from", "stored", "--set", "knowledge.source=stored")
-    assert said.code == 0 and said.out == "nothing to plan: all answers are stored, and no teacher will be asked\n"
+    kept = ("--set", "knowledge.source=stored", "--set", "store.path=labels")
+    assert call("run", tiny, "--out", "stored", *kept).code == 0
+    said = call("plan", tiny, "--from", "stored", *kept)
+    assert said.code == 0 and "planned as if nothing were stored" in said.out and "samples/s" in said.out
+    assert call("run", tiny, "--out", "read", *kept).code == 0
+    refused(call("plan", tiny, "--from", "read", *kept), "that run read all answers from the label store", "--teacher")
     refused(call("plan", tiny, "--from", "job", "--set", "seed=3"), "a run of another recipe", "seed")
 
 

@@ -82,6 +82,7 @@ def test_a_student_larger_than_its_teacher_is_warned_about(tiny: Path, call: Cal
         ("teacher.engine.precision=fp16", ["teacher.engine.precision: fp16 needs a CUDA GPU"]),
         ("student.train.engine.precision=fp16", ["student.train.engine.precision: fp16 needs a CUDA GPU"]),
         ("compute.device=cuda:99", ["compute.device: cuda:99 is not available here"]),
+        ("fleet={workers: 1, device: 'cuda:99'}", ["fleet.device: cuda:99 is not available here"]),
         ("student.model.channels=3", []),
         ("objective.features=[{teacher: nope, student: nope}]", ["nope"]),
         ("student.model.arch=resnet", ["student.model", "options of resnet"]),

@@ -255,8 +255,9 @@ NOWHERE: dict[str, Any] = {"device": "cuda", "patience_s": 0}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("instead", ["inline", "hard_labels", "stop"])
-def test_no_teacher_is_left(tmp_path: Path, undisturbed: str, instead: str) -> None:
+def test_no_teacher_is_left(tmp_path: Path, undisturbed: str, instead: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that can't load are not started for ever: the recipe says what becomes of the student, and it is told."""
+    monkeypatch.setattr("stillhouse.runner.environment.resolve_device", lambda name, key: torch.device("cpu"))
     recipe = fleeting(tmp_path / "none", workers=1, without_teachers=instead, **NOWHERE)
     if instead == "stop":
         with pytest.raises(FleetError, match="no teacher is left") as refusal:

@@ -68,6 +68,12 @@ def test_the_cheapest_mix_is_chosen_and_simulated() -> None:
     assert len(plan.shown) >= 3 and "expected" in plan.verdict and "simulated" in plan.verdict
 
 
+def test_a_kind_that_is_not_worth_its_price_is_said_to_be(tmp_path: Path) -> None:
+    """Who offered a kind that stands in no mix is told so."""
+    facts = dict(planned([Offer("cheap", 900.0, price=0.1), Offer("dear", 300.0, price=0.9)]).facts)
+    assert "in no mix" in facts["Teacher dear"] and "in no mix" not in facts["Teacher cheap"]
+
+
 def test_none_is_enough() -> None:
     """What can't be had is not promised: the most there is is named instead."""
     plan = planned([Offer("cpu", 100.0, available=3)], share=0.5)
@@ -135,19 +141,19 @@ def test_a_run_without_workers_tells_its_own_teacher(tmp_path: Path) -> None:
 
 
 def test_what_is_stored_is_not_asked(tmp_path: Path) -> None:
-    """Answers that are there shorten the plan; where all are, or nothing is asked, there is nothing to plan."""
+    """Answers that are there shorten the plan; where all are, one like it is planned, with this one's speeds."""
     recipe, labels = recipe_of(), tmp_path / "labels"
     labels.mkdir()
     opened = {"event": "StoreOpened", "folder": str(labels), "views": 1, "answered": 0, "wanted": 1200}
     half = rates_of(told_by(tmp_path / "half", recipe, opened, BEGUN, progress(100, 100, step=1.0)), recipe)
-    assert 0 < half.answered < 1 and not nothing_to_plan(recipe, half)
+    assert 0 < half.answered < 1
     full = rates_of(told_by(tmp_path / "full", recipe, opened, BEGUN, finished=True), recipe)
-    assert "all answers are stored" in nothing_to_plan(recipe, full)
-    assert not nothing_to_plan(recipe_of(knowledge={"source": "inline"}), full)
+    asked = [dict(fleet_plan(recipe, each, [CPU], STUDENT, 0.95).facts)["Asked"] for each in (Rates(), half, full)]
+    assert asked[0] in asked[2] and "as if nothing were stored" in asked[2] and 1 < float(asked[1].split()[0]) < 2
     labels.rmdir()
     assert rates_of(tmp_path / "full", recipe).answered == 0.0
     untaught = recipe_of(objective={"cross_entropy": 1.0, "kd": None})
-    assert "the objective asks nothing" in nothing_to_plan(untaught, Rates())
+    assert "the objective asks nothing" in nothing_to_plan(untaught) and not nothing_to_plan(recipe)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def test_an_idle_teacher_was_asked_something() -> None:
     waited = progress("student", 600, teacher=3.0, step=1.0)
     for synchronous in (True, False):
         assert throughput([waited, *looks], "student", synchronous)["teacher_idle_share"] == 0.375
+    alone = [at(3.0, "RunStarted"), progress("student", 600, teacher=1.0, step=7.0)]  # 7 s more of 8 s more
+    assert throughput([waited, *looks, *alone], "student")["teacher_idle_share"] == pytest.approx(10 / 16)
 
 
 def test_wall_time_leaves_out_pauses() -> None:

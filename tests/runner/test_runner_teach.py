@@ -14,7 +14,7 @@ from commandline import refused, shell
 
 from stillhouse.cli.main import main
 from stillhouse.foundation.errors import Interrupted, RecipeError, RunDirError, StillhouseError, StorageError
-from stillhouse.foundation.events import Event, PhaseFinished, PhaseStarted, Progress, StoreOpened
+from stillhouse.foundation.events import Event, PhaseFinished, PhaseStarted, Progress, StoreOpened, read_events
 from stillhouse.foundation.files import read_json
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
@@ -329,6 +329,13 @@ class TestCommand:
             assert code == 2 and "here is a run: it goes on as it was begun" in said
         code, said = call("teach", "tiny.yaml", "--out", "here")
         assert code == 2 and "already holds a run" in said
+
+    def test_workers(self, tmp_path: Path, call: Any) -> None:
+        """--workers has processes of their own answer, also where a teaching goes on; all is answered."""
+        assert call("teach", "tiny.yaml", "--workers", "1", "--out", "here")[0] == 0
+        assert answered(only_store(tmp_path / "store")) == 2 * SPLIT
+        kinds = [each.get("kind") for each in read_events(tmp_path / "here" / "events.jsonl")]
+        assert "joined" in kinds and call("teach", "here", "--workers", "0")[0] == 0
 
     @pytest.mark.parametrize(("setting", "code", "words"), [
         ("knowledge.source=inline", 2, "keeps no answers"),
