@@ -32,6 +32,6 @@ def leave(run: Path, worker: str | None) -> None:
     found = workers_of(run)
     for each in found:
         where = "this machine" if each.here else each.host
-        leaving = ", leaving" if each.leaving else ""
-        click.echo(printable(f"{each.name:<12} process {each.process_id} on {where}, {each.device}{leaving}"))
+        state = (", suspect: silent for too long" if each.suspect else "") + (", leaving" if each.leaving else "")
+        click.echo(printable(f"{each.name:<12} process {each.process_id} on {where}, {each.device}{state}"))
     click.echo(f"{len(found)} {'worker' if len(found) == 1 else 'workers'} of {run}")

@@ -7,7 +7,7 @@ import platform
 import signal
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stillhouse.foundation.errors import RunDirError, UserError, nearest
@@ -27,13 +27,15 @@ class Worker:
     Attributes:
         host, process_id, device: as it told when it joined.
         leaving: whether it said that it leaves.
+        suspect: whether it let its time pass, and has not answered since.
     """
 
     name: str
     host: str
     process_id: int
     device: str
-    leaving: bool
+    leaving: bool = False
+    suspect: bool = False
 
     @property
     def here(self) -> bool:
@@ -48,6 +50,7 @@ def workers_of(path: Path) -> list[Worker]:
         RunDirError: no run there, or none with a fleet now.
     """
     folder, _ = open_run(path)
+    folder.check_unfinished()
     if not (path / DOOR).exists():
         raise RunDirError(f"{path} has no fleet now: it is not running, or nobody works for it (run --workers)")
     if not is_held(path):
@@ -63,9 +66,11 @@ def workers_of(path: Path) -> list[Worker]:
             if event["kind"] == "joined":
                 facts = event["facts"]
                 host, device = str(facts.get("host", "")), str(facts.get("device", ""))
-                found[name] = Worker(name, host, int(facts.get("pid", 0)), device, leaving=False)
+                found[name] = Worker(name, host, int(facts.get("pid", 0)), device)
             elif event["kind"] == "leaving" and (known := found.get(name)):
-                found[name] = Worker(name, known.host, known.process_id, known.device, leaving=True)
+                found[name] = replace(known, leaving=True)
+            elif event["kind"] in ("suspect", "trusted") and (known := found.get(name)):
+                found[name] = replace(known, suspect=event["kind"] == "suspect")
             elif event["kind"] == "left":
                 found.pop(name, None)
     return list(found.values())
@@ -89,7 +94,7 @@ def ask_to_leave(path: Path, name: str) -> str:
     if worker.leaving:
         raise UserError(f"{name} is leaving already: it finishes what it holds")
     _terminate(worker)
-    staying = sum(not each.leaving for each in workers) - 1
+    staying = sum(not (each.leaving or each.suspect) for each in workers if each is not worker)
     return _what_follows(path, staying)
 
 

@@ -345,7 +345,7 @@ class Driver:
         if failure:
             self._note("scaled", "", f"no worker can be started: {failure}")
         if begun:
-            self._note("scaled", "", f"{begun} more started: {why}")
+            self._note("scaled", "", f"{begun} started: {why}")
 
     def _note(self, kind: str, worker: str, text: str, facts: Facts | None = None) -> None:
         self._notices.append(Notice(kind, worker, text, facts or {}, self._clock()))

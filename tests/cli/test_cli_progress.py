@@ -82,4 +82,4 @@ def test_who_is_let_go_is_named(view: type[Bars] | type[Lines]) -> None:
     """A line about one teacher says which, one about all of them has no name."""
     words = shown(view, e.FleetChanged("scaled", "local-2", "not needed", {}, 0.0))
     assert "teacher local-2 is let go: not needed" in words
-    assert "teachers: 1 more started" in shown(view, e.FleetChanged("scaled", "", "1 more started", {}, 0.0))
+    assert "teachers: 1 started" in shown(view, e.FleetChanged("scaled", "", "1 started", {}, 0.0))

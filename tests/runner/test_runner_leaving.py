@@ -72,16 +72,16 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_workers_of_this_process_of_the_run(tmp_path: Path) -> None:
-    """Those that joined since the run was last taken up and have not left; who leaves is told apart."""
+    """Those that joined since the run was last taken up and have not left; who leaves, or is silent, is told apart."""
     run = running(
         tmp_path / "run", 2, BEGUN, changed("joined", "local-1", 11), BEGUN, changed("joined", "local-1", 21),
         changed("joined", "joined-2", 22, "elsewhere"), changed("joined", "local-3", 23), changed("suspect", "local-3"),
         changed("leaving", "local-3"), changed("joined", "local-4", 24), changed("left", "local-4"),
-        changed("scaled", ""),
+        changed("scaled", ""), changed("suspect", "local-1"), changed("trusted", "local-1"),
     )  # fmt: skip
     found = workers_of(run)
-    assert [(each.name, each.process_id, each.here, each.leaving) for each in found] == [
-        ("local-1", 21, True, False), ("joined-2", 22, False, False), ("local-3", 23, True, True)
+    assert [(each.name, each.process_id, each.here, each.leaving, each.suspect) for each in found] == [
+        ("local-1", 21, True, False, False), ("joined-2", 22, False, False, False), ("local-3", 23, True, True, True)
     ]  # fmt: skip
 
 
@@ -167,9 +167,11 @@ def test_a_worker_is_asked_where_its_handle_can_t_be_had(
 
 def test_the_command(tmp_path: Path, stand_in: subprocess.Popen[bytes], call: Call) -> None:
     """Without a worker's name it lists them; a wrong one is exit code 2."""
-    run = running(tmp_path / "run", 1, BEGUN, changed("joined", "local-1", stand_in.pid))
+    silent = changed("joined", "local-9", 99), changed("suspect", "local-9")
+    run = running(tmp_path / "run", 1, BEGUN, changed("joined", "local-1", stand_in.pid), *silent)
     said = call("leave", run)
-    assert said.code == 0 and said.out.startswith(f"local-1      process {stand_in.pid} on this machine, cpu\n1 worker")
+    assert said.code == 0 and said.out.startswith(f"local-1      process {stand_in.pid} on this machine, cpu\nlocal-9 ")
+    assert "cpu, suspect: silent for too long\n2 workers" in said.out
     refused(call("leave", run, "local-2"), "has no worker 'local-2' now")
     said = call("leave", run, "local-1")
     assert said.code == 0 and said.out.startswith("local-1 finishes what it holds, and leaves; the run keeps 1 worker ")
@@ -191,6 +193,8 @@ def test_a_worker_of_the_run_is_asked_to_leave(tmp_path: Path, monkeypatch: pyte
     assert "the run keeps 1 worker and will start another one in its place" in said[0].out
     assert weights(result) == weights(plain)
     changes = [(each.kind, each.text) for each in told(events, FleetChanged) if each.worker == "local-1"]
-    assert [kind for kind, _ in changes] == ["joined", "leaving", "left"] and changes[1][1] == "asked to leave (SIGTERM)"
-    assert any(each.kind == "scaled" and "1 more started" in each.text for each in told(events, FleetChanged))
+    assert [kind for kind, _ in changes] == ["joined", "leaving", "left"] and changes[1][
+        1
+    ] == "asked to leave (SIGTERM)"
+    assert any(each.kind == "scaled" and "1 started" in each.text for each in told(events, FleetChanged))
     assert result["fleet"]["workers_lost"] == 0

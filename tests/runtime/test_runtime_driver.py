@@ -259,7 +259,7 @@ def test_a_start_that_fails_is_a_failed_start(monkeypatch: pytest.MonkeyPatch, e
     assert len(tried) == 7 and gaps == sorted(gaps) and gaps[-1] > 30.0
     assert driver.failed_starts == [] and driver.workers_left == 2
     told = [each.text for each in life.notices if each.kind == "scaled"]
-    assert sum(str(error) in each for each in told) == 5 and sum("1 more started" in each for each in told) == 2
+    assert sum(str(error) in each for each in told) == 5 and sum("1 started" in each for each in told) == 2
 
 
 @pytest.mark.parametrize("pace", ["fast", -1.0, 0.0, 5e-324, 1e300, math.nan, math.inf, True, None, [1]])
