@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtri, stdtrit  # scipy.stats takes longer to load than a small run
 
 _LEVEL = 0.95
 
@@ -54,7 +54,7 @@ def judge(students: Sequence[NDArray[np.bool_]], controls: Sequence[NDArray[np.b
         half = 0.0
     else:
         freedom = variance**2 / sum(term**2 / degrees for term, degrees in terms if term > 0)
-        half = float(stats.t.ppf(0.5 + _LEVEL / 2, freedom)) * math.sqrt(variance)
+        half = float(stdtrit(freedom, 0.5 + _LEVEL / 2)) * math.sqrt(variance)
     low, high = difference - half, difference + half
     helped = True if low > 0 else False if high < 0 else None
     return Verdict(_words(helped, difference, low, high, len(controls), samples), helped, difference, low, high)
@@ -62,8 +62,10 @@ def judge(students: Sequence[NDArray[np.bool_]], controls: Sequence[NDArray[np.b
 
 def accuracy_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
     """Wilson's 95 % interval of an accuracy over the test samples."""
-    interval = stats.binomtest(int(correct.sum()), len(correct)).proportion_ci(_LEVEL, method="wilson")
-    return float(interval.low), float(interval.high)
+    right, samples, z = int(correct.sum()), len(correct), float(ndtri(0.5 + _LEVEL / 2))
+    middle = (right + z**2 / 2) / (samples + z**2)
+    half = z / (samples + z**2) * math.sqrt(right * (samples - right) / samples + z**2 / 4)
+    return middle - half if right else 0.0, middle + half if right < samples else 1.0
 
 
 def _words(helped: bool | None, difference: float, low: float, high: float, seeds: int, samples: int) -> str:

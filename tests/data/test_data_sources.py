@@ -45,6 +45,13 @@ def test_digits() -> None:
     assert source.digest.startswith("0b7e9c3202d7bcd2")
 
 
+def test_digits_without_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where scikit-learn does not bring the digits, it is said what to install."""
+    monkeypatch.setattr("stillhouse.data.digits.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install 'scikit-learn"):
+        DigitsSource()
+
+
 @pytest.mark.parametrize("struct", [False, True])
 @pytest.mark.parametrize("large", [False, True])
 def test_parquet_rows(struct: bool, large: bool, tmp_path: Path) -> None:

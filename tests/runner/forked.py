@@ -24,7 +24,7 @@ from stillhouse.foundation.events import CheckpointWritten, Event
 from stillhouse.recipe.load import load
 from stillhouse.runner import phases, run
 
-SLOW_IMPORTS = ("torch._dynamo", "sklearn.datasets", "matplotlib.figure", "jinja2")
+SLOW_IMPORTS = ("torch._dynamo", "matplotlib.figure", "jinja2")
 LAST_STRETCH = ("save_student", "measure", "write_json", "write_report")
 
 
