@@ -78,7 +78,7 @@ def house(
     given = replace(job, weights=place, host=platform.node(), threads=threads).as_json()
     with ExitStack() as undo:
         undo.callback(forget)
-        backend = LocalBackend(given, [*WORKER, str(threads)], turned_away, proof_bytes)
+        backend = LocalBackend(given, [*WORKER, str(threads)], turned_away, proof_bytes, section.workers_range[0])
         undo.callback(backend.close)
         write_json(folder / DOOR, {"address": backend.address})
         undo.pop_all()

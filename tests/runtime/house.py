@@ -26,9 +26,9 @@ PROOF_MAX = 2 * HEADER_BYTES_MAX
 class House:
     """A run that only waits for guests, and what it warned of."""
 
-    def __init__(self, **role: Any) -> None:
+    def __init__(self, keeps: int = 0, **role: Any) -> None:
         self.warned: list[str] = []
-        self.backend = LocalBackend(Role(**role)._asdict(), COMMAND, self.warned.append, PROOF_MAX)
+        self.backend = LocalBackend(Role(**role)._asdict(), COMMAND, self.warned.append, PROOF_MAX, keeps)
         self.stage = Stage(self.backend, lambda _: None, lambda _: None, time.monotonic)
 
     def first(self) -> Report:
@@ -47,8 +47,8 @@ class House:
 
 
 @contextmanager
-def opened(**role: Any) -> Iterator[House]:
-    house = House(**role)
+def opened(keeps: int = 0, **role: Any) -> Iterator[House]:
+    house = House(keeps, **role)
     try:
         yield house
     finally:

@@ -34,12 +34,25 @@ def test_join_work_leave(house: House, by_hand: Callable[..., subprocess.Popen[s
     house.backend.poll(0.1)
     worker.send_signal(signal.SIGINT)
     leaving, answer = house.stage.until(lambda heard: len(heard) == 2)
-    assert leaving == Leaving(hello.worker, "got SIGINT")
+    assert leaving == Leaving(hello.worker, "asked to leave (SIGINT)")
     assert isinstance(answer, Answer)
     house.backend.dismiss(hello.worker, "drained", kill=False)
     assert house.first() == Left(hello.worker, "drained")
     code, words = said_at_the_end(worker)
-    assert code == 0 and "drained" in words and "Traceback" not in words
+    assert code == 0 and "Traceback" not in words
+    came, loaded, answers, _, ends = words.splitlines()
+    assert came == f"worker joins the run as {hello.worker}, beside 0 other workers" and loaded.endswith("questions")
+    assert answers == "worker was let in, and answers" and ends == "worker ends: drained"
+
+
+def test_who_is_one_too_many_is_told(by_hand: Callable[..., subprocess.Popen[str]]) -> None:
+    """Whoever joins beside as many as the run keeps hears that one of them may be let go."""
+    with opened(keeps=1) as house:
+        house.stage.ready()
+        worker = by_hand(house.backend.address)
+        house.first()
+        house.backend.close()
+        assert "beside 1 other worker; the run keeps 1 (fleet.workers)" in said_at_the_end(worker)[1]
 
 
 def test_the_second_ctrl_c_ends_at_once(house: House, by_hand: Callable[..., subprocess.Popen[str]]) -> None:
@@ -52,7 +65,7 @@ def test_the_second_ctrl_c_ends_at_once(house: House, by_hand: Callable[..., sub
     worker.send_signal(signal.SIGINT)
     assert isinstance(house.first(), Leaving)
     worker.send_signal(signal.SIGINT)
-    assert house.first() == Left(hello.worker, "got SIGINT")
+    assert house.first() == Left(hello.worker, "asked to leave (SIGINT)")
     assert said_at_the_end(worker)[0] == 130
 
 

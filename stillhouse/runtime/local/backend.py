@@ -51,6 +51,7 @@ class LocalBackend:
         command: what starts a worker; the address and a name are appended. None: workers only join.
         warn: is told what a person should know: strangers, and joining workers that did not get ready.
         proof_bytes_max: the longest that a worker may show of its work when it is ready.
+        keeps: so many workers are not let go although others suffice; those that join are told.
 
     Raises:
         FleetError: no socket can be made.
@@ -62,11 +63,12 @@ class LocalBackend:
         command: Sequence[str] | None,
         warn: Callable[[str], None],
         proof_bytes_max: int = 0,
+        keeps: int = 0,
     ) -> None:
         self._job = json.dumps(dict(job)).encode()
         self._command = command
         self._warn = warn
-        self._proof_bytes_max = proof_bytes_max
+        self._proof_bytes_max, self._keeps = proof_bytes_max, keeps
         self._members: dict[str, Member] = {}
         self._reports: list[Report] = []
         self._named = 0
@@ -194,7 +196,7 @@ class LocalBackend:
             channel.send({"do": "dismiss", "why": str(error), "exit_code": 2})
             channel.close()
             return
-        member.connect(channel, frame.header, self._job, self._proof_bytes_max)
+        member.connect(channel, frame.header, self._welcome(member), self._job, self._proof_bytes_max)
         self._selector.register(channel.socket, selectors.EVENT_READ, partial(self._heard, member))
         self._watch(member)
 
@@ -232,6 +234,13 @@ class LocalBackend:
         if named is None or not named.awaited:
             raise ProtocolError(f"it calls itself {name!r}, and no worker of that name is awaited")
         return named
+
+    def _welcome(self, member: Member) -> str:
+        others = sum(not each.why for each in self._members.values()) - 1
+        words = f"joins the run as {member.name}, beside {others} other worker{'' if others == 1 else 's'}"
+        if 0 < self._keeps <= others:
+            words += f"; the run keeps {self._keeps} (fleet.workers); of more it lets the slowest go once they suffice"
+        return words
 
     def _watch(self, member: Member) -> None:
         """Have the selector tell when it can be heard and, where something is unsent, written to."""

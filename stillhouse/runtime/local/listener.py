@@ -42,6 +42,7 @@ class Listener:
     """Runs from ``with`` to its end; the methods are the main thread's.
 
     Attributes:
+        welcome: what the run has to tell who started this worker; known with the job.
         farewell: why the run sent this worker away.
         exit_code: what the run wants the process to exit with.
 
@@ -50,7 +51,7 @@ class Listener:
     """
 
     def __init__(self, channel: Channel, *, by_hand: bool) -> None:
-        self.farewell = ""
+        self.welcome = self.farewell = ""
         self.exit_code = 0
         self._channel = channel
         self._by_hand = by_hand
@@ -175,6 +176,7 @@ class Listener:
         with self._changed:
             match header["do"]:
                 case "job":
+                    self.welcome = str(header.get("welcome", ""))
                     self._job = json.loads(frame.body)
                 case "ring":
                     self._map_ring(header)

@@ -1,7 +1,7 @@
 """One worker as the run sees it: what it was lent, what it says, and why it ended.
 
 worker  hello {protocol, stillhouse, pid, host, fds, name}   who it is; ``name``: what it was started with
-run     job {job}                                            what to load; opaque here
+run     job {welcome} + body                                 what to tell who started it; what to load, opaque here
 worker  ready {facts, slots} + body                          loaded and warm; what it shows of its work
 run     ring {slots, slot_bytes} + descriptor                memory for answers, where it can be shared
 run     loan {lease, slot} + body, revoke {lease}
@@ -76,13 +76,13 @@ class Member:
         self._slots = 0
         self._last_words = ""
 
-    def connect(self, channel: Channel, hello: dict[str, Any], job: bytes, proof_bytes_max: int) -> None:
+    def connect(self, channel: Channel, hello: dict[str, Any], welcome: str, job: bytes, proof_bytes_max: int) -> None:
         """It came in by the door: give it its job. What it shows when it is ready may be so long."""
         self.channel = channel
         self.limit_s = math.inf
         self._hello = hello
         channel.decoder.body_bytes_max = proof_bytes_max
-        channel.send({"do": "job"}, job)
+        channel.send({"do": "job", "welcome": welcome}, job)
 
     def lend(self, lease: Lease, payload: bytes) -> None:
         """Send a loan; lost if nobody listens."""

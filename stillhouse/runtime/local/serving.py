@@ -78,12 +78,24 @@ def serve(address: str, prepare: Callable[[Mapping[str, Any]], Served], *, name:
             "name": name or "",
         }
     )
+
+    def say(words: str) -> None:
+        if name is None:  # of those that a run starts only their last words are wanted
+            print(printable(f"worker {words}"), file=sys.stderr, flush=True)
+
     with Listener(channel, by_hand=name is None) as listener:
         try:
-            served = prepare(listener.job())
+            job = listener.job()
+            say(listener.welcome)
+            served = prepare(job)
+            say("is loaded, shows its answers, and waits for questions")
             listener.ready({"facts": served.facts, "slots": served.slots}, served.proof)
-            while (loan := listener.next_loan()) is not None:
+            loan = listener.next_loan()
+            if loan is not None:
+                say("was let in, and answers")
+            while loan is not None:
                 _work_off(listener, served, loan)
+                loan = listener.next_loan()
         except BaseException as error:
             listener.say_bye(_in_words(error))
             raise
