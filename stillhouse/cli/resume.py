@@ -33,7 +33,10 @@ def resume(folder: Path, workers: Workers | None, students: Workers | None, metr
     from stillhouse.foundation.allocator import keep_freed_memory
     from stillhouse.runner.rundir import open_run
 
-    if open_run(folder)[0].half_taught():
+    run = open_run(folder)[0]
+    if run.result.exists():
+        click.echo(f"{folder} is finished: nothing is left to do, and this is its result")
+    elif run.half_taught():
         click.echo(
             f"{folder} was begun by 'stillhouse teach', which has not finished: the run goes on to its end, what is "
             f"left to answer is asked on the way (for the teacher's part alone: stillhouse teach {folder})"

@@ -56,11 +56,12 @@ def _teach(folder: Path, fleet: tuple[str, ...], metrics_port: int | None) -> No
     from stillhouse.foundation.allocator import keep_freed_memory
     from stillhouse.runner.rundir import open_run
 
-    open_run(folder)
+    run, _ = open_run(folder)
     keep_freed_memory()
     with served(metrics_port) as watchers, listening_to(folder, f"stillhouse teach {folder}") as listener:
         from stillhouse.runner.run import teach as go_on
 
         store = go_on(folder, [listener, *watchers], fleet=fleet)
     click.echo(f"all answers of this run are in {store['folder']} ({store['bytes_on_disk'] / 1e6:,.1f} MB on disk)")
-    click.echo(f"train the students: stillhouse resume {folder}")
+    if not run.result.exists():
+        click.echo(f"train the students: stillhouse resume {folder}")

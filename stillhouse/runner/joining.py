@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.foundation.errors import RecipeError, RunDirError
+from stillhouse.runner.rundir import RunDir
 from stillhouse.runtime.cluster import RAY, looks_like_one
 
 DOOR = "fleet.json"
@@ -70,6 +71,7 @@ def way_in(path: Path) -> Socket | Cluster:
         return Cluster(str(path))
     if not (path / "recipe.yaml").exists():
         raise RunDirError(f"{path} is neither a run directory, nor the socket of one, nor host:port of a Ray cluster")
+    RunDir(path).check_unfinished()
     try:
         return _told(json.loads((path / DOOR).read_text()))
     except FileNotFoundError as error:

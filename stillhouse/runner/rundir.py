@@ -49,6 +49,15 @@ class RunDir:
         """Whether a run was begun here."""
         return self.recipe.exists()
 
+    def check_unfinished(self) -> None:
+        """Refuse a run that asks nobody any more.
+
+        Raises:
+            RunDirError: it is finished.
+        """
+        if self.result.exists():
+            raise RunDirError(f"{self.path} is finished: it has no workers any more, and wants none")
+
     def half_taught(self) -> bool:
         """Whether the last process that worked here was to teach only, and did not come to its end."""
         half = False

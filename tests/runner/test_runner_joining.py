@@ -11,9 +11,11 @@ from commandline import Call, refused
 
 from stillhouse.foundation.errors import RunDirError
 from stillhouse.foundation.stamp import code_stamp
+from stillhouse.recipe.load import dump, validate
 from stillhouse.runner.joining import DOOR, Cluster, Socket, way_in
 
 from ..cli.conftest import call as call  # the command line in this process
+from .conftest import values
 
 RAY_DOOR: dict[str, object] = {"ray": "10.0.0.5:6379", "cpus": 1, "gpus": 0, "keeps": 3, "code": code_stamp()}
 
@@ -64,3 +66,7 @@ def test_who_can_not_join(tmp_path: Path, call: Call, monkeypatch: pytest.Monkey
     refused(call("join", run), "there stillhouse is 0.0 (other), here")
     (run / DOOR).unlink()
     refused(call("join", run), "has no fleet to join now")
+    (run / "recipe.yaml").write_text(dump(validate(values())))
+    (run / "result.json").write_text("{}")
+    for verb in ("join", "leave"):
+        refused(call(verb, run), f"{run} is finished")

@@ -318,7 +318,9 @@ class TestCommand:
         code, words = call("resume", "half")
         assert code == 0 and "half was begun by 'stillhouse teach', which has not finished" in words
         assert "stillhouse teach half" in words and digest(tmp_path / "half") == plain
-        assert "was begun by" not in call("resume", "half")[1]
+        again = call("resume", "half")[1]
+        assert "was begun by" not in again and again.startswith("half is finished: nothing is left to do")
+        assert "train the students" not in call("teach", "half")[1]
 
     def test_set_and_out(self, tmp_path: Path, call: Any) -> None:
         """--set and --out begin a run; a run that was begun takes neither."""
