@@ -201,7 +201,7 @@ class Policy:
         if left < view.demand * memory.scarce * (1.0 + MARGIN):
             return None
         why = f"not needed: the others give {_rate(left)}, students take {_rate(view.demand)}"
-        return Shrink(slowest.name, f"{why}; for {hold_s:.0f} s more answers lay ready than the high water mark")
+        return Shrink(slowest.name, f"{why}; for {hold_s:.0f} s more than enough lay ready")
 
 
 def _remember(decision: Decision, view: FleetView, memory: Memory, now_s: float) -> Memory:
