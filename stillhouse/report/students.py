@@ -16,7 +16,7 @@ _COLUMNS = ("host", "process_id", "state", "step", "samples_per_s", "starved_sha
 
 @dataclass
 class _Student:
-    """One process. ``samples`` and ``waited_s`` of the ``seconds`` in which it trained."""
+    """One process. ``samples`` and ``waited_s`` of the ``seconds`` from its first step on."""
 
     name: str
     place: str
@@ -26,13 +26,15 @@ class _Student:
     samples: float = 0.0
     waited_s: float = 0.0
     end: str = ""
+    trains: bool = False
 
     def measured(self, row: Mapping[str, Any], seconds: float) -> None:
-        if row["state"] in ("training", "done"):
-            self.step = figure(row, "step") or self.step
+        self.step = figure(row, "step") or self.step
+        if self.trains:
             self.seconds += seconds
             self.samples += seconds * (figure(row, "samples_per_s") or 0.0)
             self.waited_s += seconds * (figure(row, "starved_share") or 0.0)
+        self.trains = row["state"] == "training"
 
     def cells(self) -> list[str]:
         rate = three_digits(self.samples / self.seconds) if self.seconds else MISSING
@@ -61,7 +63,7 @@ def table(run: Run) -> Table | None:
         return None
     more = len(rows) - _ROWS_MAX
     note = "Samples/s: of its own share. Waited: share of its time in which its part of a batch, or the answers about "
-    note += "it, had not come." + (f" {more} later ones are left out." if more > 0 else "")
+    note += "it, had not come. Both from its first step on." + (f" {more} later ones are left out." if more > 0 else "")
     head = ["Student", "Process", "Steps", "Samples/s", "Waited", "End"]
     cells = [each.cells() for each in rows[:_ROWS_MAX]]
     return Table("Students that trained together", head, cells, words=True, note=note)
