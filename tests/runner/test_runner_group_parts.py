@@ -194,6 +194,16 @@ def test_a_signal_is_heard_while_students_start(tmp_path: Path) -> None:
     assert found.value.exit_code == 143 and crew.closed
 
 
+def test_teachers_tell_of_themselves_while_students_load(tmp_path: Path) -> None:
+    """Who answers tells what happened to it when it is asked for counts: also while no student takes anything."""
+    told, crew = list[int](), Scripted(["one", "two"])
+    source = SimpleNamespace(counts=lambda: told.append(1) or {})
+    asked = replace(course(tmp_path, [], interrupted=lambda: 15 if len(told) > 2 else None), source=cast(Any, source))
+    with pytest.raises(Interrupted):
+        train_together(asked, lambda wanted: Gathered(crew, ["one", "two"], None))
+    assert len(told) == 3
+
+
 class Pausing(Scripted):
     """Students who stop when they are told that no share will come, not when they are told to stop after a step."""
 
