@@ -155,7 +155,7 @@ def test_a_signal_ends_all_that_was_started(tmp_path: Path, folder: str) -> None
 def test_a_student_that_differs_is_told(tmp_path: Path) -> None:
     """Exit code 1 where the reference's student is another one: the comparison is a real one."""
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(dump(fleeting(tmp_path / "none", workers=0, epochs=4)))
+    recipe.write_text(dump(fleeting(tmp_path / "none", workers=0, epochs=1)))
     assert shell("run", recipe, "--out", tmp_path / "other").code == 0
     path = tmp_path / "other" / "result.json"
     result = json.loads(path.read_text())

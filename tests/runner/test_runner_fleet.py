@@ -19,7 +19,7 @@ from commandline import SCRIPT, shell
 
 from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import FleetError, Interrupted
-from stillhouse.foundation.events import Event, FleetChanged, FleetMeasured, Warned, read_events
+from stillhouse.foundation.events import CheckpointWritten, Event, FleetChanged, FleetMeasured, Warned, read_events
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
@@ -66,8 +66,16 @@ def joined(folder: Path) -> list[int]:
     return [each["facts"]["pid"] for each in events if each["kind"] == "joined"]
 
 
-def disturbed(recipe: Recipe, folder: Path, disturb: Callable[[list[int]], None]) -> tuple[dict[str, Any], list[Event]]:
-    """A run and its events; ``disturb`` is called in a thread with the workers' process ids, again when they change."""
+def disturbed(
+    recipe: Recipe,
+    folder: Path,
+    disturb: Callable[[list[int]], None],
+    enough: Callable[[list[Event]], bool] = lambda events: True,
+) -> tuple[dict[str, Any], list[Event]]:
+    """A run and its events; ``disturb`` is called in a thread with the workers' process ids, again when they change.
+
+    The student takes its time, half a second a step, until there is ``enough``: a process that joins needs seconds.
+    """
     events: list[Event] = []
     over, pids = threading.Event(), list[int]()
 
@@ -79,10 +87,15 @@ def disturbed(recipe: Recipe, folder: Path, disturb: Callable[[list[int]], None]
                 disturb(list(pids))
             time.sleep(0.05)
 
+    def dawdle(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, CheckpointWritten) and not enough(events):
+            time.sleep(0.5)
+
     meddler = threading.Thread(target=meddle)
     meddler.start()
     try:
-        return run(recipe, folder, [events.append]), events
+        return run(recipe, folder, [dawdle]), events
     finally:
         over.set()
         meddler.join()
@@ -199,11 +212,12 @@ def test_a_worker_that_freezes_is_not_waited_for(tmp_path: Path, undisturbed: st
             frozen.append(pids[0])
             os.kill(pids[0], signal.SIGSTOP)
 
-    recipe = fleeting(tmp_path / "none", epochs=30)
-    plain = run(fleeting(tmp_path / "none", workers=0, epochs=30), tmp_path / "plain")
-    result, events = disturbed(recipe, tmp_path / "run", freeze)
-    assert weights(result) == weights(plain)
-    assert frozen and any(each.kind == "suspect" for each in told(events, FleetChanged))
+    def suspect(events: list[Event]) -> bool:
+        return any(each.kind == "suspect" for each in told(events, FleetChanged))
+
+    result, events = disturbed(fleeting(tmp_path / "none"), tmp_path / "run", freeze, suspect)
+    assert weights(result) == undisturbed
+    assert frozen and suspect(events)
     assert children() == []
 
 
@@ -219,14 +233,15 @@ def test_a_person_may_add_a_teacher_and_take_it_back(tmp_path: Path, undisturbed
         elif helpers[0].pid in pids and helpers[0].poll() is None:
             helpers[0].send_signal(signal.SIGINT)
 
-    recipe = fleeting(tmp_path / "none", workers=1, epochs=60)
-    plain = run(fleeting(tmp_path / "none", workers=0, epochs=60), tmp_path / "plain")
-    result, events = disturbed(recipe, folder, help_out)
+    def kinds(events: list[Event]) -> list[str]:
+        return [each.kind for each in told(events, FleetChanged) if each.worker.startswith("joined-")]
+
+    recipe = fleeting(tmp_path / "none", workers=1)
+    result, events = disturbed(recipe, folder, help_out, lambda events: "left" in kinds(events))
     (helper,) = helpers
     _, words = helper.communicate(timeout=PATIENCE_S)
-    assert weights(result) == weights(plain)
-    kinds = [each.kind for each in told(events, FleetChanged) if each.worker.startswith("joined-")]
-    assert kinds == ["joined", "leaving", "left"], words
+    assert weights(result) == undisturbed
+    assert kinds(events) == ["joined", "leaving", "left"], words
     assert helper.returncode == 0 and result["fleet"]["workers_lost"] == 0
 
 
@@ -241,8 +256,8 @@ def test_another_teacher_is_turned_away(tmp_path: Path) -> None:
             changed = [*command, "--set", "fleet.device=cpu", "--set", "teacher.engine.channels_last=true"]
             told_to.append(subprocess.run(changed, capture_output=True, text=True, timeout=PATIENCE_S))
 
-    recipe = fleeting(tmp_path / "none", workers=1, epochs=60)
-    result, events = disturbed(recipe, folder, intrude)
+    recipe = fleeting(tmp_path / "none", workers=1)
+    result, events = disturbed(recipe, folder, intrude, lambda events: bool(told_to))
     assert told_to[0].returncode == 2
     (told_here,) = [each.text for each in told(events, FleetChanged) if each.kind == "refused"]
     assert "engine.channels_last: False there, True here" in told_here

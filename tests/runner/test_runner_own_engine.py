@@ -15,7 +15,7 @@ from commandline import SCRIPT, shell
 
 from stillhouse.data.open import open_data, survey
 from stillhouse.foundation.errors import ModelError, UserError
-from stillhouse.foundation.events import FleetChanged
+from stillhouse.foundation.events import Event, FleetChanged
 from stillhouse.foundation.files import sha256
 from stillhouse.knowledge.ask import Ask
 from stillhouse.models.weights import weights_bytes
@@ -157,9 +157,9 @@ def test_mixed_answers_are_a_store_of_their_own(tmp_path: Path) -> None:
     labels = tmp_path / "labels"
     results = {}
     for name, engine in (("own", "own"), ("same", "same"), ("own-again", "own")):
-        results[name] = run(recipe_of(labels, "stored", workers=0, engine=engine), tmp_path / name)
+        results[name] = run(recipe_of(labels, "stored", epochs=2, workers=0, engine=engine), tmp_path / name)
     hits = {name: result["store"]["hits"] for name, result in results.items()}
-    assert hits == {"own": 0, "same": 0, "own-again": 8 * 1200}
+    assert hits == {"own": 0, "same": 0, "own-again": 2 * 1200}
     said = {name: any("depend on who answered what" in each for each in found["warnings"])
             for name, found in results.items()}  # fmt: skip
     assert said == {"own": True, "same": False, "own-again": True}
@@ -194,10 +194,13 @@ def test_a_run_with_workers_of_two_engines(tmp_path: Path, monkeypatch: pytest.M
                 command = [str(SCRIPT), "join", str(folder), "--set", "fleet.device=cpu", "--set", forced]
                 helpers.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
 
-    result, events = disturbed(recipe_of(tmp_path, epochs=60), folder, help_out)
+    def came(events: list[Event]) -> list[FleetChanged]:
+        changes = told(events, FleetChanged)
+        return [each for each in changes if each.kind == "joined" and each.worker.startswith("joined-")]
+
+    result, events = disturbed(recipe_of(tmp_path), folder, help_out, lambda events: len(came(events)) == 2)
     for helper in helpers:
         _, words = helper.communicate(timeout=PATIENCE_S)
         assert helper.returncode == 0, words
-    came = [each for each in told(events, FleetChanged) if each.kind == "joined" and each.worker.startswith("joined-")]
-    assert {each.facts["engine"].split()[0].strip(",") for each in came} == {"fp32", "bf16"}
+    assert {each.facts["engine"].split()[0].strip(",") for each in came(events)} == {"fp32", "bf16"}
     assert {each.split()[0].strip(",") for each in result["engines"]["workers"]} >= {"fp32", "bf16"}
