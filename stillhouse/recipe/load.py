@@ -26,6 +26,12 @@ _SET = -1  # stands for the line of a value that --set gave
 Location = tuple[str | int, ...]
 
 _NO_MAPPING = ("model_type", "model_attributes_type", "dict_type")
+_WORDED = {
+    "tuple_type": "must be a list",
+    "float_parsing": "must be a number",
+    "too_short": "must hold at least {min_length} values, not {actual_length}",
+    "too_long": "must hold at most {max_length} values, not {actual_length}",
+}
 _NODES_MAX = 20_000
 _BREAKS = set("\x85\u2028\u2029\ufeff")
 _SCALARS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
@@ -223,6 +229,8 @@ def _explain(error: Any, values: Any, name: str, lines: dict[Location, int]) -> 
         expected, told = error.get("ctx", {}).get("expected_tags", ""), f"{where}: '{key}' needs a 'kind': {form}"
         return f"{where}: '{key}.kind' must be one of {expected}" if expected else told
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] in _WORDED:
+        message = _WORDED[error["type"]].format(**error.get("ctx", {}))
     if message.startswith(_SHOULD):
         message = f"must be {message.removeprefix(_SHOULD)}"
     said = error["type"] in ("value_error", "too_long", "too_short") or isinstance(error["input"], dict)

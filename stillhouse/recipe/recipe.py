@@ -20,6 +20,7 @@ from stillhouse.recipe.section import (
     Device,
     FunctionReference,
     InputPath,
+    Name,
     NonNegativeInt,
     PositiveInt,
     Section,
@@ -335,7 +336,7 @@ class ExportSection(Section):
 class Recipe(Section):
     """A whole run."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="names the folder under runs/")
+    name: Name = Field("run", description="names the folder under runs/")
     seed: NonNegativeInt = 0
     data: DataSection
     teacher: TeacherSection

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 _DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -93,8 +94,14 @@ def function_reference(text: str) -> str:
 
 
 def _device(text: str) -> str:
-    if not re.search(_DEVICE, text):
+    if not re.fullmatch(_DEVICE, text):
         raise ValueError(f"must be auto, cpu, cuda, cuda:NUMBER or mps, not '{text}'")
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(_NAME, text):
+        raise ValueError(f"must begin with a letter or digit, then letters, digits, '.', '_' and '-', not '{text}'")
     return text
 
 
@@ -108,6 +115,7 @@ WholeNumber = Annotated[int, Strict(), BeforeValidator(_plain_int)]
 PositiveInt = Annotated[WholeNumber, Field(gt=0)]
 NonNegativeInt = Annotated[WholeNumber, Field(ge=0)]
 Device = Annotated[str, AfterValidator(_device), WithJsonSchema({"type": "string", "pattern": _DEVICE})]
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": _NAME})]
 OutputPath = Annotated[str, AfterValidator(lambda text: str(Path(_expand(text)).expanduser()))]
 InputPath = Annotated[str, AfterValidator(_input_path), Field(description="path; ${VARIABLE:-default} is expanded")]
 FunctionReference = Annotated[str, AfterValidator(function_reference), Field(description="file.py:function")]

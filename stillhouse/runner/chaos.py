@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillhouse.foundation.errors import RecipeError, RunDirError, StillhouseError
+from stillhouse.foundation.errors import RecipeError, RunDirError, StillhouseError, UserError
 from stillhouse.foundation.files import read_json, write_atomic
 from stillhouse.recipe.load import dump, validate
 from stillhouse.recipe.recipe import Recipe, as_dict
@@ -123,7 +123,8 @@ def _undisturbed(recipe: Recipe, folder: Path, place: Path, signals: Signals) ->
             run.wait()
     if run.returncode:
         told = _tail(folder / "undisturbed.log")
-        raise StillhouseError(f"the undisturbed run ended with exit code {run.returncode}:\n{told}")
+        kind = UserError if run.returncode == UserError.exit_code else StillhouseError
+        raise kind(f"the undisturbed run ended with exit code {run.returncode}:\n{told}")
 
 
 def _elastic(recipe: Recipe, folder: Path) -> Recipe:

@@ -39,6 +39,12 @@ def test_weights_for_other_classes(tiny: Path, tmp_path: Path, call: Call) -> No
     nothing_left(Path.cwd())
 
 
+def test_chaos_of_what_can_not_run(tiny: Path, tmp_path: Path, call: Call) -> None:
+    """A recipe that its undisturbed run refuses is the person's to mend: the same words, the same exit code."""
+    said = call("chaos", given(tiny, saved(tmp_path / "w.safetensors", classes=10)))
+    assert said.code == 2 and "trained for 10 classes, here they are 3" in said.err and "Traceback" not in said.err
+
+
 def test_weights_with_nan(tiny: Path, tmp_path: Path, call: Call) -> None:
     """Teacher weights that hold NaN are refused by the tensor's name."""
     recipe = given(tiny, saved(tmp_path / "w.safetensors", spoil=True))
