@@ -92,6 +92,15 @@ def test_killed_from_afar(house: House, by_hand: Callable[..., subprocess.Popen[
     assert said_at_the_end(worker)[0] == 1
 
 
+def test_killed_where_it_runs(house: House, by_hand: Callable[..., subprocess.Popen[str]]) -> None:
+    """Of a joined worker that dies elsewhere only the end of its connection is known, and told in words."""
+    worker = by_hand(house.backend.address)
+    hello = house.first()
+    worker.kill()
+    left = house.first()
+    assert isinstance(left, Left) and left.why.startswith("its connection ended")  # or was reset
+
+
 def test_the_run_ends(house: House, by_hand: Callable[..., subprocess.Popen[str]]) -> None:
     """When the run is over, a joined worker that is idle says so and exits with code 0."""
     worker = by_hand(house.backend.address)

@@ -196,5 +196,5 @@ class Member:
             heard: what ended its connection.
         """
         self.hang_up()
-        seen = self.child.bury() if self.child else heard
+        seen = self.child.bury() if self.child else heard.replace("hung up", "its connection ended")
         return self.why or self._last_words or seen
