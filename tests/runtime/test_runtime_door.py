@@ -95,7 +95,7 @@ def test_killed_from_afar(house: House, by_hand: Callable[..., subprocess.Popen[
 def test_killed_where_it_runs(house: House, by_hand: Callable[..., subprocess.Popen[str]]) -> None:
     """Of a joined worker that dies elsewhere only the end of its connection is known, and told in words."""
     worker = by_hand(house.backend.address)
-    hello = house.first()
+    assert isinstance(house.first(), Hello)
     worker.kill()
     left = house.first()
     assert isinstance(left, Left) and left.why.startswith("its connection ended")  # or was reset
