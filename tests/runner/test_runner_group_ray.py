@@ -28,9 +28,17 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["tests", str(Path(__file__).parents[2])]))
 
 
-def test_a_student_that_dies_on_ray_is_replaced(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights of one student in the run's own process."""
+    root = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stillhouse.runner.run.write_report", lambda folder: (folder / "report.html").write_text("-"))
+        return weights(run(shared(root / "none", 1), root / "run"))
+
+
+def test_a_student_that_dies_on_ray_is_replaced(tmp_path: Path, alone: str) -> None:
     """Two of three find room and train; one is killed, and the next group ends in the same weights."""
-    alone = weights(run(shared(tmp_path / "none", 1), tmp_path / "alone"))
     ray.shutdown()
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     ray.init(num_cpus=2, log_to_driver=False, include_dashboard=False)
@@ -52,12 +60,11 @@ def test_a_student_that_dies_on_ray_is_replaced(tmp_path: Path) -> None:
     assert result["students"]["lost"] == 1
 
 
-def test_students_on_ray_grow_with_the_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_students_on_ray_grow_with_the_cluster(tmp_path: Path, alone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One student trains where there is room for one; a node joins, and two go on to the same weights."""
     from ray.cluster_utils import Cluster
 
     monkeypatch.setattr("stillhouse.runtime.ray_group.GROW_S", 2.0)
-    alone = weights(run(shared(tmp_path / "none", 1), tmp_path / "alone"))
     ray.shutdown()
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
