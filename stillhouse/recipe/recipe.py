@@ -343,7 +343,7 @@ class Recipe(Section):
     student: StudentSection
     objective: ObjectiveSection = ObjectiveSection()
     knowledge: KnowledgeSection = KnowledgeSection()
-    store: StoreSection = StoreSection()
+    store: StoreSection = Field({}, validate_default=True)  # the environment counts when the recipe is read
     fleet: FleetSection = FleetSection()
     control: ControlSection = ControlSection()
     checkpoint: CheckpointSection = CheckpointSection()

@@ -68,6 +68,13 @@ def _input_path(text: str) -> str:
     return str(path)
 
 
+def _output_path(text: str) -> str:
+    try:
+        return str(Path(_expand(text)).expanduser())
+    except RuntimeError as error:  # nobody of that name
+        raise ValueError(f"'{text}' can't be a path: {error}") from error
+
+
 def function_reference(text: str) -> str:
     """Check ``file.py:function`` without running the file; returns it with an absolute path.
 
@@ -116,6 +123,6 @@ PositiveInt = Annotated[WholeNumber, Field(gt=0)]
 NonNegativeInt = Annotated[WholeNumber, Field(ge=0)]
 Device = Annotated[str, AfterValidator(_device), WithJsonSchema({"type": "string", "pattern": _DEVICE})]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": _NAME})]
-OutputPath = Annotated[str, AfterValidator(lambda text: str(Path(_expand(text)).expanduser()))]
+OutputPath = Annotated[str, AfterValidator(_output_path)]
 InputPath = Annotated[str, AfterValidator(_input_path), Field(description="path; ${VARIABLE:-default} is expanded")]
 FunctionReference = Annotated[str, AfterValidator(function_reference), Field(description="file.py:function")]

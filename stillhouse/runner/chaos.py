@@ -82,6 +82,8 @@ def disturb(recipe: Recipe, folder: Path, chaos: Chaos, reference: Path | None, 
         Interrupted: a signal came; all that was started is ended.
     """
     check_possible()
+    if not recipe.objective.asks:
+        raise RecipeError("the objective asks nothing of a teacher: there is nobody to disturb; give objective.kd")
     if recipe.fleet.engine == "own":
         raise RecipeError(
             "fleet.engine: own: results depend on who answered what, so that identical weights can't be promised: say "

@@ -131,6 +131,15 @@ def test_paths_are_made_absolute_and_variables_expanded(
         assert recipe.data.source.model_dump()["train"] == str(tiny_data)
 
 
+def test_a_default_from_the_environment_is_read_with_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where stores lie may be said by a variable, whenever it was set; one that names nobody's home is told."""
+    monkeypatch.setenv("STILLHOUSE_LABELS", "elsewhere")
+    assert parse(BASE).store.path == "elsewhere"
+    monkeypatch.setenv("STILLHOUSE_LABELS", "~nobody-of-that-name/labels")
+    with pytest.raises(RecipeError, match=r"STILLHOUSE_LABELS.*can't be a path"):
+        parse(BASE)
+
+
 def test_differences_are_named_by_key() -> None:
     """What differs between two recipes is told as key, old and new value."""
     before, after = parse(BASE), parse(BASE, ["student.train.epochs=3", "objective.kd="])

@@ -97,6 +97,8 @@ def test_what_can_not_be_disturbed_is_refused(tmp_path: Path) -> None:
     refused(shell("chaos", tmp_path / "none.yaml"), "none.yaml")
     whole = Path(__file__).parents[2] / "recipes" / "digits.yaml"
     refused(shell("chaos", whole, "--out", tmp_path), "not empty", "--out")
+    labels_alone = ("--set", "objective={kd: null, cross_entropy: 1}")
+    refused(shell("chaos", whole, *labels_alone, "--out", tmp_path / "new"), "asks nothing of a teacher")
 
 
 @pytest.mark.slow
