@@ -21,7 +21,7 @@ from stillhouse.foundation.errors import RunDirError, StillhouseError
 from stillhouse.recipe.fleet import FleetSection
 from stillhouse.runner.joining import DOOR, Cluster, way_in
 from stillhouse.runner.prey import Prey, children_of
-from stillhouse.runtime.cluster import RAY
+from stillhouse.runtime.cluster import INLINE, INLINE_BYTES, RAY
 
 _JOINED_MAX = 2
 _START_S = 120.0
@@ -108,6 +108,7 @@ class RayCluster:
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_timeout_ms": "1000",
             "RAY_health_check_failure_threshold": "3",
+            f"RAY_{INLINE}": str(INLINE_BYTES),
         }
         assert isinstance(section.threads, int)
         cpus = max(section.workers_range[1] - 1, 1) * section.threads

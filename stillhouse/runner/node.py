@@ -16,11 +16,12 @@ from types import FrameType
 
 from stillhouse.foundation.errors import FleetError
 from stillhouse.foundation.words import printable
+from stillhouse.runtime.cluster import INLINE, INLINE_BYTES
 from stillhouse.runtime.local.children import die_with_parent
 
 _STARTED = "Ray runtime started"
 _LAST_LINES = 15
-_ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+_ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", f"RAY_{INLINE}": str(INLINE_BYTES)}
 
 
 def be_node(command: Sequence[str], joined: str, tell: Callable[[str], None]) -> None:

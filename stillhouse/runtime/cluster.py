@@ -21,6 +21,11 @@ from stillhouse.foundation.errors import UserError
 RAY = (sys.executable, "-P", "-m", "ray.scripts.scripts")
 """The command ``ray`` of this environment, wherever that is."""
 
+INLINE = "max_direct_call_object_size"
+INLINE_BYTES = 2**22
+"""Answers up to this size come with Ray's reply instead of through its object store, for half of the CPU time. Said to
+each machine's ``ray start`` as ``RAY_max_direct_call_object_size``."""
+
 _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[\w.:%]+\]):(\d+)")
 _CONNECT_S = 5.0
 _TRIAL_S = 20.0

@@ -54,7 +54,8 @@ def connect(check: Callable[[], None] = lambda: None) -> Callable[[], None]:
         return lambda: None
     where, asked_to_end = cluster.find(check), signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+        own: dict[str, Any] = {"_system_config": {cluster.INLINE: cluster.INLINE_BYTES}} if where == "local" else {}
+        ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         if where == "local":
             raise UserError(f"no Ray cluster can be started on this machine: {error}") from error

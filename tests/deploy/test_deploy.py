@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from stillhouse.cli.main import cli
+from stillhouse.runtime.cluster import INLINE, INLINE_BYTES
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -55,14 +56,20 @@ def test_the_job_is_whole() -> None:
 
 
 def test_lost_machines_are_missed_soon() -> None:
-    """Both heads, which look for lost machines, do it as often; a teacher's pod has the time to drain."""
+    """Both heads, which look for lost machines, do it as often; a teacher's pod has the time to drain.
+
+    Teachers' machines send answers with the reply.
+    """
     command = next(each for each in read("ray-cluster.yaml")["head_start_ray_commands"] if "ray start" in each)
     cluster = read("rayjob.yaml")["spec"]["rayClusterSpec"]
     (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
     told = {each["name"]: each["value"] for each in head["env"]}
     assert told == dict(re.findall(r"(RAY_health\w+)=(\S+)", command)) and len(told) == 3
     pod = cluster["workerGroupSpecs"][0]["template"]["spec"]
-    (drain,) = pod["containers"][0]["env"]
+    drain, inline = pod["containers"][0]["env"]
+    (start,) = (each for each in read("ray-cluster.yaml")["worker_start_ray_commands"] if "ray start" in each)
+    assert inline == {"name": f"RAY_{INLINE}", "value": str(INLINE_BYTES)}
+    assert f"RAY_{INLINE}={INLINE_BYTES} " in start
     assert drain["name"] == "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
     assert float(drain["value"]) < pod["terminationGracePeriodSeconds"]
 
