@@ -9,7 +9,8 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/python scripts/demo.py
 
-# One thread for each of two test processes: more would only wait for each other.
+# One thread for each of two test processes: more would only wait for each other. With STILLHOUSE_RAY_TESTS=1 in the
+# environment some minutes more of Ray, with STILLHOUSE_ROOT_TESTS=1 (as root) a cut network.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 

@@ -121,6 +121,7 @@ def test_a_student_survives_everything(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.skipif("STILLHOUSE_RAY_TESTS" not in os.environ, reason="takes a minute: STILLHOUSE_RAY_TESTS=1")
 def test_a_student_survives_everything_on_ray(tmp_path: Path) -> None:
     """On a cluster of its own, of nodes that come and go, too: the same weights, and nothing of it is left."""
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")

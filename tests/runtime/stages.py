@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,13 +127,15 @@ def on_ray(role: Role, warn: Callable[[str], None] = unexpected) -> Iterator[Sta
         ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False, object_store_memory=200 * 2**20)
         atexit.register(ray.shutdown)
     backend = RayBackend(role._asdict(), prepare, {"num_cpus": 1}, warn)
-    yield Stage(
-        backend,
-        lambda hello: os.kill(hello.facts["pid"], signal.SIGKILL),
-        lambda hello: os.kill(hello.facts["pid"], signal.SIGTERM),
-        time.monotonic,
-        hears_stderr=False,
-    )
+
+    def signalled(number: signal.Signals) -> Callable[[Hello], None]:
+        def do(hello: Hello) -> None:
+            with suppress(ProcessLookupError):  # dismissed, and gone before that was heard
+                os.kill(hello.facts["pid"], number)
+
+        return do
+
+    yield Stage(backend, signalled(signal.SIGKILL), signalled(signal.SIGTERM), time.monotonic, hears_stderr=False)
     backend.close()
 
 
