@@ -1,8 +1,9 @@
 """Workers that are actors of a Ray cluster. Only this file, ``ray_actor`` and ``ray_group`` know Ray (extra ``ray``).
 
 Every wanted worker is one actor, which waits for a machine that can hold it: a node that joins is used without any
-command. Ray restarts nothing and tries nothing again, since the dispatcher does. Answers come by object reference from
-the actor's node to this process. Whatever comes is put into one queue by Ray's own threads, which ``poll`` reads.
+command. Ray restarts nothing and tries nothing again, since the dispatcher does. Answers come with Ray's reply, larger
+ones than ``cluster.INLINE_BYTES`` by its object store. Whatever comes is put into one queue by Ray's own threads, which
+``poll`` reads.
 
 What Ray is not told: a worker that is frozen. Nobody reports it; the dispatcher's leases end, and it is killed on its
 own node.
@@ -268,7 +269,11 @@ class RayBackend:
             self._warn(
                 f"a worker on {process.host} was to end, and may still keep its place: kill -9 {process.pid} there"
             )
-        return [self._left(name, None) for name, each in list(self._members.items()) if now_s >= each.limit_s]
+        late = {name: each for name, each in self._members.items() if now_s >= each.limit_s}
+        for process in [each.process for each in late.values() if each.process is not None]:
+            if process not in self._ending:
+                self._kill(process)
+        return [self._left(name, None) for name in late]
 
     def _next_limit_s(self) -> float:
         return min((*(each.limit_s for each in self._members.values()), *self._ending.values()), default=float("inf"))

@@ -62,6 +62,18 @@ def test_an_actor_that_ray_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch
     assert len(warned) == 1 and f"kill -9 {worker.facts['pid']}" in warned[0]
 
 
+def test_a_frozen_actor_that_was_let_go_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A polite end that is not heard becomes a hard one before the worker counts as gone: its place is free again."""
+    with on_ray(Role()) as stage:
+        (worker,) = stage.ready()
+        monkeypatch.setattr(ray, "kill", lambda actor, no_restart: None)
+        monkeypatch.setattr("stillhouse.runtime.ray_backend._GRACE_S", 0.5)
+        os.kill(worker.facts["pid"], signal.SIGSTOP)
+        stage.backend.dismiss(worker.worker, "not needed", kill=False)
+        assert stage.left(worker.worker).why == "not needed"
+        gone(worker.facts["pid"])
+
+
 def test_an_actor_of_other_code_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which code both sides have is compared before anything else is said; it counts as a failed start."""
     with on_ray(Role()) as stage:
