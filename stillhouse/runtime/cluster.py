@@ -30,17 +30,19 @@ _HOST_AND_PORT = re.compile(r"([\w.-]+|\[[\w.:%]+\]):(\d+)")
 _CONNECT_S = 5.0
 _TRIAL_S = 20.0
 _LOOK_S = 0.05
+_PAUSE_S = 5.0
 _QUICK = {"RAY_py_gcs_connect_timeout_s": "3", "RAY_gcs_rpc_server_connect_timeout_s": "3"}
 _NO_TOKEN = ("AuthenticationError", "authentication token")
 _OTHER_RAY = re.compile(r"cluster has Ray version (\S+) but local Ray version is (\S+)")
 
 
-def find(check: Callable[[], None] = lambda: None) -> str:
+def find(check: Callable[[], None] = lambda: None, trials: int = 1) -> str:
     """The cluster to connect to, as ``ray.init`` wants it: the one that ``RAY_ADDRESS`` names, else the one that was
     started on this machine last and answers, else ``local``, a new one.
 
     Args:
         check: called while it is waited for; ends that by what it raises.
+        trials: how often one that does not answer is tried; more than once where hours of work wait for it.
 
     Raises:
         UserError: the one that is named can't be used; says why.
@@ -51,13 +53,22 @@ def find(check: Callable[[], None] = lambda: None) -> str:
     address = named or _started_last()
     if not address:
         return "local"
-    try:
-        try_out(address, check)
-    except _NobodyError:
-        if not named:
-            return "local"
-        raise
+    for left in reversed(range(trials)):
+        try:
+            try_out(address, check)
+            break
+        except UserError as error:
+            if isinstance(error, _NobodyError) and not named:
+                return "local"
+            if not left or not isinstance(error, _SilentError):
+                raise UserError(f"{error}{way_out()}") from error
+        _pause(check)
     return address
+
+
+def way_out() -> str:
+    """What else can be said to a person who named no cluster, to be put behind what they are told."""
+    return "" if os.environ.get("RAY_ADDRESS") else "; or say RAY_ADDRESS=local for a cluster of this machine alone"
 
 
 def looks_like_one(address: str) -> bool:
@@ -66,7 +77,8 @@ def looks_like_one(address: str) -> bool:
 
 
 def try_out(address: str, check: Callable[[], None] = lambda: None) -> None:
-    """See whether the head of a cluster listens at host:port and lets this side in.
+    """See whether the head of a cluster listens at host:port and lets this side in. One that is too slow to say so may:
+    Ray itself, which waits longer, finds that out.
 
     Raises:
         UserError: it does not; says what to do.
@@ -95,14 +107,25 @@ def try_out(address: str, check: Callable[[], None] = lambda: None) -> None:
         raise UserError(
             f"the Ray cluster at {address} has Ray {other[1]}, and here is {other[2]}: install the same on all machines"
         )
-    raise UserError(
+    raise _SilentError(
         f"something listens at {address} that does not answer as the head of a Ray cluster: give the head's own port "
         "(6379 if nobody said otherwise), not that of its dashboard or of another service"
     )
 
 
-class _NobodyError(UserError):
+class _SilentError(UserError):
+    """Nobody answers there."""
+
+
+class _NobodyError(_SilentError):
     """Nobody listens there."""
+
+
+def _pause(check: Callable[[], None]) -> None:
+    end_s = time.monotonic() + _PAUSE_S
+    while time.monotonic() < end_s:
+        check()
+        time.sleep(_LOOK_S)
 
 
 def _started_last() -> str:
@@ -116,7 +139,7 @@ def _started_last() -> str:
 
 
 def _health(address: str, check: Callable[[], None]) -> str | None:
-    """What Ray's own command says against a cluster; None: it is well."""
+    """What Ray's own command says against a cluster; None: nothing, or not in time."""
     environment = {"RAY_AUTH_MODE": "token", **_QUICK, **os.environ}
     with tempfile.TemporaryFile() as said:
         command = [*RAY, "health-check", "--address", address]
@@ -127,8 +150,10 @@ def _health(address: str, check: Callable[[], None]) -> str | None:
                 check()
                 time.sleep(_LOOK_S)
             check()
+            slow = process.poll() is None
         finally:
             process.kill()
             code = process.wait()
         said.seek(0)
-        return None if code == 0 else said.read().decode(errors="replace")
+        # Where nobody speaks Ray's language the command itself says so, in half of the time.
+        return None if slow or code == 0 else said.read().decode(errors="replace")

@@ -34,6 +34,7 @@ from stillhouse.runtime.ray_words import in_a_clause
 from stillhouse.runtime.work import Lease
 
 _GRACE_S = 10.0
+_TRIALS = 2
 _GROUPS = {"work": 1, "talk": 1, "watch": 2}
 
 
@@ -53,7 +54,7 @@ def connect(check: Callable[[], None] = lambda: None) -> Callable[[], None]:
     """
     if ray.is_initialized():
         return lambda: None
-    where, asked_to_end = cluster.find(check), signal.getsignal(signal.SIGTERM)
+    where, asked_to_end = cluster.find(check, _TRIALS), signal.getsignal(signal.SIGTERM)
     try:
         own: dict[str, Any] = {"_system_config": {cluster.INLINE: cluster.INLINE_BYTES}} if where == "local" else {}
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR, **own)
@@ -62,7 +63,7 @@ def connect(check: Callable[[], None] = lambda: None) -> Callable[[], None]:
             raise UserError(f"no Ray cluster can be started on this machine: {error}") from error
         raise UserError(
             f"the Ray cluster at {where} can't be used from here: {error}; this machine must be a node of it "
-            f"('stillhouse join {where}', or 'ray start'), with the same Ray and Python"
+            f"('stillhouse join {where}', or 'ray start'), with the same Ray and Python{cluster.way_out()}"
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -88,12 +88,13 @@ def test_why_a_cluster_can_not_be_used(said: str, words: str, someone: str, monk
 
 
 def test_a_trial_ends(someone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that says nothing is ended in time, and at once by who is asked to stop."""
+    """A command that is too slow is ended in time, and says nothing against a cluster: the machine may be busy. It is
+    ended at once by who is asked to stop.
+    """
     monkeypatch.setattr(cluster, "RAY", (sys.executable, "-c", "import time; time.sleep(60)"))
     monkeypatch.setattr(cluster, "_TRIAL_S", 0.2)
     begun_s = time.monotonic()
-    with pytest.raises(UserError, match="does not answer"):
-        cluster.try_out(someone)
+    cluster.try_out(someone)
     monkeypatch.setattr(cluster, "_TRIAL_S", 60.0)
     asked = iter([False, True])
 
@@ -104,6 +105,46 @@ def test_a_trial_ends(someone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Interrupted):
         cluster.try_out(someone, check)
     assert time.monotonic() - begun_s < 20
+
+
+def test_a_run_of_hours_tries_again(tmp_path: Path, someone: str, nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that answers the second time is taken; one that never does is an error."""
+    monkeypatch.setattr(cluster, "_PAUSE_S", 0.0)
+    monkeypatch.setenv("RAY_ADDRESS", someone)
+    tried = tmp_path / "tried"
+    code = f"import pathlib, sys; p = pathlib.Path({str(tried)!r}); n = p.exists(); p.touch(); sys.exit(not n)"
+    monkeypatch.setattr(cluster, "RAY", (sys.executable, "-c", code))
+    assert cluster.find(trials=2) == someone
+    tried.unlink()
+    with pytest.raises(UserError, match="does not answer"):
+        cluster.find()
+
+
+@pytest.mark.ray
+def test_a_fleet_that_starts_tries_again(nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What connects in the middle of a run is no worse off by one answer that did not come."""
+    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    from stillhouse.runtime.ray_backend import connect
+
+    paused: list[object] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "_pause", paused.append)
+    monkeypatch.setenv("RAY_ADDRESS", nobody)
+    with pytest.raises(UserError, match="no Ray cluster can be reached"):
+        connect()
+    assert len(paused) == 1
+
+
+def test_a_way_out_of_a_cluster_that_nobody_named(written: Path, someone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who did not ask for the cluster that is in the way is told how to do without it; who did, is not."""
+    written.write_text(someone)
+    says(monkeypatch, "AuthenticationError", 1)
+    with pytest.raises(UserError, match=r"token.*; or say RAY_ADDRESS=local"):
+        cluster.find()
+    monkeypatch.setenv("RAY_ADDRESS", someone)
+    with pytest.raises(UserError) as told:
+        cluster.find()
+    assert "local" not in str(told.value)
 
 
 @pytest.mark.ray
