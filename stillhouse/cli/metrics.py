@@ -21,7 +21,7 @@ GROUP_STATES = ("starting", "loading", "training", "done")
 
 _COUNTED = {
     "workers_joined": ("workers_joined_total", "Teachers that joined."),
-    "workers_refused": ("workers_refused_total", "Teachers that wanted to join and were turned away."),
+    "workers_refused": ("workers_refused_total", "Teachers that wanted to join and did not: turned away, or gone."),
     "workers_lost": ("workers_lost_total", "Teachers that went without leave."),
     "questions_reissued": ("leases_reissued_total", "Questions taken from a teacher and asked again."),
     "questions_hedged": ("leases_hedged_total", "Questions asked of a second teacher."),

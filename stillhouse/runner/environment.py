@@ -23,8 +23,6 @@ def resolve(recipe: Recipe) -> Recipe:
         ModelError: a device or precision that is not to be had here.
     """
     device = resolve_device(recipe.compute.device, "compute.device")
-    if recipe.fleet.backend == "local" and recipe.fleet.workers_range[1]:
-        resolve_device(recipe.fleet.device, "fleet.device")
     threads = torch.get_num_threads() if recipe.compute.threads == "auto" else recipe.compute.threads
     if not _may_be_answered(recipe):
         check_precision(recipe.teacher.engine.precision, device, "teacher.engine.precision")
@@ -33,6 +31,19 @@ def resolve(recipe: Recipe) -> Recipe:
         check_precision(recipe.teacher.train.engine.precision, device, "teacher.train.engine.precision")
     compute = recipe.compute.model_copy(update={"device": str(device), "threads": threads})
     return recipe.model_copy(update={"compute": compute})
+
+
+def check_fleet_device(recipe: Recipe) -> None:
+    """Refuse a device for workers of this machine that it lacks, where nothing else is said for that case: the student
+    would do all the work of its teachers, after a warning.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    fleet = recipe.fleet
+    works_here = fleet.backend == "local" and fleet.workers_range[1] and recipe.objective.asks
+    if works_here and fleet.without_teachers == "inline":
+        resolve_device(fleet.device, "fleet.device")
 
 
 def _may_be_answered(recipe: Recipe) -> bool:

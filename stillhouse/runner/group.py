@@ -39,6 +39,7 @@ SILENT_S = 60.0
 _FIRST_STEPS, _FIRST_S = 2, 900.0
 _EVENTS: dict[str, type[Any]] = {each.__name__: each for each in (Evaluated, PhaseStarted, Progress)}
 _STEPS_AHEAD = 2
+_OF_BATCHES = ("hits", "misses", "unanswered")
 _WORDS_S = 1.0
 
 
@@ -68,12 +69,12 @@ def train_together(course: Course, gather: Gather) -> bytes:
         StillhouseError: what any student's training raised.
     """
     least, most = course.recipe.fleet.students_range
-    wanted, futile = most, 0
+    wanted, futile, unsaid = most, 0, Counter[str]()
     while True:
         state = course.checkpoints.load()
         begun = state["step"] if state else 0
         try:
-            return _Attempt(course, gather(wanted), state).run()
+            return _Attempt(course, gather(wanted), state, unsaid).run()
         except _LostError as lost:
             newest = course.checkpoints.newest()
             further = newest is not None and int(newest.stem.removeprefix("step-")) > begun
@@ -96,10 +97,14 @@ class _LostError(Exception):
 
 
 class _Attempt:
-    """From a checkpoint to the end, or to a death."""
+    """From a checkpoint to the end, or to a death.
 
-    def __init__(self, course: Course, gathered: Gathered, state: dict[str, Any] | None) -> None:
-        self._course, self._state = course, state
+    Args:
+        unsaid: what was counted of no batch, and not told yet.
+    """
+
+    def __init__(self, course: Course, gathered: Gathered, state: dict[str, Any] | None, unsaid: Counter[str]) -> None:
+        self._course, self._state, self._unsaid = course, state, unsaid
         self._first_step = state["step"] if state else 0
         self._crew, self._names, self._meeting = gathered
         self._size = len(self._names)
@@ -126,7 +131,9 @@ class _Attempt:
             unseen = "sent" not in self._reads.values()
             batches = course.stream.batches(self._first_step, course.steps, unseen=unseen)
             made = ahead(batches, course.ahead_max_bytes)
-            course.source.waits(), course.source.counts()
+            course.source.waits()
+            self._count(self._first_step)
+            self._counted.clear()  # of batches that are handed out again
             answers = course.source.teach(made)
             with contextlib.closing(made), contextlib.closing(answers):  # type: ignore[type-var]
                 self._feed(answers)
@@ -271,13 +278,22 @@ class _Attempt:
         self._course.emit(event)
 
     def _count(self, number: int) -> None:
-        """Note what was counted up to a batch; who answers tells of itself then, too."""
-        if counts := self._course.source.counts():
-            self._counted.append((number, counts))
+        """Note what was counted up to a batch; who answers tells of itself then, too.
+
+        Of what is no batch's (bytes that a store wrote) the next progress tells, or, when the last is told, the source.
+        """
+        if self._ended:
+            return
+        counts = self._course.source.counts()
+        of_batch = {name: count for name, count in counts.items() if name in _OF_BATCHES}
+        self._unsaid.update({name: count for name, count in counts.items() if name not in _OF_BATCHES})
+        if of_batch:
+            self._counted.append((number, of_batch))
 
     def _counts_before(self, step: int) -> dict[str, int]:
         """What was counted of the batches before a step and not told yet; more are under way."""
-        counts = Counter[str]()
+        counts = self._unsaid.copy()
+        self._unsaid.clear()
         while self._counted and self._counted[0][0] < step:
             counts.update(self._counted.popleft()[1])
         return dict(counts)

@@ -62,7 +62,7 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
         lines.append(("control", "none: nobody will know whether distillation helped"))
     there = (
         ""
-        if recipe.fleet.device == "auto" or not recipe.fleet.workers_range[1]
+        if recipe.fleet.device in ("auto", "cpu") or not recipe.fleet.workers_range[1]
         else f", whether fleet.device: {recipe.fleet.device} is there"
     )
     lines.append(("not checked", f"what only a run can see: models built, every sample decoded{there}"))

@@ -21,7 +21,7 @@ from stillhouse.models.placement import fixed_numerics
 from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.report.html import write_report
-from stillhouse.runner.environment import named_files, resolve, versions
+from stillhouse.runner.environment import check_fleet_device, named_files, resolve, versions
 from stillhouse.runner.filling import fill
 from stillhouse.runner.joining import check_ray_installed
 from stillhouse.runner.materials import Materials, gather
@@ -178,6 +178,8 @@ def _prepare(
     if recipe.export.onnx:
         check_onnx_installed()
     resumed = folder.manifest.exists()
+    if not resumed:  # one that goes on may have lost it, and what then is promised
+        check_fleet_device(recipe)
     shared = recipe.fleet.workers_range[1] > 0 or recipe.fleet.students_range[1] > 1
     if recipe.fleet.backend == "ray":
         check_ray_installed()

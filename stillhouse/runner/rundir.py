@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stillhouse.foundation.errors import DataError, ModelError, RecipeError, RunDirError, StorageError
+from stillhouse.foundation.errors import RunDirError, StorageError, UserError
 from stillhouse.foundation.events import read_events
 from stillhouse.foundation.files import folder_lock, read_json, remove_leftovers, write_atomic, write_json
 from stillhouse.recipe.engines import AUTO
@@ -90,9 +90,10 @@ class RunDir:
             with self.held():
                 self.begin(recipe)
             yield
-        except (RecipeError, DataError, ModelError, StorageError) as error:
+        except (UserError, StorageError) as error:
             trained = self.checkpoints("").exists() or self.weights("").parent.exists()
-            if not trained and not (isinstance(error, StorageError) and self.has_run()):
+            ours = not isinstance(error, RunDirError) and not (isinstance(error, StorageError) and self.has_run())
+            if ours and not trained:
                 with self.held():
                     self._take_back(fresh)
             raise

@@ -103,3 +103,20 @@ def test_what_only_the_run_can_see(override: str, words: list[str], tiny: Path, 
         nothing_left(Path.cwd())
     else:
         assert said.code == 0, said
+
+
+def test_a_cluster_that_is_not_there(tiny: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ray cluster that nobody answers for is told before any training, and the folder is free again."""
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    said = call("run", tiny, "--set", "fleet={workers: 1, backend: ray}", "--out", "run")
+    refused(said, "127.0.0.1:1", "RAY_ADDRESS")
+    nothing_left(Path.cwd())
+
+
+def test_what_then_is_promised_is_kept(tiny: Path, call: Call) -> None:
+    """Where the recipe says what a student does without teachers, a device that none of them has is no mistake."""
+    fleet = "fleet={workers: 1, device: 'cuda:99', without_teachers: hard_labels}"
+    said = call("run", tiny, "--set", fleet, "--out", "run")
+    assert said.code == 0, said
+    assert "no teacher is left" in " ".join(said.err.split() + said.out.split())
