@@ -12,9 +12,9 @@ _DIGITS = 12
 
 @functools.cache
 def code_stamp() -> str:
-    """The version, and a digest of the package's code as it lies here now: ``0.1.0 (3f2a...)``."""
+    """The version, and a digest of the package's code as it lay here at the first call: ``0.1.0 (3f2a...)``."""
     package, digest = Path(__file__).parents[1], hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted(package.rglob("[!.]*.py")):  # an editor's notes begin with a dot, and may be no files
         content = path.read_bytes()
         digest.update(f"{path.relative_to(package).as_posix()}\0{len(content)}\0".encode() + content)
     return f"{version('stillhouse')} ({digest.hexdigest()[:_DIGITS]})"

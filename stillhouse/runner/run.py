@@ -16,6 +16,7 @@ from stillhouse.export.weights import save_student
 from stillhouse.foundation.errors import RecipeError, StillhouseError
 from stillhouse.foundation.events import DataRead, Event, EventLog, RunStarted, SamplesSkipped, Warned
 from stillhouse.foundation.files import read_json, write_atomic, write_json
+from stillhouse.foundation.stamp import code_stamp
 from stillhouse.models.network import Network
 from stillhouse.models.placement import fixed_numerics
 from stillhouse.recipe.architectures import Normalisation
@@ -183,6 +184,7 @@ def _prepare(
     shared = recipe.fleet.workers_range[1] > 0 or recipe.fleet.students_range[1] > 1
     if recipe.fleet.backend == "ray":
         check_ray_installed()
+        code_stamp()  # of what was loaded: when the fleet starts, other code may lie here
         if shared and not resumed:  # one that goes on may need none
             find_cluster(lambda: signals.check("while connecting to the Ray cluster"))
     found = survey(recipe.data, recipe.seed, (live.train, live.test) if live else None)

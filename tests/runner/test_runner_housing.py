@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from stillhouse.foundation.errors import UserError
+from stillhouse.foundation.stamp import code_stamp
 from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.housing import threads_of
 from stillhouse.runner.job import Job
+from stillhouse.runner.run import run
 from stillhouse.runner.worker import _threads
 
 from .conftest import values
+from .test_runner_fleet import fleeting
 
 
 def recipe(**fleet: Any) -> Recipe:
@@ -47,3 +52,17 @@ def test_a_worker_that_joins_by_hand_takes_no_more_than_the_others() -> None:
     elsewhere = cast(Job, SimpleNamespace(host="another", threads=3))
     assert _threads(recipe(), here) == 3 and _threads(recipe(), elsewhere) is None
     assert _threads(recipe(threads=5), here) == _threads(recipe(threads=5), elsewhere) == 5
+
+
+def test_a_run_on_ray_knows_its_code_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stamp is taken before anything else takes time: what lies on the disk when the fleet starts may be newer."""
+
+    def stop(check: object) -> str:
+        raise UserError("no further")
+
+    monkeypatch.setattr("stillhouse.runner.run.check_ray_installed", lambda: None)
+    monkeypatch.setattr("stillhouse.runner.run.find_cluster", stop)
+    code_stamp.cache_clear()
+    with pytest.raises(UserError, match="no further"):
+        run(fleeting(tmp_path / "none", backend="ray"), tmp_path / "run")
+    assert code_stamp.cache_info().currsize == 1
