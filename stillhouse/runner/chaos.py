@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def _disturbed(
     path = folder / "disturbed.yaml"
     write_atomic(path, dump(recipe))
     log_path = folder / "disturbed.log"
-    with log_path.open("ab") as log:
+    with log_path.open("ab") as log, ExitStack() as ends:
 
         def start(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
             # A group of its own: Ctrl-C is heard here alone, and ends them all.
@@ -165,10 +166,11 @@ def _disturbed(
             )
 
         ground: Ground = (
-            RayCluster(place, start, recipe.fleet, log_path)
+            RayCluster(place, start, recipe.fleet, log_path, lambda: signals.check("while a Ray cluster was started"))
             if recipe.fleet.backend == "ray"
             else Machine(place, _command("join", place), start)
         )
+        ends.callback(ground.close)
         disturber = Disturber(place, chaos.seed, chaos.every_s, ground, tell)
         run, resumed = start(_command("run", path, "--out", place), ground.environment), 0
         try:
@@ -190,7 +192,6 @@ def _disturbed(
             run.kill()
             run.wait()
             disturber.close()
-            ground.close()
     return disturber.done
 
 

@@ -93,9 +93,10 @@ class RayCluster:
     Args:
         folder: as above; what joins is a node.
         log: of the cluster's own commands.
+        check: called while the head starts; ends that, and the cluster, by what it raises.
     """
 
-    def __init__(self, folder: Path, start: Start, section: FleetSection, log: Path) -> None:
+    def __init__(self, folder: Path, start: Start, section: FleetSection, log: Path, check: Callable[[], None]) -> None:
         self._folder, self._start = folder, start
         self._nodes: list[subprocess.Popen[bytes]] = []
         # Short: names of sockets are, too.
@@ -115,13 +116,17 @@ class RayCluster:
         head = ["--head", "--block", "--port=0", f"--temp-dir={self._place}", f"--num-cpus={cpus}"]
         more = ["--include-dashboard=false", f"--object-store-memory={_STORE_BYTES}", *_PORTS]
         self._head = start([*RAY, "start", *head, *more], own)
-        self.environment: Mapping[str, str] = own | {"RAY_ADDRESS": self._address(log)}
+        try:
+            self.environment: Mapping[str, str] = own | {"RAY_ADDRESS": self._address(log, check)}
+        except BaseException:
+            self.close()
+            raise
 
-    def _address(self, log: Path) -> str:
+    def _address(self, log: Path, check: Callable[[], None]) -> str:
         told, end_s = self._place / "ray_current_cluster", time.monotonic() + _START_S
         while not (told.exists() and (found := told.read_text().strip())):
+            check()
             if self._head.poll() is not None or time.monotonic() > end_s:
-                self.close()
                 raise StillhouseError(f"no Ray cluster can be started on this machine: see {log}")
             time.sleep(0.1)
         return found

@@ -8,16 +8,18 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from commandline import SCRIPT, refused, shell
 
+from stillhouse.foundation.errors import Interrupted
 from stillhouse.foundation.events import read_events
 from stillhouse.recipe.load import dump
 from stillhouse.runner.disturber import DOINGS
-from stillhouse.runner.grounds import is_worker
+from stillhouse.runner.grounds import RayCluster, is_worker
 from stillhouse.runner.prey import Prey, children_of
 
 from .lessons import digest
@@ -99,6 +101,23 @@ def test_what_can_not_be_disturbed_is_refused(tmp_path: Path) -> None:
     refused(shell("chaos", whole, "--out", tmp_path), "not empty", "--out")
     labels_alone = ("--set", "objective={kd: null, cross_entropy: 1}")
     refused(shell("chaos", whole, *labels_alone, "--out", tmp_path / "new"), "asks nothing of a teacher")
+
+
+def test_a_cluster_that_is_not_wanted_any_more_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal while the head starts: its processes end, and nothing of it stays on the disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*_: object) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-c", SLEEP], process_group=0))
+        return started[0]
+
+    def check() -> None:
+        raise Interrupted("stopped", signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        RayCluster(tmp_path / "run", start, fleeting(tmp_path / "none", backend="ray").fleet, tmp_path / "log", check)
+    assert started[0].returncode == -signal.SIGKILL and not list(tmp_path.glob("ray-*"))
 
 
 @pytest.mark.slow
