@@ -65,10 +65,16 @@ class Leaving(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A worker is no more; nothing of it follows. ``why`` is for a person: its signal, exit code, last words."""
+    """A worker is no more; nothing of it follows.
+
+    Attributes:
+        why: for a person: its signal, exit code, last words.
+        refused: the backend turned it away, since it could not even say hello.
+    """
 
     worker: str
     why: str
+    refused: bool = False
 
 
 Report = Hello | Answer | Failure | Skip | Leaving | Left

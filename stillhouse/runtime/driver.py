@@ -246,7 +246,9 @@ class Driver:
             case Leaving(worker, why):
                 self._note("leaving", worker, why)
                 self._handle(w.Draining(worker, why))
-            case Left(worker, why):
+            case Left(worker, why, refused):
+                if refused:
+                    self._note("refused", worker, why)
                 self._note("left", worker, why)
                 self._arrivals.left(worker, why)
                 self._parcels.forget_worker(worker)

@@ -221,8 +221,8 @@ class RayBackend:
     def _found_a_place(self, name: str, member: _Member, reply: Any) -> Report | None:
         member.placed = True
         if why := otherwise(str(reply)):
-            member.why = member.why or why
-            return self._left(name, None)
+            refused, member.why = not member.why, member.why or why
+            return self._left(name, None)._replace(refused=refused)
         self._expect(name, member.actor.process.remote(), self._met)
         self._expect(name, member.actor.load.remote(self._job, self._prepare), self._loaded)
         self._expect(name, member.actor.wants_to_leave.remote(), self._leaving)
@@ -255,7 +255,7 @@ class RayBackend:
     def _ended(self, name: str, member: _Member, reply: Any) -> Report:
         return self._left(name, None)
 
-    def _left(self, name: str, error: BaseException | None) -> Report:
+    def _left(self, name: str, error: BaseException | None) -> Left:
         member = self._members.pop(name)
         ray.kill(member.actor, no_restart=True)  # it may live: what it raised ended only its call
         if not member.placed and "never ran" in str(error):  # Ray gave it a node that was lost already

@@ -11,7 +11,7 @@ from stillhouse.foundation.errors import FleetError
 from stillhouse.runtime import work as w
 from stillhouse.runtime.arrivals import FAILED_STARTS_MAX
 from stillhouse.runtime.asker import Outcome, Payload, Question
-from stillhouse.runtime.backend import Report
+from stillhouse.runtime.backend import Left, Report
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.scaling.policy import Policy
 from stillhouse.runtime.simulated.weather import Kind, Weather
@@ -113,6 +113,21 @@ def test_a_worker_that_is_lost_before_it_had_a_machine_is_no_failed_start() -> N
     while not driver.workers_ready:
         life.turn(0.1)
     assert kinds_of(life) == ["left"] * 4 + ["joined"] and driver.failed_starts == []
+
+
+def test_who_could_not_even_say_hello_is_told_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that its backend turned away counts among those that were refused, like one that the gate did."""
+    life = Life([], [HOPELESS, GOOD], Weather(), policy=Policy(1, 1))
+    poll = life.backend.poll
+
+    def refusing(timeout_s: float) -> list[Report]:
+        return [each._replace(refused=True) if isinstance(each, Left) else each for each in poll(timeout_s)]
+
+    monkeypatch.setattr(life.backend, "poll", refusing)
+    life.driver.asker("early").ask(Question(1, 1, lambda facts: b"early 0 1", lambda: b"", lambda payload: ""))
+    while not life.driver.workers_ready:
+        life.turn(0.1)
+    assert kinds_of(life) == ["refused", "left", "joined"] and life.notices[0].text
 
 
 def test_workers_that_can_not_load_are_not_waited_for() -> None:

@@ -79,8 +79,8 @@ def test_an_actor_of_other_code_is_turned_away(monkeypatch: pytest.MonkeyPatch) 
     with on_ray(Role()) as stage:
         monkeypatch.setattr("stillhouse.foundation.stamp.code_stamp", lambda: "9.9 (other)")
         name = stage.backend.start()
-        why = stage.left(name).why
-        assert "there stillhouse is 0." in why and "here 9.9 (other): install the very same" in why
+        _, why, refused = stage.left(name)
+        assert refused and "there stillhouse is 0." in why and "here 9.9 (other): install the very same" in why
         assert stage.backend.placed(name)
 
 
