@@ -19,6 +19,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from stillhouse.foundation.errors import FleetError
+from stillhouse.foundation.stamp import code_stamp, otherwise
 from stillhouse.runtime.local.crew import Came, Crew, Entrance, Gone, Said
 from stillhouse.runtime.local.frames import Bytes, ProtocolError, number_in, text_in
 from stillhouse.runtime.local.line import Line
@@ -136,6 +137,9 @@ class RayGroup:
 
     def _named(self, hello: dict[str, Any]) -> str:
         self._door.check(hello)
+        if why := otherwise(text_in(hello, "code") or "another"):
+            self._error = FleetError(why)  # Ray Train would begin again for ever
+            raise ProtocolError(why)
         rank, size = number_in(hello, "rank", 0, _STUDENTS_MAX), number_in(hello, "size", 1, _STUDENTS_MAX)
         group = text_in(hello, "group")
         name = f"{group}/{rank}"
@@ -202,6 +206,6 @@ def _learn(config: dict[str, Any]) -> None:
     if connection is None:
         return
     group = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-    facts = {"token": config["token"], "group": group, "rank": context.get_world_rank()}
+    facts = {"token": config["token"], "code": code_stamp(), "group": group, "rank": context.get_world_rank()}
     line = Line(connection, "", size=context.get_world_size(), **facts)
     config["attend"](line)
