@@ -9,7 +9,22 @@ import sys
 
 import click
 
-from stillhouse.cli import chaos, check, evaluate, export, join, leave, plan, report, resume, run, schema, store, teach
+from stillhouse.cli import (
+    blocks,
+    chaos,
+    check,
+    evaluate,
+    export,
+    join,
+    leave,
+    plan,
+    report,
+    resume,
+    run,
+    schema,
+    store,
+    teach,
+)
 from stillhouse.foundation.errors import Interrupted, StillhouseError
 from stillhouse.foundation.words import printable
 
@@ -35,6 +50,7 @@ for verb in (
     leave.leave,
     check.check,
     plan.plan,
+    blocks.blocks,
     schema.schema,
     evaluate.evaluate,
     export.export,

@@ -22,7 +22,9 @@ from stillhouse.models.network import Network, evaluating
 
 
 class Taps:
-    """Reads activations at modules of ``network.body``; use as a context manager, or call :meth:`close`.
+    """Reads activations at modules of a network's body, or of any other module.
+
+    Use as a context manager, or call :meth:`close`.
 
     Args:
         names: as ``get_submodule`` knows them, e.g. ``stage2`` or ``stage2.0.first``.
@@ -31,9 +33,10 @@ class Taps:
         ModelError: a name is unknown; says the nearest one. In the forward pass: a module's output is not one tensor.
     """
 
-    def __init__(self, network: Network, names: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
         self.names = tuple(dict.fromkeys(names))
-        modules = {name: _find(network.body, name) for name in self.names}
+        body = network.body if isinstance(network, Network) else network
+        modules = {name: _find(body, name) for name in self.names}
         self._activations: dict[str, torch.Tensor] = {}
         self._handles = [
             module.register_forward_hook(_keeper(name, self._activations)) for name, module in modules.items()

@@ -16,6 +16,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from stillhouse.foundation.errors import ModelError
 from stillhouse.foundation.files import sha256
@@ -89,7 +90,7 @@ def load_into(network: Network, state: Mapping[str, torch.Tensor], source_name: 
     target.load_state_dict(state)
 
 
-def weights_bytes(network: Network) -> bytes:
+def weights_bytes(network: nn.Module) -> bytes:
     """A canonical safetensors file of the whole network: equal weights give equal bytes."""
     state = network.state_dict()
     # Cloned, because safetensors refuses tied tensors.

@@ -37,7 +37,7 @@ from stillhouse.students.evaluate import Evaluation
 from stillhouse.students.group import Alone, Group
 from stillhouse.students.guard import LossGuard
 from stillhouse.students.micro import MicroBatches
-from stillhouse.students.objective import Objective
+from stillhouse.students.objective import Objective, StepObjective
 from stillhouse.students.optimizer import learning_rate
 from stillhouse.students.state import TrainingState
 
@@ -96,7 +96,9 @@ def fit(
         Interrupted: a signal came; a checkpoint was written.
         StorageError: a checkpoint could not be written.
     """
-    return Loop(network, source, stream, objective, settings, context).run()
+    result = Loop(network, source, stream, objective, settings, context).run()
+    assert isinstance(result, Network)
+    return result
 
 
 class Loop:
@@ -104,10 +106,10 @@ class Loop:
 
     def __init__(
         self,
-        network: Network,
+        network: nn.Module,
         source: KnowledgeSource,
         stream: Stream,
-        objective: Objective,
+        objective: StepObjective,
         settings: TrainSection,
         context: FitContext,
     ) -> None:
@@ -130,7 +132,7 @@ class Loop:
         self.unsaid_steps = 0
         self.said_at = time.monotonic()
 
-    def run(self) -> Network:
+    def run(self) -> nn.Module:
         """All steps that are left."""
         state, context = self.state, self.context
         context.emit(PhaseStarted(context.phase, state.step, self.steps, self.stream.batch_size))

@@ -23,7 +23,25 @@ LABELS_ONLY = ObjectiveSection(cross_entropy=1.0, kd=None)
 """What teachers in training and controls minimise."""
 
 
-class Objective(nn.Module):
+class StepObjective(nn.Module):
+    """What a training minimises; the loop of ``students.fit`` knows no more of it."""
+
+    @property
+    def ask(self) -> Ask:
+        """What it needs to know from a teacher."""
+        raise NotImplementedError
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        """Modules of the student whose activations are needed."""
+        raise NotImplementedError
+
+    def part_names(self, *, partly: bool) -> tuple[str, ...]:
+        """The parts that it may tell; ``partly``: of knowledge that need not be known."""
+        raise NotImplementedError
+
+
+class Objective(StepObjective):
     """Sum over the parts of weight times loss.
 
     Args:

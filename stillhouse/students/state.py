@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stillhouse.foundation.errors import DivergedError, ModelError
-from stillhouse.models.network import Network
 from stillhouse.recipe.recipe import TrainSection
-from stillhouse.students.objective import Objective
+from stillhouse.students.objective import StepObjective
 from stillhouse.students.optimizer import make_optimizer
 
 
@@ -25,7 +25,9 @@ class TrainingState:
         first_loss: the loss of step 0, against which an explosion is measured.
     """
 
-    def __init__(self, network: Network, objective: Objective, settings: TrainSection, device: torch.device) -> None:
+    def __init__(
+        self, network: nn.Module, objective: StepObjective, settings: TrainSection, device: torch.device
+    ) -> None:
         self.network = network
         self.objective = objective
         self.optimizer = make_optimizer(settings, (network, objective))
@@ -38,11 +40,10 @@ class TrainingState:
         self.first_loss: float | None = None
 
     @property
-    def result(self) -> Network:
+    def result(self) -> nn.Module:
         """The network to use: the average where one is kept."""
         if self.ema is None:
             return self.network
-        assert isinstance(self.ema.module, Network)
         return self.ema.module
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Parallel blockwise distillation: a network cut into blocks, replacements for each, and the best mix of them."""

@@ -1,0 +1,1 @@
+"""Replacements for blocks, a file for each kind."""

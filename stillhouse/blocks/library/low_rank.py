@@ -1,0 +1,37 @@
+"""Two thin convolutions in place of one: at first the best approximation of its weights (truncated SVD)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import nn
+
+from stillhouse.blocks.library.alternative import Alternative, like, substituted
+from stillhouse.blocks.partition import Block
+
+
+def offers(block: Block) -> Iterator[Alternative]:
+    """``low_rank-2``, ``-4``, ``-8``: each convolution has so many times fewer weights."""
+    for factor in (2, 4, 8):
+        if (made := substituted(block.core, partial(_low_rank, factor=factor))) is not None:
+            yield Alternative(f"low_rank-{factor}", made)
+
+
+def _low_rank(convolution: nn.Conv2d, factor: int) -> nn.Module | None:
+    weight = convolution.weight.detach()
+    wide, flat = weight.shape[0], weight[0].numel()
+    rank = weight.numel() // factor // (flat + wide)
+    if rank < 1:
+        return None
+    left, scale, right = torch.linalg.svd(weight.reshape(wide, flat).double(), full_matrices=False)
+    root = scale[:rank].sqrt()
+    thin = like(convolution, convolution.in_channels, rank)
+    wider = nn.Conv2d(rank, wide, 1, bias=convolution.bias is not None)
+    with torch.no_grad():
+        thin.weight.copy_((root[:, None] * right[:rank]).reshape(thin.weight.shape))
+        wider.weight.copy_((left[:, :rank] * root).reshape(wider.weight.shape))
+        if wider.bias is not None and convolution.bias is not None:
+            wider.bias.copy_(convolution.bias)
+    return nn.Sequential(thin, wider).to(weight.device)

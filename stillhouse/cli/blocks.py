@@ -1,0 +1,85 @@
+"""``stillhouse blocks``: how a network is cut into blocks, what each costs, what may replace it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from stillhouse.blocks.partition import Granularity
+    from stillhouse.runner.blocks import ShownBlock
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  stillhouse blocks timm:resnet50
+  stillhouse blocks timm:vgg16_bn --input 3x32x32 --by layer --classes 10
+  stillhouse blocks model.py:build --option width=32 --replacements
+"""
+)
+@click.argument("model")
+@click.option("--input", "shape", default="3x224x224", show_default=True, help="Channels x height x width.")
+@click.option("--by", type=click.Choice(["layer", "block", "stage"]), default="block", show_default=True)
+@click.option("--classes", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="Of the architecture.")
+@click.option("--replacements", is_flag=True, help="Also what may replace each block.")
+def blocks(model: str, shape: str, by: Granularity, classes: int, options: tuple[str, ...], replacements: bool) -> None:
+    """Cut MODEL (as a recipe's model.arch) into blocks: shapes, parameters, multiply-adds, time of one sample."""
+    matched = re.fullmatch(r"([13])x(\d+)x(\d+)", shape)
+    if matched is None:
+        raise click.BadParameter(f"{shape}: say CHANNELSxHEIGHTxWIDTH, e.g. 3x224x224", param_hint="--input")
+    channels, height, width = map(int, matched.groups())
+    from stillhouse.runner.blocks import section_of, show
+
+    section = section_of(model, dict(_option(each) for each in options))
+    found = show(section, (channels, height, width), classes, by, replaced=replacements)
+    click.echo("\n".join(_lines(found, replacements)))
+
+
+def _option(text: str) -> tuple[str, Any]:
+    import yaml
+
+    key, sign, value = text.partition("=")
+    if not (key and sign):
+        raise click.BadParameter(f"{text}: say KEY=VALUE", param_hint="--option")
+    return key, yaml.safe_load(value)
+
+
+def _lines(found: list[ShownBlock], replacements: bool) -> list[str]:
+    rows = [("block", "input", "output", "parameters", "MMAC", "ms")]
+    rows += [
+        (
+            each.name,
+            "x".join(map(str, each.in_shape)),
+            "x".join(map(str, each.out_shape)),
+            f"{each.cost.params:,}",
+            f"{each.cost.macs / 1e6:,.1f}",
+            f"{each.cost.latency_ms:.2f}",
+        )
+        for each in found
+    ]
+    params, macs = sum(each.cost.params for each in found), sum(each.cost.macs for each in found)
+    total_ms = sum(each.cost.latency_ms for each in found)
+    rows.append((f"{len(found)} blocks", "", "", f"{params:,}", f"{macs / 1e6:,.1f}", f"{total_ms:.2f}"))
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    lines = []
+    for number, row in enumerate(rows):
+        left = [row[at].ljust(widths[at]) for at in range(3)]
+        right = [row[at].rjust(widths[at]) for at in range(3, 6)]
+        lines.append("  ".join([*left, *right]).rstrip())
+        if replacements and 0 < number <= len(found):
+            lines += _replacements(found[number - 1])
+    return lines
+
+
+def _replacements(each: ShownBlock) -> list[str]:
+    if not each.replacements:
+        return ["    is kept: nothing smaller has its shapes"]
+    params, macs = max(each.cost.params, 1), max(each.cost.macs, 1)
+    return [
+        f"    {name:<14} {cost.params / params:4.0%} of the parameters, {cost.macs / macs:4.0%} of the MAC"
+        for name, cost in each.replacements.items()
+    ]

@@ -1,0 +1,39 @@
+"""``stillhouse blocks``: a network's blocks, printed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from commandline import Call, refused
+
+
+def test_a_network_is_shown_block_by_block(call: Call) -> None:
+    """Each block with its shapes and costs, and the sum of all; with --replacements what may stand in its place."""
+    said = call("blocks", "resnet", "--input", "3x32x32", "--classes", "10", "--option", "width=8")
+    lines = said.out.splitlines()
+    assert said.code == 0 and lines[0].split() == ["block", "input", "output", "parameters", "MMAC", "ms"]
+    assert lines[-1].split()[:2] == [str(len(lines) - 2), "blocks"]
+    rows = [line.split() for line in lines[1:-1]]
+    assert rows[0][1] == "3x32x32" and rows[-1][2] == "10"
+    assert all(before[2] == after[1] for before, after in pairwise(rows[:-1]))
+    assert sum(int(row[3].replace(",", "")) for row in rows) == int(lines[-1].split()[2].replace(",", ""))
+    more = call("blocks", "resnet", "--input", "3x32x32", "--classes", "10", "--option", "width=8", "--replacements")
+    assert "separable" in more.out and "of the parameters" in more.out and "is kept" in more.out
+
+
+@pytest.mark.parametrize(
+    ("words", "story"),
+    [
+        (["resnet", "--input", "32x32"], "CHANNELSxHEIGHTxWIDTH"),
+        (["resnet", "--option", "width"], "KEY=VALUE"),
+        (["resnet", "--option", "size=3"], "size"),
+        (["resnot"], "resnet"),
+        (["timm:resnet1"], "resnet1"),
+        (["mlp", "--input", "1x8x8", "--option", "hidden=[]"], "can't be cut"),
+        (["vgg", "--by", "brick"], "'layer', 'block', 'stage'"),
+    ],
+)
+def test_what_can_not_be_shown_is_told(words: list[str], story: str, call: Call) -> None:
+    """A form that is none, an option or a model that is not there, a network of one block: exit code 2, in words."""
+    refused(call("blocks", *words), story)
