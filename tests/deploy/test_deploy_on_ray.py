@@ -49,11 +49,14 @@ def cluster() -> Iterator[Any]:
 
 
 def job(folder: Path, recipe: Recipe, address: str) -> subprocess.Popen[bytes]:
-    """The entry command with the job's volumes in a folder, as its pod would call it."""
+    """The entry command with the job's volumes in a folder, as its pod would call it; with two teachers from the start,
+    since one is enough for so small a student.
+    """
     (folder / "recipe").mkdir(exist_ok=True)
     (folder / "job").mkdir(exist_ok=True)
     (folder / "recipe" / "job.yaml").write_text(dump(recipe))
     entry = re.sub(r"(?<!\w)/(job|recipe)/", rf"{folder}/\1/", read("rayjob.yaml")["spec"]["entrypoint"])
+    entry = entry.replace("--workers 1-8", "--workers 2-8")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return subprocess.Popen(entry, shell=True, env=os.environ | {"RAY_ADDRESS": address, "PATH": path}, process_group=0)
 
