@@ -121,6 +121,8 @@ def _plain_int(value: Any) -> Any:
 WholeNumber = Annotated[int, Strict(), BeforeValidator(_plain_int)]
 PositiveInt = Annotated[WholeNumber, Field(gt=0)]
 NonNegativeInt = Annotated[WholeNumber, Field(ge=0)]
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Device = Annotated[str, AfterValidator(_device), WithJsonSchema({"type": "string", "pattern": _DEVICE})]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": _NAME})]
 OutputPath = Annotated[str, AfterValidator(_output_path)]

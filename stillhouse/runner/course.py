@@ -17,7 +17,8 @@ from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_bytes
 from stillhouse.recipe.load import dump
-from stillhouse.recipe.recipe import DataSection, DigitsSource, Recipe, TeacherSection, TrainSection
+from stillhouse.recipe.recipe import DataSection, DigitsSource, Recipe, TeacherSection
+from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.job import sight_job
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.shares import pack

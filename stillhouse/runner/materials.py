@@ -19,7 +19,8 @@ from stillhouse.data.table import Samples
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.interface import Interface
 from stillhouse.recipe.architectures import Normalisation
-from stillhouse.recipe.recipe import Recipe, TrainSection
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.networks import Live, Networks, interface_of
 
 _EVALUATION_BATCH = 512

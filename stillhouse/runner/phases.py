@@ -23,7 +23,7 @@ from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
 from stillhouse.models.network import Network
 from stillhouse.models.weights import load_into, read_weights, weights_bytes
-from stillhouse.recipe.recipe import TrainSection
+from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.course import course_of
 from stillhouse.runner.gathering import gathering
 from stillhouse.runner.group import train_together

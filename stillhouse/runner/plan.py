@@ -9,7 +9,8 @@ from stillhouse.foundation.errors import DataError, RecipeError
 from stillhouse.recipe.engines import AUTO, StepEngineSection
 from stillhouse.recipe.knowledge import DenseLogits, TopLogits
 from stillhouse.recipe.members import MemberSection, class_numbers
-from stillhouse.recipe.recipe import FunctionSource, LiveSource, Recipe, TeacherSection, TrainSection
+from stillhouse.recipe.recipe import FunctionSource, LiveSource, Recipe, TeacherSection
+from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.rundir import RunDir, free_folder
 from stillhouse.store.checksum import row_bytes
 

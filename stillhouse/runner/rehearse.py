@@ -23,7 +23,7 @@ from stillhouse.models.placement import autocast
 from stillhouse.models.weights import check_finite
 from stillhouse.recipe.architectures import ModelSection
 from stillhouse.recipe.engines import AUTO
-from stillhouse.recipe.recipe import TrainSection
+from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.answers import check_answers
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import Networks, objective_of

@@ -23,8 +23,8 @@ from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.network import Network, evaluating
 from stillhouse.models.trials import Chosen, label_of
 from stillhouse.recipe.engines import AUTO, StepEngineSection, TeacherEngineSection
-from stillhouse.recipe.recipe import TrainSection
 from stillhouse.recipe.section import Section
+from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.answers import codec_of, disagreement, identity_of, views_asked
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import objective_of

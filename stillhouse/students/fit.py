@@ -31,7 +31,7 @@ from stillhouse.models.network import Network
 from stillhouse.models.placement import autocast, seed_device
 from stillhouse.models.taps import Taps
 from stillhouse.models.weights import weights_bytes
-from stillhouse.recipe.recipe import TrainSection
+from stillhouse.recipe.train import TrainSection
 from stillhouse.students.checkpoint import Keeper
 from stillhouse.students.evaluate import Evaluation
 from stillhouse.students.group import Alone, Group

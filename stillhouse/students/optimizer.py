@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from stillhouse.recipe.recipe import SGD, TrainSection
+from stillhouse.recipe.train import SGD, TrainSection
 
 
 def make_optimizer(settings: TrainSection, modules: Iterable[nn.Module]) -> torch.optim.Optimizer:

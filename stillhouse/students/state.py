@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stillhouse.foundation.errors import DivergedError, ModelError
-from stillhouse.recipe.recipe import TrainSection
+from stillhouse.recipe.train import TrainSection
 from stillhouse.students.objective import StepObjective
 from stillhouse.students.optimizer import make_optimizer
 

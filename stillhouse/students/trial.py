@@ -38,7 +38,7 @@ from stillhouse.models.trials import (
     without_trace,
 )
 from stillhouse.recipe.engines import StepEngineSection
-from stillhouse.recipe.recipe import TrainSection
+from stillhouse.recipe.train import TrainSection
 from stillhouse.students.fit import FitContext, Loop
 from stillhouse.students.objective import Objective
 

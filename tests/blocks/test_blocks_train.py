@@ -19,7 +19,7 @@ from stillhouse.blocks.train import Line, Station
 from stillhouse.data.batch import Batch
 from stillhouse.data.stream import Stream
 from stillhouse.knowledge.source import NoKnowledge
-from stillhouse.recipe.recipe import TrainSection
+from stillhouse.recipe.train import TrainSection
 from stillhouse.students.checkpoint import Checkpoints
 from stillhouse.students.fit import FitContext, Loop
 

@@ -11,8 +11,8 @@ from stillhouse.foundation import errors
 from stillhouse.foundation.errors import Interrupted
 from stillhouse.recipe.fleet import FleetSection
 from stillhouse.recipe.members import MemberSection
-from stillhouse.recipe.recipe import TrainSection
 from stillhouse.recipe.section import Section
+from stillhouse.recipe.train import TrainSection
 from stillhouse.runner import group
 from stillhouse.runtime import arrivals
 from stillhouse.runtime.dispatch import leases

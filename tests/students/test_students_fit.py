@@ -19,7 +19,8 @@ from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.knowledge.source import NoKnowledge
 from stillhouse.models.network import Network
-from stillhouse.recipe.recipe import ObjectiveSection, TrainSection
+from stillhouse.recipe.recipe import ObjectiveSection
+from stillhouse.recipe.train import TrainSection
 from stillhouse.students.fit import FitContext, fit
 from stillhouse.students.objective import LABELS_ONLY, Objective
 from stillhouse.students.optimizer import learning_rate, make_optimizer

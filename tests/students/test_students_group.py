@@ -17,7 +17,7 @@ from stillhouse.foundation.errors import DivergedError, Interrupted, StillhouseE
 from stillhouse.foundation.events import Progress
 from stillhouse.knowledge.source import NoKnowledge
 from stillhouse.models.weights import weights_digest
-from stillhouse.recipe.recipe import TrainSection
+from stillhouse.recipe.train import TrainSection
 from stillhouse.students.fit import FitContext, fit
 from stillhouse.students.group import Alone, Group, share_of
 from stillhouse.students.micro import MicroBatches
