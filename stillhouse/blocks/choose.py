@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -119,11 +118,6 @@ def front(problem: Problem, measure: str, points: int = 12) -> list[Mix]:
             if mix not in found:
                 found.append(mix)
     return found
-
-
-def all_mixes(problem: Problem) -> Iterator[Mix]:
-    """Every mix, whatever it costs: for small problems."""
-    yield from product(*([option.name for option in options] for options in problem.blocks))
 
 
 def _matrix(rows: Sequence[Mapping[int, float]], width: int) -> csr_array:

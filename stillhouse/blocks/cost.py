@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from stillhouse.models.cost import count_macs, latency_ms, weight_bytes
 from stillhouse.models.network import evaluating
 
-_WARM_UPS = 2
-_RUNS_MAX = 20
 _BUDGET_S = 0.1
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of inference.
-
-    Attributes:
-        params: parameters, tied ones once.
-        macs: multiply-adds for one sample: convolutions and matrix products.
-        bytes: parameters and buffers as they lie in memory.
-        latency_ms: median for one sample, in as many threads as torch is set to.
-    """
+    """Of inference, in the units of :class:`stillhouse.models.cost.Cost`, for one sample."""
 
     params: int
     macs: int
@@ -41,38 +30,20 @@ def cost_of(module: nn.Module, shape: Sequence[int]) -> Cost:
     Args:
         shape: of one sample's input.
     """
-    tensors = [*module.parameters(), *module.buffers()]
-    nbytes = sum(each.numel() * each.element_size() for each in tensors)
-    return Cost(params_of(module), macs_of(module, shape), nbytes, latency_ms(module, shape))
+    inputs, params, nbytes = zeros(module, shape, 1), params_of(module), weight_bytes(module)
+    with evaluating(module):
+        return Cost(params, count_macs(module, inputs), nbytes, latency_ms(module, inputs, _BUDGET_S))
 
 
 def params_of(module: nn.Module) -> int:
-    """Parameters."""
+    """Parameters, tied ones once."""
     return sum(each.numel() for each in module.parameters())
 
 
 def macs_of(module: nn.Module, shape: Sequence[int]) -> int:
     """Multiply-adds for one sample."""
-    with evaluating(module), FlopCounterMode(display=False) as counter:
-        module(zeros(module, shape, 1))
-    return int(counter.get_total_flops()) // 2
-
-
-def latency_ms(module: nn.Module, shape: Sequence[int]) -> float:
-    """Median time of one sample, of up to 20 runs in a tenth of a second, three at least."""
-    inputs = zeros(module, shape, 1)
-    times: list[float] = []
     with evaluating(module):
-        for _ in range(_WARM_UPS):
-            module(inputs)
-        begun = time.perf_counter()
-        while len(times) < 3 or (len(times) < _RUNS_MAX and time.perf_counter() - begun < _BUDGET_S):
-            start = time.perf_counter()
-            module(inputs)
-            if inputs.is_cuda:
-                torch.cuda.synchronize(inputs.device)
-            times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)
+        return count_macs(module, zeros(module, shape, 1))
 
 
 def zeros(module: nn.Module, shape: Sequence[int], count: int) -> Tensor:

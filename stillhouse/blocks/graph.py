@@ -86,27 +86,21 @@ class _Tracer(fx.Tracer):
         return (
             module_qualified_name in self.whole
             or not any(has_weights(child) for child in m.children())
-            or "training" in getattr(type(m).forward, "__code__", _no_code).co_names
+            or "training" in getattr(getattr(type(m).forward, "__code__", None), "co_names", ())
         )
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        before, stack = list(self.graph.nodes), OrderedDict(self.module_stack)
+        last, stack = next(iter(reversed(self.graph.nodes))), OrderedDict(self.module_stack)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception as error:
-            known = set(before)
-            for node in reversed(list(self.graph.nodes)):
-                if node not in known:
-                    self.graph.erase_node(node)
+            while (node := next(iter(reversed(self.graph.nodes)))) is not last:
+                self.graph.erase_node(node)
             self.module_stack = stack
             self.whole[self.path_of_module(m)] = _words(error)
             return super().call_module(m, forward, args, kwargs)
-
-
-class _no_code:  # noqa: N801 - stands in for a code object
-    co_names: tuple[str, ...] = ()
 
 
 def _defaults(network: nn.Module) -> dict[str, Any]:

@@ -6,7 +6,7 @@ on what went in and what came out, and the input is let go: two activations are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +18,6 @@ from stillhouse.data.batch import Batch
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.taps import Taps
 from stillhouse.students.fit import Loop
-
-_NO_TAPS = Taps(nn.Identity(), ())
 
 
 @dataclass(frozen=True)
@@ -34,30 +32,21 @@ class Station:
     block: Block
     loops: Mapping[str, Loop]
 
-    @property
-    def step(self) -> int | None:
-        """The first step that any of its trainings has yet to take; None when all are done."""
-        left = [loop.state.step for loop in self.loops.values() if loop.state.step < loop.steps]
-        return min(left, default=None)
+    def due(self, step: int) -> list[Loop]:
+        """Trainings that take this step next; others took it before they were stopped."""
+        return [loop for loop in self.loops.values() if loop.state.step == step]
 
 
 class Line:
     """Consecutive stations on one device.
 
     Args:
-        precision: runs the teacher's passes under autocast, or not.
-        relay: is given each activation behind the last station, before anything is trained; None: nobody waits.
+        stations: front to back.
     """
 
-    def __init__(self, stations: Sequence[Station], relay: Callable[[int, Tensor], None] | None = None) -> None:
-        self._stations, self._relay = stations, relay
-
-    def needed(self, step: int) -> int:
-        """How many of the stations, from the first, must see a step."""
-        if self._relay is not None:
-            return len(self._stations)
-        waiting = [at + 1 for at, each in enumerate(self._stations) if each.step is not None]
-        return max(waiting, default=0)
+    def __init__(self, stations: Sequence[Station]) -> None:
+        self._stations = stations
+        self._taps = Taps(nn.Identity(), ())
 
     def take(self, step: int, batch: Batch, inputs: Tensor) -> None:
         """One step of every training that is due.
@@ -67,7 +56,8 @@ class Line:
             batch: says whose activations these are.
             inputs: [B, ...] of the first station.
         """
-        for station in self._stations[: self.needed(step)]:
+        last = max((at for at, each in enumerate(self._stations) if each.due(step)), default=-1)
+        for station in self._stations[: last + 1]:
             with torch.no_grad():
                 entry = station.block.lead(inputs)
                 output = station.block.core(entry)
@@ -77,7 +67,6 @@ class Line:
     def _train(self, station: Station, step: int, batch: Batch, entry: Tensor, output: Tensor) -> None:
         seen = Batch(batch.sample_ids, batch.views, entry, batch.targets)
         told = Knowledge(batch.sample_ids, batch.views, features={OUTPUT: output})
-        for loop in station.loops.values():
-            if loop.state.step == step:
-                loop.step(seen, told, _NO_TAPS)
-                loop.after_step()
+        for loop in station.due(step):
+            loop.step(seen, told, self._taps)
+            loop.after_step()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -52,24 +53,30 @@ def measure_cost(network: Network, interface: Interface, batch_size: int = 1) ->
 
     The latency is the median of 50 runs after 3 to warm up, or of as many as fit in a second, three at least.
     """
-    tensors = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    weight_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    held_bytes = weight_bytes(network)
     with evaluating(network):
-        macs = _count_macs(network, interface.zeros(1, network.device))
+        macs = count_macs(network, interface.zeros(1, network.device))
         activation_bytes = _peak_activation_bytes(network, interface, batch_size)
-        latency_ms = _latency_ms(network, interface.zeros(batch_size, network.device))
+        median_ms = latency_ms(network, interface.zeros(batch_size, network.device))
     return Cost(
         params=sum(parameter.numel() for parameter in network.parameters()),
         macs=macs,
-        bytes=weight_bytes,
-        peak_bytes=weight_bytes + activation_bytes,
-        latency_ms=latency_ms,
+        bytes=held_bytes,
+        peak_bytes=held_bytes + activation_bytes,
+        latency_ms=median_ms,
     )
 
 
-def _count_macs(network: Network, inputs: torch.Tensor) -> int:
+def weight_bytes(module: nn.Module) -> int:
+    """Bytes of parameters and buffers, tied ones once."""
+    tensors = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def count_macs(module: nn.Module, inputs: torch.Tensor) -> int:
+    """Multiply-adds of a pass over ``inputs``, in the mode that the module is in."""
     with FlopCounterMode(display=False) as counter:
-        network(inputs)
+        module(inputs)
     return int(counter.get_total_flops()) // 2
 
 
@@ -120,16 +127,17 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch l
         return answer
 
 
-def _latency_ms(network: Network, inputs: torch.Tensor) -> float:
+def latency_ms(module: nn.Module, inputs: torch.Tensor, budget_s: float = _BUDGET_S) -> float:
+    """Median time of a pass, in the mode that the module is in; on the CPU with one thread."""
     readings_s: list[float] = []
     start = time.perf_counter()
     with _one_thread(), torch.inference_mode():
         for _ in range(_WARM_UPS):
-            network(inputs)
-        while len(readings_s) < _RUNS_MAX and (len(readings_s) < 3 or time.perf_counter() - start < _BUDGET_S):
+            module(inputs)
+        while len(readings_s) < _RUNS_MAX and (len(readings_s) < 3 or time.perf_counter() - start < budget_s):
             _wait_for(inputs.device)
             before = time.perf_counter()
-            network(inputs)
+            module(inputs)
             _wait_for(inputs.device)
             readings_s.append(time.perf_counter() - before)
     return statistics.median(readings_s) * 1e3

@@ -50,8 +50,10 @@ def show(
     """
     network = build(section, Interface(shape, False, classes), _AS_IT_IS, 0, "this").body
     found = []
-    for block in partition(network, torch.randn(2, *shape), granularity):
-        others = {each.name: cost_of(each.module, block.in_shape) for each in offers(block)} if replaced else {}
+    with torch.random.fork_rng(devices=[]):
+        blocks = partition(network, torch.randn(2, *shape), granularity)
+    for block in blocks:
+        others = {each.name: cost_of(each.module, block.in_shape) for each in offers(block, 0)} if replaced else {}
         found.append(
             ShownBlock(block.name, block.in_shape, block.out_shape, cost_of(block.core, block.in_shape), others)
         )

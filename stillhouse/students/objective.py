@@ -7,6 +7,7 @@ differ in height or width, both are average-pooled to the smaller.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -23,22 +24,22 @@ LABELS_ONLY = ObjectiveSection(cross_entropy=1.0, kd=None)
 """What teachers in training and controls minimise."""
 
 
-class StepObjective(nn.Module):
+class StepObjective(nn.Module, abc.ABC):
     """What a training minimises; the loop of ``students.fit`` knows no more of it."""
 
     @property
+    @abc.abstractmethod
     def ask(self) -> Ask:
         """What it needs to know from a teacher."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def student_taps(self) -> tuple[str, ...]:
         """Modules of the student whose activations are needed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def part_names(self, *, partly: bool) -> tuple[str, ...]:
         """The parts that it may tell; ``partly``: of knowledge that need not be known."""
-        raise NotImplementedError
 
 
 class Objective(StepObjective):

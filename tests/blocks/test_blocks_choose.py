@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 from random import Random
 
 import pytest
 
-from stillhouse.blocks.choose import Option, Problem, all_mixes, best, front
+from stillhouse.blocks.choose import Option, Problem, best, front
 
 
 def problem_of(seed: int) -> Problem:
@@ -38,7 +38,8 @@ def problem_of(seed: int) -> Problem:
 def test_the_best_are_found(seed: int) -> None:
     """The best three are those that trying every mix finds."""
     problem = problem_of(seed)
-    within = [mix for mix in all_mixes(problem) if problem.cost(mix, "params") <= problem.limits["params"]]
+    names = [[option.name for option in options] for options in problem.blocks]
+    within = [mix for mix in product(*names) if problem.cost(mix, "params") <= problem.limits["params"]]
     wanted = sorted(problem.harm(mix) for mix in within)[:3]
     assert [problem.harm(mix) for mix in best(problem, 3)] == pytest.approx(wanted, abs=1e-7)
 

@@ -26,7 +26,7 @@ def test_replacements_keep_shapes_and_never_grow(name: str) -> None:
     kinds = set()
     for block in blocks_of(name)[:6]:
         before = copy.deepcopy(block.core.state_dict())
-        for each in offers(block):
+        for each in offers(block, 0):
             kinds.add(each.name.partition("-")[0])
             for training in (False, True):
                 outputs = each.module.train(training)(torch.randn(3, *block.in_shape))
@@ -43,13 +43,25 @@ def test_replacements_keep_shapes_and_never_grow(name: str) -> None:
 def test_the_block_that_would_grow_in_the_paper_is_left_alone() -> None:
     """Two separable convolutions in place of VGG's first one would have more weights than it: not offered."""
     first = blocks_of("vgg11_bn", "layer")[0]
-    assert [each.name for each in offers(first, ["separable"])] == ["separable-1"]
+    assert [each.name for each in offers(first, 0, ["separable"])] == ["separable-1"]
 
 
 def test_every_kind_is_offered_somewhere() -> None:
     """A stage of residual blocks may be replaced in every way that there is."""
     stage = blocks_of("resnet18", "stage")[1]
-    assert {each.name.partition("-")[0] for each in offers(stage)} == set(KINDS)
+    assert {each.name.partition("-")[0] for each in offers(stage, 0)} == set(KINDS)
+
+
+def test_initial_weights_follow_from_the_seed() -> None:
+    """Same seed, same weights, whatever else is offered or drawn; another seed, others; nothing else is disturbed."""
+    block = blocks_of("resnet18")[1]
+    state = torch.random.get_rng_state()
+    (one,) = (each.module for each in offers(block, 3) if each.name == "inverted-2")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.randn(5)
+    again, other = (offers(block, seed, ["inverted"])[0].module for seed in (3, 4))
+    weights = [next(module.parameters()) for module in (one, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_strides_and_dilations_stay() -> None:
@@ -58,7 +70,7 @@ def test_strides_and_dilations_stay() -> None:
         nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 2, dilation=2), nn.BatchNorm2d(16), nn.ReLU()
     )
     block = partition(network, torch.randn(2, 8, 16, 16), "layer")[1]
-    for each in offers(block, ["separable", "grouped", "low_rank"]):
+    for each in offers(block, 0, ["separable", "grouped", "low_rank"]):
         first = next(module for module in each.module.modules() if isinstance(module, nn.Conv2d))
         assert (first.stride, first.dilation, first.padding) == ((2, 2), (2, 2), (2, 2))
 
@@ -74,7 +86,7 @@ def test_some_start_from_the_teachers_weights(kind: str, limit: float) -> None:
                 module.weight.mul_(scale[:, None, None, None])
         inputs = torch.randn(8, *block.in_shape)
         wanted = block.core.eval()(inputs)
-        (found,) = (each for each in offers(block) if each.name == kind)
+        (found,) = (each for each in offers(block, 0) if each.name == kind)
         error = (found.module.eval()(inputs) - wanted).pow(2).mean() / wanted.var()
     assert error < limit
 
@@ -86,6 +98,6 @@ def test_an_exact_rank_is_found() -> None:
         wide.weight.copy_((torch.randn(32, 4) @ torch.randn(4, 144)).reshape(32, 16, 3, 3))
     network = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), wide, nn.ReLU())
     block = partition(network, torch.randn(2, 3, 8, 8), "layer")[1]
-    (found,) = (each for each in offers(block, ["low_rank"]) if each.name == "low_rank-4")
+    (found,) = (each for each in offers(block, 0, ["low_rank"]) if each.name == "low_rank-4")
     inputs = torch.randn(2, *block.in_shape)
     torch.testing.assert_close(found.module(inputs), block.core(inputs), rtol=1e-3, atol=1e-4)

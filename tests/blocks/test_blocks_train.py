@@ -63,8 +63,7 @@ def stations_of(wanted: dict[str, list[str]] | None = None, folder: Path | None 
     """Stations with the alternatives wanted, by block; by default two each."""
     found = []
     for block in partition(teacher(), torch.randn(2, 3, 8, 8), "layer")[:-1]:
-        torch.manual_seed(7)
-        alternatives = {each.name: each.module for each in offers(block)}
+        alternatives = {each.name: each.module for each in offers(block, 0)}
         kept = [name for name in ("separable-1", "low_rank-2") if name in alternatives]
         kept = kept if wanted is None else wanted.get(block.name, [])
         loops = {name: loop_of(alternatives[name], f"{block.name} {name}", folder) for name in kept}

@@ -103,8 +103,8 @@ def test_the_same_answer_twice_counts_once() -> None:
     assert play.dispatcher.status(1.0).workers[0].pace_s == 1.0
 
 
-def test_a_trusted_worker_skips_what_another_has_taken() -> None:
-    """When it wakes, it need not do what others work on; it gets new work instead."""
+def woken() -> ByHand:
+    """A worker that was silent answers the first of its two items, while another one has the second."""
     play = ByHand()
     play.join("a", 1.0)
     play.ask(items=2)
@@ -112,6 +112,12 @@ def test_a_trusted_worker_skips_what_another_has_taken() -> None:
     play.join("b", 1.0)
     play.now = 4.5
     play.answer("a", 0)
+    return play
+
+
+def test_a_trusted_worker_skips_what_another_has_taken() -> None:
+    """When it wakes, it need not do what others work on; it gets new work instead."""
+    play = woken()
     assert w.Revoke("a", w.Lease("s", 1, 1)) in play.out
 
 
@@ -218,14 +224,7 @@ def test_a_full_item_outweighs_small_ones() -> None:
 
 def test_an_item_is_not_sent_to_who_holds_it_still() -> None:
     """A loan called back and not yet skipped: its worker gets the item again only when the skip is told."""
-    play = ByHand()
-    play.join("a", 1.0)
-    play.ask(items=2)
-    play.tick(4.0)
-    play.join("b", 1.0)
-    play.now = 4.5
-    play.answer("a", 0)
-    assert w.Revoke("a", w.Lease("s", 1, 1)) in play.out
+    play = woken()
     play.skip("b", 0, 2)
     play.gone("b")
     assert play.sent() == []

@@ -34,4 +34,4 @@ def _low_rank(convolution: nn.Conv2d, factor: int) -> nn.Module | None:
         wider.weight.copy_((left[:, :rank] * root).reshape(wider.weight.shape))
         if wider.bias is not None and convolution.bias is not None:
             wider.bias.copy_(convolution.bias)
-    return nn.Sequential(thin, wider).to(weight.device)
+    return nn.Sequential(thin, wider)

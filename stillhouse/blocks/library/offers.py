@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+import torch
+
 from stillhouse.blocks.cost import macs_of, params_of, zeros
 from stillhouse.blocks.library import grouped, inverted, low_rank, separable, shallower, skip, slimmer
 from stillhouse.blocks.library.alternative import Alternative
 from stillhouse.blocks.partition import Block
+from stillhouse.foundation.seeding import subseed
 from stillhouse.models.network import evaluating
 
 LIBRARY: Final[dict[str, Callable[[Block], Iterator[Alternative]]]] = {
@@ -25,12 +28,20 @@ LIBRARY: Final[dict[str, Callable[[Block], Iterator[Alternative]]]] = {
 KINDS: Final = tuple(LIBRARY)
 
 
-def offers(block: Block, kinds: Sequence[str] = KINDS) -> list[Alternative]:
-    """Alternatives that keep a block's shapes and have fewer parameters or multiply-adds, and more of neither."""
+def offers(block: Block, seed: int, kinds: Sequence[str] = KINDS) -> list[Alternative]:
+    """Alternatives that keep a block's shapes and have fewer parameters or multiply-adds, and more of neither.
+
+    Args:
+        seed: of initial weights, which don't depend on what else is offered; the process's random state stays.
+    """
     params, macs = params_of(block.core), macs_of(block.core, block.in_shape)
-    found = []
+    where, found = zeros(block.core, block.in_shape, 0).device, []
     for kind in kinds:
-        for each in LIBRARY[kind](block):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(subseed(seed, block.name, kind))
+            made = list(LIBRARY[kind](block))
+        for each in made:
+            each.module.to(where)
             own = params_of(each.module), macs_of(each.module, block.in_shape)
             if own[0] <= params and own[1] <= macs and own != (params, macs) and _fits(each, block):
                 found.append(each)
