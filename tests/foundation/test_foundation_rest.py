@@ -1,4 +1,4 @@
-"""The small rest of the foundation: stopwatch, energy, hints, the user's functions."""
+"""The small rest of the foundation: stopwatch, hints, the user's functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from stillhouse.foundation.clock import Stopwatch
-from stillhouse.foundation.energy import EnergyMeter
 from stillhouse.foundation.errors import (
     CorruptError,
     DataError,
@@ -34,36 +33,6 @@ def test_every_second_is_charged_once() -> None:
     assert set(taken) == {"data", "step"}
     assert 0.006 <= sum(taken.values()) <= time.perf_counter() - started
     assert watch.take() == {}
-
-
-def zone(folder: Path, name: str, microjoules: int) -> Path:
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / name / "energy_uj").write_text(f"{microjoules}\n")
-    (folder / name / "max_energy_range_uj").write_text("1000000\n")
-    return folder / name / "energy_uj"
-
-
-def test_energy_adds_packages_and_survives_wrapping(tmp_path: Path) -> None:
-    """Joules are summed over processor packages, not their parts, across a counter's wrap-around."""
-    first, second = zone(tmp_path, "intel-rapl:0", 900_000), zone(tmp_path, "intel-rapl:1", 0)
-    zone(tmp_path, "intel-rapl:0:0", 0).write_text("1")
-    meter = EnergyMeter(tmp_path)
-    first.write_text("100000")
-    second.write_text("500000")
-    assert meter.read().joules == pytest.approx(0.7)
-    second.write_text("600000")
-    found = meter.read()
-    assert found.joules == pytest.approx(0.8)
-    assert found.source.startswith("measured")
-    second.unlink()
-    assert meter.read().joules is None
-
-
-def test_no_counter_means_no_figure(tmp_path: Path) -> None:
-    """Where no counter may be read there is no figure, and the reason is said."""
-    assert EnergyMeter(tmp_path).read().joules is None
-    zone(tmp_path, "intel-rapl:0", 1).unlink()
-    assert "may not be read" in EnergyMeter(tmp_path).read().source
 
 
 def test_exit_codes_of_errors() -> None:
