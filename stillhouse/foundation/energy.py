@@ -25,6 +25,16 @@ class Energy:
 
 
 @dataclass(frozen=True)
+class EnergyRead:
+    """An event: what a phase used so far, in this process. ``last``: it was stopped in good order, and this is all."""
+
+    phase: str
+    joules: float | None
+    energy_source: str
+    last: bool = False
+
+
+@dataclass(frozen=True)
 class PowerModel:
     """Watts of a machine without its GPUs: when it rests, and when all of ``cores`` are busy."""
 

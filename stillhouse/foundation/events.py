@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stillhouse.foundation.energy import EnergyRead
 from stillhouse.foundation.errors import StorageError
 
 
@@ -298,6 +299,7 @@ Event = (
     | DataRead
     | PhaseStarted
     | PhaseFinished
+    | EnergyRead
     | Progress
     | Evaluated
     | CheckpointWritten

@@ -75,13 +75,16 @@ def together(run: Run) -> str:
 
 
 def costs(run: Run) -> Pairs:
-    """Wall time by phase, and energy with its source."""
+    """Wall time and energy, each by phase, and where the figures of energy come from."""
     pairs: Pairs = []
     if (wall := figure(run.result, "wall_s")) is not None:
         pairs.append(("Whole run", seconds(wall)))
-    phases = dig(run.result, "phase_s")
-    for name in phases if isinstance(phases, Mapping) else ():
-        pairs.append((phase_words(str(name)), seconds(figure(phases, name))))
+    times, used = dig(run.result, "phase_s"), dig(run.result, "energy", "by_phase")
+    names = [name for phases in (used, times) if isinstance(phases, Mapping) for name in phases]
+    for name in dict.fromkeys(names):
+        took, joules = figure(times, name), figure(used, name)
+        told = [*([seconds(took)] if took is not None else []), *([energy(joules)] if joules is not None else [])]
+        pairs += [(phase_words(str(name)), ", ".join(told))] if told else []
     joules, source = figure(run.result, "energy", "joules"), dig(run.result, "energy", "source")
     if joules is not None:
         pairs.append(("Energy", f"{energy(joules)} ({source or 'source not recorded'})"))

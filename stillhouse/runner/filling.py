@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from stillhouse.foundation.clock import Stopwatch
 from stillhouse.foundation.energy import EnergyMeter
-from stillhouse.foundation.events import Event, PhaseFinished, PhaseStarted, Progress
+from stillhouse.foundation.events import Event, PhaseStarted, Progress
+from stillhouse.runner.energy import metered
 from stillhouse.runner.signals import Signals
 from stillhouse.runner.teaching import Teaching
 
@@ -25,7 +26,12 @@ def fill(teaching: Teaching, emit: Callable[[Event], None], signals: Signals) ->
         Interrupted: a signal came; what was answered stays.
         StorageError: the disk refused.
     """
-    started, meter, watch = time.monotonic(), EnergyMeter(), Stopwatch()
+    with metered(EnergyMeter(), PHASE, emit) as tell:
+        _fill(teaching, tell, signals)
+
+
+def _fill(teaching: Teaching, emit: Callable[[Event], None], signals: Signals) -> None:
+    watch = Stopwatch()
     views, size = teaching.views_in_all, teaching.batch_size
     done, untold, said = views - teaching.views_unanswered(), 0, time.monotonic()
     teaching.news()
@@ -34,7 +40,6 @@ def fill(teaching: Teaching, emit: Callable[[Event], None], signals: Signals) ->
 
     def tell() -> None:
         nonlocal untold, said
-        meter.read()  # its counters wrap
         watch.lap("teacher")
         counts = {"misses": untold, **teaching.news()}
         emit(Progress(PHASE, done // size, done / views, {}, 0.0, watch.take(), untold, counts))
@@ -47,5 +52,3 @@ def fill(teaching: Teaching, emit: Callable[[Event], None], signals: Signals) ->
         signals.check("while the teacher answered")
     if untold:
         tell()
-    energy = meter.read()
-    emit(PhaseFinished(PHASE, time.monotonic() - started, energy.joules, energy.source))

@@ -17,6 +17,7 @@ from stillhouse.models.cost import measure_cost
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
 from stillhouse.recipe.recipe import Recipe, as_dict
+from stillhouse.runner.energy import energy_use
 from stillhouse.runner.environment import versions
 from stillhouse.runner.fleet import FLEET_TOTALS
 from stillhouse.runner.materials import Materials
@@ -63,7 +64,7 @@ def measure(
         "store": None if store is None else store | store_use(events, store),
         "fleet": fleet_use(events),
         "students": students_use(events),
-        "energy": _energy(events),
+        "energy": energy_use(_processes(events)),
         "wall_s": round(_wall_s(events, time.time()), 3),
         "phase_s": {phase: round(sum(_seconds(events, phase).values()), 3) for phase in _phases(events)},
         "digests": {
@@ -234,15 +235,6 @@ def _accuracies(right: Sequence[NDArray[np.bool_]]) -> list[float]:
 
 def _phases(events: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(event["phase"] for event in events if event["event"] == "Progress"))
-
-
-def _energy(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    finished = [event for event in events if event["event"] == "PhaseFinished"]
-    if len(finished) < sum(event["event"] == "PhaseStarted" for event in events):
-        return {"joules": None, "source": "unavailable: a training was stopped and resumed; no process saw all of it"}
-    known = [event["joules"] for event in finished if event["joules"] is not None]
-    source = finished[-1]["energy_source"] if finished else "unavailable: nothing was trained"
-    return {"joules": round(sum(known), 1) if known and len(known) == len(finished) else None, "source": source}
 
 
 def _wall_s(events: Sequence[dict[str, Any]], now: float) -> float:

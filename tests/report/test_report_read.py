@@ -19,7 +19,7 @@ from stillhouse.report.draw import spread
 from stillhouse.report.html import write_report
 from stillhouse.report.numbers import count, milliseconds, percent, points, seconds, size
 from stillhouse.report.read import read_run
-from stillhouse.report.words import together
+from stillhouse.report.words import costs, together
 
 Json = dict[str, Any]
 MakeRun = Callable[..., Path]
@@ -123,3 +123,20 @@ def test_several_students_are_told(result: Json, make_run: MakeRun, tmp_path: Pa
     told = result | {"students": {"together": 1, "lost": 0, "course": [[0, 2], [11, 3], [1200, 1]]}}
     words = together(read_run(make_run(tmp_path / "changed", told, [])))
     assert words == "Students that trained it together: 2 up to step 11, 3 up to step 1,200, then 1."
+
+
+def test_energy_by_phase(result: Json, make_run: MakeRun, tmp_path: Path) -> None:
+    """Each phase is told with its seconds and joules, in the order of the run, as far as they are known."""
+    result["energy"] = {
+        "joules": None,
+        "source": "unavailable: the counter was lost",
+        "by_phase": {"teach": 1234.0, "teacher": None, "blocks": None, "student": 0.4},
+    }
+    assert costs(read_run(make_run(tmp_path / "run", result, []))) == [
+        ("Whole run", "52.1 s"),
+        ("Teacher, answering ahead", "1.23 kJ"),
+        ("Teacher", "20.1 s"),
+        ("Student", "8.2 s, 0.4 J"),
+        ("Control, seed 2", "7.5 s"),
+        ("Energy", "unavailable: the counter was lost"),
+    ]

@@ -1,4 +1,4 @@
-"""Figures made from events: throughput, wall time, energy."""
+"""Figures made from events: throughput, wall time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse.runner.measure import _energy, _wall_s, fleet_use, students_use, throughput
+from stillhouse.runner.measure import _wall_s, fleet_use, students_use, throughput
 
 
 def progress(phase: str, samples: int, **seconds: float) -> dict[str, Any]:
@@ -103,20 +103,3 @@ def test_wall_time_leaves_out_pauses() -> None:
     assert _wall_s(events, now=9003.0) == pytest.approx(53.5)
     assert _wall_s(events[:2], now=131.0) == 31.0
     assert _wall_s([], now=5.0) == 0.0
-
-
-def finished(phase: str, joules: float | None) -> dict[str, Any]:
-    return at(1.0, "PhaseFinished", phase=phase, joules=joules, energy_source="measured: RAPL")
-
-
-def test_energy_is_summed_over_phases() -> None:
-    """Energy is the sum of all phases, with its source."""
-    events = [at(0.0, "PhaseStarted", phase="a"), finished("a", 2.0), at(2.0, "PhaseStarted"), finished("b", 3.25)]
-    assert _energy(events) == {"joules": 5.2, "source": "measured: RAPL"}
-
-
-def test_energy_is_never_a_part_sold_as_the_whole() -> None:
-    """A training that more than one process worked on has no energy figure, nor has a run with an unknown phase."""
-    resumed = [at(0.0, "PhaseStarted", phase="a"), at(1.0, "PhaseStarted", phase="a"), finished("a", 2.0)]
-    assert _energy(resumed)["joules"] is None and "resumed" in _energy(resumed)["source"]
-    assert _energy([finished("a", 2.0), finished("b", None)])["joules"] is None

@@ -1,0 +1,103 @@
+"""What a run's phases use: each under a meter of its own, that tells as it goes; and the sums, for ``result.json``.
+
+What is done between the phases (reading data, trying engines, the test) is in none of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from stillhouse.foundation.energy import EnergyMeter, EnergyRead
+from stillhouse.foundation.errors import Interrupted
+from stillhouse.foundation.events import Event, PhaseFinished
+
+# A kill costs what came since; counters that wrap must be read more often than every minute.
+TELL_EVERY_S = 10.0
+_KINDS = ("unavailable", "estimated", "measured")
+
+Emit = Callable[[Event], None]
+
+
+@contextlib.contextmanager
+def metered(meter: EnergyMeter, phase: str, emit: Emit, now_s: Callable[[], float] = time.monotonic) -> Iterator[Emit]:
+    """Work on a phase under a meter; its end is told, well or interrupted.
+
+    Args:
+        meter: just made.
+        emit: of the run.
+        now_s: a clock.
+
+    Yields:
+        what the phase's events are to be emitted by, ``PhaseFinished`` left out; with them it tells what was used.
+    """
+    started_s, told_s = now_s(), -math.inf
+
+    def read(*, last: bool = False) -> EnergyRead:
+        energy = meter.read()
+        return EnergyRead(phase, energy.joules, energy.source, last)
+
+    def tell(event: Event) -> None:
+        nonlocal told_s
+        emit(event)
+        if now_s() - told_s >= TELL_EVERY_S:
+            told_s = now_s()
+            emit(read())
+
+    try:
+        yield tell
+    except Interrupted:
+        emit(read(last=True))
+        raise
+    found = meter.read()
+    emit(PhaseFinished(phase, now_s() - started_s, found.joules, found.source))
+
+
+def energy_use(processes: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """Joules of all phases and of each, over all processes of the run, and how they are known.
+
+    A phase's figure is None where a process that worked on it told none; the run's, where a phase's is. Of one that was
+    killed its last reading counts, and the source says so.
+
+    Args:
+        processes: the events of each.
+    """
+    told: dict[str, list[dict[str, Any]]] = {}
+    for events in processes:
+        for phase, last in _last_words(events).items():
+            told.setdefault(phase, []).append(last)
+    everything = [each for words in told.values() for each in words]
+    by_phase = {phase: _sum(words) for phase, words in told.items()}
+    return {"joules": _sum(everything), "source": _source(everything), "by_phase": by_phase}
+
+
+def _last_words(events: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of each phase that a process worked on, what it told last of its energy."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] == "PhaseStarted":
+            nothing = f"unavailable: a process told nothing of {event['phase']} before it ended"
+            found.setdefault(event["phase"], {"joules": None, "energy_source": nothing, "last": True})
+        elif event["event"] in ("EnergyRead", "PhaseFinished"):
+            found[event["phase"]] = {"last": event["event"] == "PhaseFinished", **event}
+    return found
+
+
+def _sum(words: Sequence[dict[str, Any]]) -> float | None:
+    joules = [each["joules"] for each in words]
+    return round(sum(joules), 1) if joules and None not in joules else None
+
+
+def _source(words: Sequence[dict[str, Any]]) -> str:
+    """All sources, the weakest first: a sum is known no better than its parts."""
+    sources = sorted({each["energy_source"] for each in words}, key=lambda each: _KINDS.index(each.partition(":")[0]))
+    if not sources:
+        return "unavailable: nothing was trained"
+    if sources[0].startswith("unavailable"):
+        return str(sources[0])
+    lost = sum(not each["last"] for each in words)
+    few = f"; at least, since {lost} process{'es' if lost > 1 else ''} ended without a last reading"
+    return "; ".join(sources) + (few if lost else "")
