@@ -108,12 +108,14 @@ def best(problem: Problem, count: int = 1) -> list[Mix]:
 
 
 def front(problem: Problem, measure: str, points: int = 12) -> list[Mix]:
-    """The best mixes for budgets of ``measure`` from the least to the most possible, cheapest first; limits hold."""
+    """The best mixes for budgets of ``measure`` from the least to the most possible, each so many times the one before,
+    cheapest first; limits hold.
+    """
     low = problem.least(measure)
     high = sum(max(option.costs[measure] for option in options) for options in problem.blocks)
     found: list[Mix] = []
-    for share in np.linspace(0, 1, points):
-        limits = {**problem.limits, measure: low + share * (high - low)}
+    for limit in np.geomspace(max(low, high * 1e-4), high, points):
+        limits = {**problem.limits, measure: float(limit) * (1 + 1e-9)}
         for mix in best(Problem(problem.blocks, limits, problem.together)):
             if mix not in found:
                 found.append(mix)

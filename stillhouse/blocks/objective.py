@@ -55,14 +55,25 @@ class BlockObjective(StepObjective):
         shares_B: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum, and each part detached; ``outputs`` [B, C, ...]."""
-        wanted = knowledge.features[OUTPUT].float()
-        outputs = outputs.float()
-        parts = {"error": normalised_error(outputs, wanted)}
-        total = parts["error"]
-        if self._cosine:
-            parts["cosine"] = (1 - F.cosine_similarity(outputs, wanted, dim=1)).mean()
-            total = total + self._cosine * parts["cosine"]
-        return total, {name: part.detach() for name, part in parts.items()}
+        parts = _parts(outputs, knowledge.features[OUTPUT], self._cosine)
+        return _weighted(parts, self._cosine), {name: part.detach() for name, part in parts.items()}
+
+
+def distance(outputs: Tensor, wanted: Tensor, cosine: float = 0.0) -> Tensor:
+    """What :class:`BlockObjective` minimises; both [B, C, ...]."""
+    return _weighted(_parts(outputs, wanted, cosine), cosine)
+
+
+def _parts(outputs: Tensor, wanted: Tensor, cosine: float) -> dict[str, Tensor]:
+    outputs, wanted = outputs.float(), wanted.float()
+    parts = {"error": normalised_error(outputs, wanted)}
+    if cosine:
+        parts["cosine"] = (1 - F.cosine_similarity(outputs, wanted, dim=1)).mean()
+    return parts
+
+
+def _weighted(parts: Mapping[str, Tensor], cosine: float) -> Tensor:
+    return parts["error"] + cosine * parts["cosine"] if cosine else parts["error"]
 
 
 def normalised_error(outputs: Tensor, wanted: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import fx, nn
@@ -14,9 +13,7 @@ from stillhouse.blocks.graph import Traced, traced
 from stillhouse.blocks.ops import activation_of, is_finish, passes
 from stillhouse.foundation.errors import ModelError
 from stillhouse.models.network import evaluating
-
-Granularity = Literal["layer", "block", "stage"]
-GRANULARITIES: tuple[Granularity, ...] = ("layer", "block", "stage")
+from stillhouse.recipe.architectures import Cut
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,7 @@ class Block:
         return outputs
 
 
-def partition(
-    network: nn.Module, inputs: torch.Tensor, granularity: Granularity | Sequence[str] = "block"
-) -> tuple[Block, ...]:
+def partition(network: nn.Module, inputs: torch.Tensor, granularity: Cut = "block") -> tuple[Block, ...]:
     """Cut a network into blocks.
 
     Args:
@@ -78,7 +73,7 @@ def rejoined(blocks: Sequence[Block]) -> nn.Sequential:
 Stretch = list[fx.Node]
 
 
-def _chosen(found: Traced, points: list[fx.Node], granularity: Granularity | Sequence[str]) -> list[fx.Node]:
+def _chosen(found: Traced, points: list[fx.Node], granularity: Cut) -> list[fx.Node]:
     """Cut points to use; the last one is the network's end."""
     last = operations(found.graph)[-1]
     inner = [node for node in points if node is not last]

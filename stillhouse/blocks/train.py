@@ -6,7 +6,7 @@ on what went in and what came out, and the input is let go: two activations are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from stillhouse.blocks.objective import OUTPUT
 from stillhouse.blocks.partition import Block
 from stillhouse.data.batch import Batch
+from stillhouse.foundation.errors import DivergedError
 from stillhouse.knowledge.knowledge import Knowledge
+from stillhouse.models.placement import autocast
 from stillhouse.models.taps import Taps
 from stillhouse.students.fit import Loop
 
@@ -26,15 +28,15 @@ class Station:
 
     Attributes:
         block: in evaluation mode, on its device.
-        loops: by the alternative's name; each at a step of its own.
+        loops: by the alternative's name; each at a step of its own. One that diverges is taken out.
     """
 
     block: Block
-    loops: Mapping[str, Loop]
+    loops: dict[str, Loop]
 
-    def due(self, step: int) -> list[Loop]:
+    def due(self, step: int) -> dict[str, Loop]:
         """Trainings that take this step next; others took it before they were stopped."""
-        return [loop for loop in self.loops.values() if loop.state.step == step]
+        return {name: loop for name, loop in self.loops.items() if loop.state.step == step}
 
 
 class Line:
@@ -42,31 +44,43 @@ class Line:
 
     Args:
         stations: front to back.
+        precision: of the teacher's pass.
     """
 
-    def __init__(self, stations: Sequence[Station]) -> None:
-        self._stations = stations
+    def __init__(self, stations: Sequence[Station], precision: str = "fp32") -> None:
+        self._stations, self._precision = stations, precision
         self._taps = Taps(nn.Identity(), ())
 
-    def take(self, step: int, batch: Batch, inputs: Tensor) -> None:
+    def take(self, step: int, batch: Batch, inputs: Tensor) -> list[tuple[str, str, DivergedError]]:
         """One step of every training that is due.
 
         Args:
             step: its number; a training that is ahead of it, from a checkpoint, waits.
             batch: says whose activations these are.
             inputs: [B, ...] of the first station.
+
+        Returns:
+            Block and name of each training that diverged, and how.
         """
+        lost: list[tuple[str, str, DivergedError]] = []
         last = max((at for at, each in enumerate(self._stations) if each.due(step)), default=-1)
         for station in self._stations[: last + 1]:
-            with torch.no_grad():
+            with torch.no_grad(), autocast(self._precision, inputs.device):
                 entry = station.block.lead(inputs)
                 output = station.block.core(entry)
-            self._train(station, step, batch, entry, output)
+            lost += self._train(station, step, batch, entry, output)
             inputs = output
+        return lost
 
-    def _train(self, station: Station, step: int, batch: Batch, entry: Tensor, output: Tensor) -> None:
+    def _train(
+        self, station: Station, step: int, batch: Batch, entry: Tensor, output: Tensor
+    ) -> Iterator[tuple[str, str, DivergedError]]:
         seen = Batch(batch.sample_ids, batch.views, entry, batch.targets)
         told = Knowledge(batch.sample_ids, batch.views, features={OUTPUT: output})
-        for loop in station.due(step):
-            loop.step(seen, told, self._taps)
-            loop.after_step()
+        for name, loop in station.due(step).items():
+            try:
+                loop.step(seen, told, self._taps)
+                loop.after_step()
+            except DivergedError as error:
+                del station.loops[name]
+                yield station.block.name, name, error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from stillhouse.blocks.partition import Granularity
+    from stillhouse.recipe.architectures import Granularity
     from stillhouse.runner.blocks import ShownBlock
 
 

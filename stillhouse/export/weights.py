@@ -9,9 +9,10 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import nn
 
+from stillhouse.blocks.assemble import build_any
 from stillhouse.foundation.errors import ModelError, RunDirError
 from stillhouse.foundation.files import read_json, sha256, sha256_file, write_atomic, write_json
-from stillhouse.models.build import build, check_answer, wrap
+from stillhouse.models.build import check_answer, wrap
 from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network
 from stillhouse.models.weights import load_into, read_weights, split_network, weights_bytes
@@ -85,7 +86,7 @@ def load_student(folder: Path | str, module: nn.Module | None = None) -> Network
         network = wrap(copy.deepcopy(module), interface, stored or _ANY, section.size_px, section.channels)
         check_answer(network, interface, "student")
     else:
-        network = build(section, interface, _ANY, 0, "student")
+        network = build_any(section, interface, _ANY, 0, "student")
     load_into(network, state, str(path))
     return network.cpu().eval()
 

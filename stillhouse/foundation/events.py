@@ -78,6 +78,21 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class ReplacementTrained:
+    """Training of one of the replacements of a block: every few seconds, and at each epoch's end.
+
+    ``error``: mean squared error since the last event, in units of the variance of what the block puts out.
+    """
+
+    phase: str
+    block: str
+    replacement: str
+    step: int
+    epoch: float
+    error: float
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """Accuracy (0..1) and mean cross-entropy (nats) on a split, after ``step`` steps."""
 
@@ -301,6 +316,7 @@ Event = (
     | PhaseFinished
     | EnergyRead
     | Progress
+    | ReplacementTrained
     | Evaluated
     | CheckpointWritten
     | CheckpointRefused
@@ -367,7 +383,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
 
 def _told_again(record: dict[str, Any], started: dict[str, Any]) -> bool:
     """Whether a record is about steps that the phase, started (again) at ``started``, will tell anew."""
-    about_steps = record["event"] in ("Progress", "Evaluated")
+    about_steps = record["event"] in ("Progress", "ReplacementTrained", "Evaluated")
     return about_steps and record["phase"] == started["phase"] and record["step"] > started["step"]
 
 

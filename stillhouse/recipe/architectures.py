@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
 
@@ -49,6 +49,11 @@ ZOO_OPTIONS: dict[str, type[Section]] = {
 }
 
 
+Granularity = Literal["layer", "block", "stage"]
+Cut = Granularity | Annotated[tuple[str, ...], Field(min_length=1)]
+"""Where a network is cut: how fine, or the names of modules that end a block each."""
+
+
 class Normalisation(Section):
     """What a model was trained to see: (value / 255 - mean) / std for images, (value - mean) / std otherwise."""
 
@@ -56,10 +61,13 @@ class Normalisation(Section):
     std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 
 
+BLOCKWISE: Final = "blockwise"
+
+
 class ModelSection(Section):
     """A model and how it wants its input."""
 
-    arch: str = Field(description="resnet | vgg | mobilenet | mlp | timm:NAME | file.py:function")
+    arch: str = Field(description="resnet | vgg | mobilenet | mlp | blockwise | timm:NAME | file.py:function")
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
     weights: InputPath | None = Field(None, description=".safetensors, or a state dict saved by torch.save")
     normalise: Literal["auto"] | Normalisation = Field(
@@ -73,7 +81,7 @@ class ModelSection(Section):
     @field_validator("arch")
     @classmethod
     def _known(cls, arch: str) -> str:
-        if arch in ZOO_OPTIONS or arch == "live" or (arch.startswith("timm:") and len(arch) > 5):
+        if arch in ZOO_OPTIONS or arch in ("live", BLOCKWISE) or (arch.startswith("timm:") and len(arch) > 5):
             return arch
         if ".py:" in arch:
             return function_reference(arch)
@@ -91,7 +99,7 @@ class ModelSection(Section):
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
         """Complete and check the options of a zoo model, so that the run's recipe says all of them."""
-        known = ZOO_OPTIONS.get(self.arch)
+        known = BlockwiseOptions if self.arch == BLOCKWISE else ZOO_OPTIONS.get(self.arch)
         if known is not None:
             try:
                 complete = known(**self.options)
@@ -102,3 +110,12 @@ class ModelSection(Section):
                 raise ValueError(f"options of {self.arch}: '{key}': {hint}") from error
             self.options.update(complete.model_dump(mode="json"))
         return self
+
+
+class BlockwiseOptions(Section):
+    """A teacher some of whose blocks are replaced. A run settles all of it."""
+
+    of: ModelSection | Literal["auto"] = Field("auto", description="the teacher")
+    blocks: Cut | Literal["auto"] = Field("auto", description="where it is cut")
+    mix: tuple[str, ...] | Literal["auto"] = Field("auto", description="what stands for each block, front to back")
+    folded: bool = Field(False, description="whether norms are folded into the convolutions before them")

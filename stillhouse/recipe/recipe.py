@@ -11,7 +11,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from stillhouse.recipe.architectures import ZOO_OPTIONS, ModelSection
+from stillhouse.recipe.architectures import BLOCKWISE, ZOO_OPTIONS, ModelSection
+from stillhouse.recipe.blockwise import BlockwiseSection
 from stillhouse.recipe.engines import TeacherEngine, TeacherEngineSection
 from stillhouse.recipe.fleet import FleetSection
 from stillhouse.recipe.knowledge import KnowledgeSection, StoreSection
@@ -292,6 +293,7 @@ class Recipe(Section):
     data: DataSection
     teacher: TeacherSection
     student: StudentSection
+    blockwise: BlockwiseSection | None = Field(None, description="where the student is made of the teacher's blocks")
     objective: ObjectiveSection = ObjectiveSection()
     knowledge: KnowledgeSection = KnowledgeSection()
     store: StoreSection = Field({}, validate_default=True)  # the environment counts when the recipe is read
@@ -300,6 +302,22 @@ class Recipe(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     compute: ComputeSection = ComputeSection()
     export: ExportSection = ExportSection()
+
+    @model_validator(mode="after")
+    def _is_made_of_blocks(self) -> Self:
+        made = self.student.model
+        if (made.arch == BLOCKWISE) != (self.blockwise is not None):
+            raise ValueError(
+                "student.model.arch: blockwise and a section 'blockwise' (with its budget) belong together: give both, "
+                "or neither"
+            )
+        if self.blockwise is not None:
+            if self.teacher.members:
+                raise ValueError("blockwise: the blocks of one teacher are replaced: give teacher.model, not members")
+            own = [name for name in ("weights", "size_px", "channels") if getattr(made, name) is not None]
+            if own or made.normalise != "auto":
+                raise ValueError(f"student.model.{(own or ['normalise'])[0]}: a blockwise student has its teacher's")
+        return self
 
     @model_validator(mode="after")
     def _students_have_work(self) -> Self:
@@ -313,7 +331,8 @@ class Recipe(Section):
                 f"fleet.students: {most} students share the micro-batches of a step, and student.train.accumulate is "
                 f"{train.accumulate}: {fewer}, or begin a run with {mend} (one that is begun keeps its own)"
             )
-        if most > 1 and self.student.model.arch == "live":
+        made_of = self.student.model if self.blockwise is None else self.teacher.models["teacher.model"]
+        if most > 1 and made_of.arch == "live":
             raise ValueError(
                 "fleet.students: a student handed over from Python can't be built in other processes: name it by "
                 "file.py:function, or leave fleet.students at 1"

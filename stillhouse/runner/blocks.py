@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from stillhouse.blocks.cost import Cost, cost_of
 from stillhouse.blocks.library.offers import offers
-from stillhouse.blocks.partition import Granularity, partition
+from stillhouse.blocks.partition import partition
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.models.build import Interface, build
-from stillhouse.recipe.architectures import ModelSection, Normalisation
+from stillhouse.recipe.architectures import Granularity, ModelSection, Normalisation
 
 _AS_IT_IS = Normalisation(mean=(0.0,), std=(1.0,))
 

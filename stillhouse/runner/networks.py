@@ -7,12 +7,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from stillhouse.blocks.assemble import converted, forgetful
 from stillhouse.data.open import Survey
 from stillhouse.data.views import view_shape
 from stillhouse.foundation.errors import ModelError
@@ -22,7 +24,8 @@ from stillhouse.models.ensemble import Ensemble, Share
 from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network
 from stillhouse.models.taps import shapes
-from stillhouse.recipe.architectures import ModelSection, Normalisation
+from stillhouse.models.weights import load_into, read_weights
+from stillhouse.recipe.architectures import BLOCKWISE, BlockwiseOptions, ModelSection, Normalisation
 from stillhouse.recipe.members import class_numbers
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.students.objective import Objective
@@ -61,12 +64,14 @@ class Networks:
     Attributes:
         statistics: mean and deviation of the training split, for networks that know no normalisation of their own.
         live: what ``arch: live`` in the recipe stands for.
+        start: weights that every student begins with, once a blockwise one is put together.
     """
 
     recipe: Recipe
     interface: Interface
     statistics: Normalisation
     live: Live | None
+    start: Path | None = None
 
     def teacher(self) -> Network:
         """The teacher with the weights its recipe names, else freshly initialised. Not yet on the device.
@@ -119,8 +124,19 @@ class Networks:
             ) from error
 
     def student(self, number: int) -> Network:
-        """The initial student of one seed; student and control of a number start from the same weights."""
+        """The initial student of one seed."""
+        network = self.untaught(number)
+        if self.start is not None:
+            load_into(network, read_weights(self.start), str(self.start))
+        return network
+
+    def untaught(self, number: int) -> Network:
+        """The student of one seed before it learnt anything: what its control begins with. It is the initial student,
+        unless that is made of the teacher's blocks.
+        """
         section, seed = self.recipe.student.model, subseed(self.recipe.seed, "student", number)
+        if section.arch == BLOCKWISE:
+            return self._of_blocks(section, seed)
         if section.arch == "live" and self.live is not None:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
@@ -128,6 +144,16 @@ class Networks:
                 module = copy.deepcopy(given) if isinstance(given, nn.Module) else given()
             return self._wrapped(module, section, self.interface, "student")
         return build(section, self.interface, self.statistics, seed, "student")
+
+    def _of_blocks(self, section: ModelSection, seed: int) -> Network:
+        """With initial weights; before a run has chosen the blocks the teacher, cut and joined again."""
+        assert self.recipe.blockwise is not None and self.recipe.teacher.model is not None
+        options = BlockwiseOptions.model_validate(section.options)
+        if not isinstance(options.of, ModelSection):
+            bare = BlockwiseOptions(of=self.recipe.teacher.model, blocks=self.recipe.blockwise.blocks)
+            return converted(self.teacher(), self.interface, bare, seed)
+        base = self._teacher(options.of, 0, self.interface, seed)
+        return forgetful(converted(base, self.interface, options, seed), seed)
 
     def _wrapped(self, module: nn.Module, section: ModelSection, interface: Interface, role: str) -> Network:
         normalise = self.statistics if section.normalise == "auto" else section.normalise

@@ -35,7 +35,7 @@ from stillhouse.runner.teaching import Teaching
 from stillhouse.students.checkpoint import Checkpoints
 from stillhouse.students.evaluate import Evaluation, evaluate
 from stillhouse.students.fit import FitContext, fit
-from stillhouse.students.objective import LABELS_ONLY, Objective
+from stillhouse.students.objective import LABELS_ONLY, Objective, StepObjective
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,17 @@ class Trainer:
         return self.train(student_phase(number), network, source, objective, settings, number, several=True)
 
     def control(self, number: int) -> Network:
-        """The same student, from the same weights, in the same order, without the teacher."""
-        settings = self.materials.recipe.student.train
+        """The same student, from the same weights, in the same order, without the teacher.
+
+        Where the student is made of the teacher's blocks it begins with initial ones, and trains for as many epochs as
+        blocks, calibration and student together.
+        """
+        settings, blockwise = self.materials.recipe.student.train, self.materials.recipe.blockwise
+        if blockwise is not None:
+            epochs = settings.epochs + blockwise.train.epochs + blockwise.calibrate_epochs
+            settings = settings.model_copy(update={"epochs": epochs})
         objective = Objective(LABELS_ONLY, settings.label_smoothing)
-        network = self.materials.networks.student(number)
+        network = self.materials.networks.untaught(number)
         return self.train(f"control-{number}", network, NoKnowledge(), objective, settings, number)
 
     def train(
@@ -93,7 +100,7 @@ class Trainer:
         phase: str,
         network: Network,
         source: KnowledgeSource,
-        objective: Objective,
+        objective: StepObjective,
         settings: TrainSection,
         seed_number: int,
         *,
@@ -115,6 +122,7 @@ class Trainer:
             context = self.context(phase, checkpoints, meter)
             stream = self.materials.stream(settings, seed_number)
             if several and self.materials.recipe.fleet.students_range[1] > 1:
+                assert isinstance(objective, Objective)
                 course = course_of(self.materials, network, objective, source, stream, context, checkpoints)
                 with gathering(course.recipe, self.warn, lambda: self.signals.check(f"in {phase}")) as gather:
                     weights.write(train_together(course, gather))

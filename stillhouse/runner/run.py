@@ -22,6 +22,7 @@ from stillhouse.models.placement import fixed_numerics
 from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.report.html import write_report
+from stillhouse.runner.blockwise.conversion import Conversion
 from stillhouse.runner.environment import check_fleet_device, named_files, resolve, versions
 from stillhouse.runner.filling import fill
 from stillhouse.runner.joining import check_ray_installed
@@ -134,6 +135,8 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
     with contextlib.closing(teaching) if teaching is not None else contextlib.nullcontext():
         if teaching is not None and all_kept:
             fill(teaching, log.emit, signals)
+        if recipe.blockwise is not None:
+            materials = Conversion(materials, folder, teacher, log.emit, signals).converted()
         materials = settle_student_step(materials, folder, teacher, teaching, log.emit, signals)
         trainer = Trainer(materials, folder, log.emit, signals)
         students = [trainer.student(number, teacher, teaching) for number in range(max(recipe.control.seeds, 1))]

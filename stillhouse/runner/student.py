@@ -29,6 +29,7 @@ import torch
 from torch import nn
 from torch.distributed import FileStore, Store  # type: ignore[attr-defined]
 
+from stillhouse.blocks.assemble import build_any
 from stillhouse.data.batch import Batch
 from stillhouse.data.stream import Stream
 from stillhouse.foundation.allocator import keep_freed_memory
@@ -37,7 +38,6 @@ from stillhouse.foundation.events import Event
 from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.models.build import build
 from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network
 from stillhouse.models.placement import fixed_numerics, resolve_device
@@ -138,7 +138,7 @@ def _network(line: Line, recipe: Recipe, job: Mapping[str, Any]) -> Network:
     content = bytes(line.next("network").body)
     state = safetensors.torch.load(content)
     mean, std = (tuple(state[f"preprocess.{name}"].flatten().tolist()) for name in ("mean", "std"))
-    network = build(bare, _interface(job), Normalisation(mean=mean, std=std), 0, "student")
+    network = build_any(bare, _interface(job), Normalisation(mean=mean, std=std), 0, "student")
     load_into(network, state, "the run's student")
     return network
 

@@ -37,7 +37,7 @@ from stillhouse.students.evaluate import Evaluation
 from stillhouse.students.group import Alone, Group
 from stillhouse.students.guard import LossGuard
 from stillhouse.students.micro import MicroBatches
-from stillhouse.students.objective import Objective, StepObjective
+from stillhouse.students.objective import StepObjective
 from stillhouse.students.optimizer import learning_rate
 from stillhouse.students.state import TrainingState
 
@@ -76,7 +76,7 @@ def fit(
     network: Network,
     source: KnowledgeSource,
     stream: Stream,
-    objective: Objective,
+    objective: StepObjective,
     settings: TrainSection,
     context: FitContext,
 ) -> Network:

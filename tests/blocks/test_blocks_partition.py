@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import nn
 
-from stillhouse.blocks.partition import GRANULARITIES, Block, partition, rejoined
+from stillhouse.blocks.partition import Block, partition, rejoined
 from stillhouse.foundation.errors import ModelError
 from stillhouse.models.from_timm import build_timm, import_torchvision
+from stillhouse.recipe.architectures import Granularity
 
 TIMM = [
     "resnet18",
@@ -86,7 +87,7 @@ def check_whole(network: nn.Module, inputs: torch.Tensor) -> None:
     with torch.no_grad():
         expected = network(inputs)
     counts = []
-    for granularity in GRANULARITIES:
+    for granularity in get_args(Granularity):
         blocks = partition(network, inputs, granularity)
         with torch.no_grad():
             torch.testing.assert_close(rejoined(blocks)(inputs), expected, rtol=1e-5, atol=1e-6)
@@ -149,11 +150,11 @@ def test_a_block_ends_behind_its_activation() -> None:
 def test_named_modules_end_blocks() -> None:
     """Names in a recipe say where blocks end; one that can't, and one that is not there, are told."""
     network, inputs = build_timm("resnet18", {}, 3, 10), torch.randn(2, 3, 64, 64)
-    assert names(partition(network, inputs, ["layer1", "layer3.0"])) == ["conv1", "layer2.0.conv1", "layer3.1.conv1"]
+    assert names(partition(network, inputs, ("layer1", "layer3.0"))) == ["conv1", "layer2.0.conv1", "layer3.1.conv1"]
     with pytest.raises(ModelError, match="no module 'layer9'"):
-        partition(network, inputs, ["layer9"])
+        partition(network, inputs, ("layer9",))
     with pytest.raises(ModelError, match=r"can't be cut behind 'layer1.0.conv1'"):
-        partition(network, inputs, ["layer1.0.conv1"])
+        partition(network, inputs, ("layer1.0.conv1",))
 
 
 class Odd(nn.Module):

@@ -234,7 +234,7 @@ def test_a_wrong_line_is_told_with_its_place(line: str, story: str) -> None:
         ("student.engine.compile=true", "--set: unknown key 'student.engine': did you mean 'student.train.engine'"),
         ("student.precision=bf16", "did you mean 'student.train.engine.precision'"),
         ("engine=auto", "unknown key 'engine': did you mean 'fleet.engine' or 'teacher.engine'"),
-        ("epochs=3", "did you mean 'student.train.epochs' or 'teacher.train.epochs'"),
+        ("epochs=3", "did you mean 'blockwise.train.epochs' or 'student.train.epochs' or 'teacher.train.epochs'"),
         ("knowledge.logits=fp16", r"{kind: dense, dtype: fp32\|fp16} or {kind: top, k: ..., mass: ...}, not 'fp16'"),
         ("knowledge.logits.dtype=fp16", r"--set: 'knowledge.logits' needs a 'kind': {kind: dense, dtype: fp32\|fp16}"),
         ("seed", "write it as section.key=value"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, get_args
 
 import torch
 
@@ -13,8 +13,9 @@ from stillhouse.blocks.library.alternative import Alternative
 from stillhouse.blocks.partition import Block
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.network import evaluating
+from stillhouse.recipe.blockwise import Replacement
 
-LIBRARY: Final[dict[str, Callable[[Block], Iterator[Alternative]]]] = {
+LIBRARY: Final[dict[Replacement, Callable[[Block], Iterator[Alternative]]]] = {
     "separable": separable.offers,
     "inverted": inverted.offers,
     "grouped": grouped.offers,
@@ -25,10 +26,10 @@ LIBRARY: Final[dict[str, Callable[[Block], Iterator[Alternative]]]] = {
 }
 """Kinds of replacements; what is kept of the teacher is no replacement."""
 
-KINDS: Final = tuple(LIBRARY)
+KINDS: Final[tuple[Replacement, ...]] = get_args(Replacement)
 
 
-def offers(block: Block, seed: int, kinds: Sequence[str] = KINDS) -> list[Alternative]:
+def offers(block: Block, seed: int, kinds: Sequence[Replacement] = KINDS) -> list[Alternative]:
     """Alternatives that keep a block's shapes and have fewer parameters or multiply-adds, and more of neither.
 
     Args:

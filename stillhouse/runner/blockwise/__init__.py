@@ -1,0 +1,1 @@
+"""From a trained teacher to a blockwise student: replacements trained, scored, chosen, put together, calibrated."""

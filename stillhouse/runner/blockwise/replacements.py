@@ -1,0 +1,167 @@
+"""The phase ``blocks``: every replacement of every block is trained on the teacher's own activations.
+
+All of them share the teacher's pass. Each keeps checkpoints of its own and is done when its weights are there, so that
+none that is finished is ever trained again. One that diverges begins again at a third of its learning rate once the
+others are done (phase ``blocks-1``, ``blocks-2``); after that it is given up, and the block keeps what else it has.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from stillhouse.blocks.library.offers import offers
+from stillhouse.blocks.partition import Block
+from stillhouse.foundation.energy import EnergyMeter
+from stillhouse.foundation.errors import DivergedError
+from stillhouse.foundation.events import Event, Warned
+from stillhouse.foundation.files import read_json, write_json
+from stillhouse.foundation.seeding import subseed
+from stillhouse.models.network import Network
+from stillhouse.models.weights import read_weights
+from stillhouse.runner.blockwise.sweep import Sweep
+from stillhouse.runner.energy import metered
+from stillhouse.runner.materials import Materials
+from stillhouse.runner.phases import PhaseWeights
+from stillhouse.runner.rundir import RunDir
+from stillhouse.runner.signals import Signals
+
+PHASE = "blocks"
+ATTEMPTS = 3
+_SLOWER = 3.0
+
+Key = tuple[str, str]
+"""Names of a block and of a replacement."""
+
+Offered = Sequence[Mapping[str, nn.Module]]
+"""For each block what may stand there, by name, with initial weights."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of the trainings.
+
+    Attributes:
+        modules: of each block, by name, with their weights, in evaluation mode on the device; not those given up.
+        stories: what became of those that diverged: a line for each attempt.
+    """
+
+    modules: Sequence[Mapping[str, nn.Module]]
+    stories: Mapping[Key, Sequence[str]]
+
+
+class Workshop:
+    """Trains replacements.
+
+    Args:
+        teacher: trained, in evaluation mode, on the device.
+        blocks: its blocks.
+        offered: not changed.
+    """
+
+    def __init__(
+        self,
+        materials: Materials,
+        folder: RunDir,
+        teacher: Network,
+        blocks: Sequence[Block],
+        offered: Offered,
+        emit: Callable[[Event], None],
+        signals: Signals,
+    ) -> None:
+        self._materials, self._folder, self._teacher, self._blocks = materials, folder, teacher, blocks
+        self._offered, self._emit, self._signals = offered, emit, signals
+        self._stories_path = folder.path / "blocks" / "diverged.json"
+        self._stories = self._read_stories()
+
+    def trained(self) -> Trained:
+        """Train what is not trained yet, and read all of it back.
+
+        Raises:
+            Interrupted: a signal came; checkpoints were written.
+        """
+        while left := self._left():
+            attempt = min(map(self._attempts, left))
+            self._train(attempt, [key for key in left if self._attempts(key) == attempt])
+        modules = []
+        for block, others in zip(self._blocks, self._offered, strict=True):
+            kept = {name: each for name, each in others.items() if self._attempts((block.name, name)) < ATTEMPTS}
+            modules.append({name: self._with_weights((block.name, name), each) for name, each in kept.items()})
+        return Trained(modules, self._stories)
+
+    def _train(self, attempt: int, keys: Sequence[Key]) -> None:
+        phase = PHASE if attempt == 0 else f"{PHASE}-{attempt}"
+        self._signals.check(f"before {phase}")
+        section = self._materials.recipe.blockwise
+        assert section is not None
+        optimizer = section.train.optimizer
+        slower = optimizer.model_copy(update={"learning_rate": optimizer.learning_rate / _SLOWER**attempt})
+        settings = section.train.model_copy(update={"optimizer": slower})
+        modules = {key: copy.deepcopy(self._offered[self._at(key)][key[1]]) for key in keys}
+        with metered(EnergyMeter(), phase, self._emit) as tell:
+            sweep = Sweep(
+                phase,
+                self._materials,
+                self._folder,
+                self._teacher.preprocess,
+                self._blocks,
+                modules,
+                settings,
+                section.cosine,
+                tell,
+                self._signals,
+            )
+            sweep.run(self._done, self._diverged)
+
+    def _done(self, key: Key, data: bytes) -> None:
+        self._weights(key).write(data)
+
+    def _diverged(self, key: Key, error: DivergedError) -> None:
+        self._stories.setdefault(key, []).append(str(error))
+        write_json(self._stories_path, [[*key, told] for key, told in self._stories.items()])
+        given_up = self._attempts(key) == ATTEMPTS
+        self._emit(Warned(f"{error}; {'given up' if given_up else 'it begins again at a third of its learning rate'}"))
+
+    def _left(self) -> list[Key]:
+        """Replacements that are to be trained."""
+        left = []
+        for block, others in zip(self._blocks, self._offered, strict=True):
+            for key in ((block.name, name) for name in others):
+                weights = self._weights(key)
+                if weights.damaged():
+                    self._emit(Warned(f"{weights.path} was damaged on disk: it is trained again"))
+                    weights.remove()
+                if not weights.done() and self._attempts(key) < ATTEMPTS:
+                    left.append(key)
+        return left
+
+    def _with_weights(self, key: Key, module: nn.Module) -> nn.Module:
+        made = copy.deepcopy(module)
+        made.load_state_dict(read_weights(self._weights(key).path))
+        return made.to(self._materials.device).eval()
+
+    def _attempts(self, key: Key) -> int:
+        """Those that failed."""
+        return len(self._stories.get(key, ()))
+
+    def _weights(self, key: Key) -> PhaseWeights:
+        return PhaseWeights(self._folder.weights(f"{PHASE}/{key[0]}/{key[1]}"))
+
+    def _at(self, key: Key) -> int:
+        return next(at for at, block in enumerate(self._blocks) if block.name == key[0])
+
+    def _read_stories(self) -> dict[Key, list[str]]:
+        if not self._stories_path.exists():
+            return {}
+        return {(block, name): told for block, name, told in read_json(self._stories_path)}
+
+
+def offered(blocks: Sequence[Block], materials: Materials) -> Offered:
+    """What the recipe's library offers."""
+    section = materials.recipe.blockwise
+    assert section is not None
+    seed = subseed(materials.recipe.seed, PHASE)
+    return [{each.name: each.module for each in offers(block, seed, section.library)} for block in blocks]

@@ -1,0 +1,143 @@
+"""A run whose student is made of its teacher's blocks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stillhouse.blocks import train
+from stillhouse.export.weights import load_student
+from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError
+from stillhouse.foundation.events import Evaluated, Event, PhaseStarted, ReplacementTrained, Warned
+from stillhouse.recipe.load import dump
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.run import resume, run
+
+FORKED = Path(__file__).with_name("forked.py")
+TRAIN = {"epochs": 2, "batch_size": 400, "optimizer": {"kind": "adamw", "learning_rate": 0.01}}
+BLOCKWISE: dict[str, Any] = {
+    "teacher": {
+        "model": {"arch": "vgg", "options": {"width": 8, "blocks": [1, 1]}},
+        "train": {**TRAIN, "epochs": 4},
+    },
+    "student": {"model": {"arch": "blockwise"}, "train": {**TRAIN, "epochs": 1}},
+    "blockwise": {
+        "blocks": "layer",
+        "library": ["separable", "low_rank"],
+        "budget": {"params": 0.7},
+        "train": TRAIN,
+        "score_samples": 100,
+        "candidates": 2,
+    },
+    "control": {"seeds": 0},
+}
+
+pytestmark = pytest.mark.usefixtures("not_drawn")
+
+
+@pytest.fixture
+def recipe(tiny: Callable[..., Recipe]) -> Recipe:
+    return tiny(**BLOCKWISE)
+
+
+def changed(recipe: Recipe, **update: object) -> Recipe:
+    assert recipe.blockwise is not None
+    return recipe.model_copy(update={"blockwise": recipe.blockwise.model_copy(update=update)})
+
+
+def test_a_student_is_made_of_its_teachers_blocks(tmp_path: Path, recipe: Recipe) -> None:
+    """It meets the budget, what was chosen stands in its recipe, and it can be built from the run's files alone."""
+    result = run(recipe, tmp_path / "run")
+    assert result["student"]["params"] <= 0.7 * result["teacher"]["params"]
+    told = json.loads((tmp_path / "run" / "student.json").read_text())["model"]["options"]
+    choice = json.loads((tmp_path / "run" / "blocks" / "choice.json").read_text())
+    assert told["mix"] == choice["candidates"][0]["mix"] and set(told["mix"]) != {"keep"}
+    student = load_student(tmp_path / "run")
+    assert student(torch.zeros(1, *result["data"]["shape"])).shape == (1, 10)
+    harms = [each["score"]["harm"] for each in choice["candidates"]]
+    assert harms == sorted(harms)
+
+
+def test_accuracy_is_told_at_each_stage(tmp_path: Path, recipe: Recipe) -> None:
+    """Assembled, calibrated and fine-tuned: each is measured on the validation split, in that order."""
+    heard: list[Event] = []
+    run(recipe, tmp_path / "run", [heard.append])
+    phases = [each.phase for each in heard if isinstance(each, Evaluated)]
+    stages = [phase for phase in dict.fromkeys(phases) if phase != "teacher"]
+    assert stages == ["assembled", "calibrate", "calibrated", "student"]
+
+
+def test_a_budget_that_nothing_meets_names_what_can_be_met(tmp_path: Path, recipe: Recipe) -> None:
+    """The nearest budget is named, and with it the run goes through."""
+    too_small = changed(recipe, budget=recipe.blockwise.budget.model_copy(update={"params": 0.01}))  # type: ignore[union-attr]
+    with pytest.raises(RecipeError, match=r"params: 0.01 \(the least is (0\.\d+)\)") as found:
+        run(too_small, tmp_path / "run")
+    least = float(str(found.value).split("the least is ")[1].split(")")[0])
+    enough = changed(recipe, budget=recipe.blockwise.budget.model_copy(update={"params": least}))  # type: ignore[union-attr]
+    result = run(enough, tmp_path / "other")
+    assert result["student"]["params"] <= least * result["teacher"]["params"]
+
+
+def test_a_stopped_run_goes_on_where_each_replacement_stood(tmp_path: Path, recipe: Recipe) -> None:
+    """Stopped in the middle of the blocks and resumed: the same student, and no replacement starts at step 0 again."""
+    expected = run(recipe, tmp_path / "whole")["digests"]["student_weights"]
+    heard: list[Event] = []
+
+    def stop(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, ReplacementTrained) and event.step == 3:
+            raise Interrupted("stopped by the test", 15)
+
+    with pytest.raises(Interrupted):
+        run(recipe, tmp_path / "run", [stop])
+    again: list[Event] = []
+    assert resume(tmp_path / "run", [again.append])["digests"]["student_weights"] == expected
+    started = next(each for each in again if isinstance(each, PhaseStarted) and each.phase == "blocks")
+    assert started.step >= 2
+    third: list[Event] = []
+    (tmp_path / "run" / "result.json").unlink()
+    assert resume(tmp_path / "run", [third.append])["digests"]["student_weights"] == expected
+    assert not any(isinstance(each, PhaseStarted) and each.phase == "blocks" for each in third)
+
+
+def test_a_diverging_replacement_is_given_up_with_its_story(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that always diverges is tried three times, told, and never chosen; the run goes on without it."""
+    step = train.Loop.step
+
+    def explode(self: train.Loop, *args: Any) -> None:
+        if self.context.phase.endswith("/low_rank-2"):
+            raise DivergedError(f"{self.context.phase}: the loss is infinite")
+        step(self, *args)
+
+    monkeypatch.setattr(train.Loop, "step", explode)
+    heard: list[Event] = []
+    run(recipe, tmp_path / "run", [heard.append])
+    choice = json.loads((tmp_path / "run" / "blocks" / "choice.json").read_text())
+    stories = {tuple(key): lines for *key, lines in choice["diverged"]}
+    assert stories and all(name == "low_rank-2" and len(lines) == 3 for (_, name), lines in stories.items())
+    assert not any("low_rank-2" in own for own in choice["alone"])
+    assert sum(isinstance(each, Warned) and "given up" in each.message for each in heard) == len(stories)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["half written", "weights written"])
+def test_sigkill_at_every_step(tmp_path: Path, recipe: Recipe, how: str) -> None:
+    """Killed at every checkpoint or weights file of every replacement: the same student, to the last bit."""
+    expected = run(recipe, tmp_path / "whole")["digests"]["student_weights"]
+    path = tmp_path / "tiny.yaml"
+    path.write_text(dump(recipe))
+    command = [sys.executable, str(FORKED), str(path), str(tmp_path / "run"), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["digest"] == expected
+    assert found["kills"] >= 10
