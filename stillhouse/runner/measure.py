@@ -17,6 +17,7 @@ from stillhouse.models.cost import measure_cost
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
 from stillhouse.recipe.recipe import Recipe, as_dict
+from stillhouse.report.blockwise.read import described
 from stillhouse.runner.energy import energy_use
 from stillhouse.runner.environment import versions
 from stillhouse.runner.fleet import FLEET_TOTALS
@@ -49,7 +50,7 @@ def measure(
     recipe, survey, splits = materials.recipe, materials.data.survey, materials.data.splits
     return {
         "format": FORMAT,
-        "method": "distill",
+        "method": "distill" if recipe.blockwise is None else "blockwise",
         "name": recipe.name,
         "teacher": {
             **_row(materials, teacher, right["teacher"]),
@@ -64,6 +65,7 @@ def measure(
         "store": None if store is None else store | store_use(events, store),
         "fleet": fleet_use(events),
         "students": students_use(events),
+        "blockwise": described(folder.path, events),
         "energy": energy_use(_processes(events)),
         "wall_s": round(_wall_s(events, time.time()), 3),
         "phase_s": {phase: round(sum(_seconds(events, phase).values()), 3) for phase in _phases(events)},

@@ -1,0 +1,85 @@
+"""What the result of a blockwise run says of its blocks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillhouse.foundation.events import read_events
+from stillhouse.recipe.load import validate
+from stillhouse.report.blockwise.read import described
+from stillhouse.runner.after import evaluate_run
+from stillhouse.runner.run import run
+
+from .small_blocks import SMALL
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; only to be read."""
+    found = tmp_path_factory.mktemp("blockwise") / "run"
+    run(validate(SMALL), found)
+    return found
+
+
+@pytest.fixture
+def result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+def test_the_result_says_what_was_chosen_and_from_what(result: dict[str, Any]) -> None:
+    """Each block's choice is among what it was offered, and the chosen mix's costs are the sum of its blocks'."""
+    assert result["method"] == "blockwise"
+    told = result["blockwise"]
+    params = 0
+    for block, name in zip(told["blocks"], told["candidates"][0]["mix"], strict=True):
+        costs = {each["name"]: each["cost"]["params"] for each in block["replacements"]}
+        costs["keep"] = block["cost"]["params"]
+        assert block["chosen"] == name
+        params += costs[name]
+    assert params == told["candidates"][0]["costs"]["params"] == result["student"]["params"] <= told["limits"]["params"]
+    assert told["budget"] == {"params": 0.7} and set(told["fronts"]) == {"params", "macs", "latency_ms"}
+
+
+def test_each_replacement_is_told_with_its_error_and_harm(result: dict[str, Any]) -> None:
+    """No replacement was trained, or judged, in silence."""
+    others = [other for block in result["blockwise"]["blocks"] for other in block["replacements"]]
+    assert len(others) > 3
+    assert all(other["error"] > 0 and other["harm"] >= 0 and 0 <= other["accuracy"] <= 1 for other in others)
+    assert not any(other["diverged"] for other in others)
+
+
+def test_the_stages_are_told_in_order(result: dict[str, Any]) -> None:
+    """From the teacher to the fine-tuned student; the worst of the chosen ones is no better than their mean."""
+    stages = result["blockwise"]["stages"]
+    assert list(stages) == ["teacher", "alone_mean", "alone_worst", "assembled", "calibrated", "fine_tuned"]
+    assert stages["alone_worst"] <= stages["alone_mean"] <= 1
+
+
+def test_a_student_of_blocks_is_evaluated_like_any_other(folder: Path, result: dict[str, Any]) -> None:
+    """The delivered student, built anew from the run's files, is as good as the result says."""
+    assert evaluate_run(folder, "test").accuracy == result["student"]["accuracy"]
+
+
+def test_an_unfinished_run_says_what_it_knows(folder: Path, tmp_path: Path) -> None:
+    """Stopped while blocks are trained: shapes, costs and errors are there, what was not chosen yet is None."""
+    (tmp_path / "blocks").mkdir()
+    for name in ("recipe.yaml", "blocks/costs.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    events = read_events(folder / "events.jsonl")
+    assert described(tmp_path, []) is not None
+    last = next(at for at, each in enumerate(events) if each["event"] == "PhaseFinished" and each["phase"] == "blocks")
+    found = described(tmp_path, events[:last])
+    assert found is not None and found["candidates"] == [] and list(found["stages"]) == ["teacher"]
+    assert {block["chosen"] for block in found["blocks"]} == {None}
+    others = [other for block in found["blocks"] for other in block["replacements"]]
+    assert all(other["error"] > 0 and other["harm"] is None for other in others)
+
+
+def test_a_run_without_blocks_says_nothing_of_them(finished: Path) -> None:
+    """The result of a distilled student has none."""
+    assert json.loads((finished / "result.json").read_text())["blockwise"] is None
