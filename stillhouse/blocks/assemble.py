@@ -134,7 +134,9 @@ def folded(network: Network, interface: Interface) -> Network:
             convolution, batch_norm = modules[name], modules[norm]
             assert isinstance(convolution, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d)
             network.body.set_submodule(name, fuse_conv_bn_eval(convolution, batch_norm))
-            network.body.set_submodule(norm, nn.Identity())
+            # timm's norms hold their activation.
+            after = [part for name in ("drop", "act") if (part := getattr(batch_norm, name, None)) is not None]
+            network.body.set_submodule(norm, nn.Sequential(*after) if after else nn.Identity())
     return network.eval()
 
 
@@ -144,5 +146,6 @@ def _pair(node: fx.Node, modules: Mapping[str, nn.Module]) -> tuple[str, str]:
         return "", ""
     user = next(iter(node.users))
     norm = modules.get(str(user.target)) if user.op == "call_module" else None
-    tracks = type(norm) is nn.BatchNorm2d and norm.running_mean is not None
+    known = type(norm) is nn.BatchNorm2d or type(norm).__name__ == "BatchNormAct2d"
+    tracks = known and isinstance(getattr(norm, "running_mean", None), torch.Tensor)
     return (str(node.target), str(user.target)) if tracks else ("", "")

@@ -19,10 +19,12 @@ from stillhouse.foundation.files import read_json, write_atomic, write_json
 from stillhouse.foundation.stamp import code_stamp
 from stillhouse.models.network import Network
 from stillhouse.models.placement import fixed_numerics
-from stillhouse.recipe.architectures import Normalisation
+from stillhouse.recipe.architectures import ModelSection, Normalisation
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.report.html import write_report
 from stillhouse.runner.blockwise.conversion import Conversion
+from stillhouse.runner.blockwise.delivery import delivered
+from stillhouse.runner.blockwise.rehearsal import rehearse_blocks
 from stillhouse.runner.environment import check_fleet_device, named_files, resolve, versions
 from stillhouse.runner.filling import fill
 from stillhouse.runner.joining import check_ray_installed
@@ -143,7 +145,10 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
         store = teaching.summary() if teaching is not None else None
     controls = [trainer.control(number) for number in range(recipe.control.seeds)]
     signals.check("before the test")
-    exported = _export(folder, materials, students[0], log.emit)
+    section = materials.recipe.student.model
+    if materials.recipe.blockwise is not None:
+        students[0], section = delivered(materials, students[0], log.emit)
+    exported = _export(folder, materials, students[0], section, log.emit)
     return measure(materials, folder, teacher, students, controls, store, exported)
 
 
@@ -195,7 +200,10 @@ def _prepare(
     if resumed:
         folder.check_unchanged(recipe, inputs)
     log.emit(RunStarted(process_id=os.getpid(), resumed=resumed, only_teach=only_teach))
-    rehearse_networks(Networks(recipe, interface_of(found, recipe), _ANY, live), found, log.emit, all_kept=all_kept)
+    networks = Networks(recipe, interface_of(found, recipe), _ANY, live)
+    if recipe.blockwise is not None and not resumed:
+        rehearse_blocks(networks, log.emit)
+    rehearse_networks(networks, found, log.emit, all_kept=all_kept)
     data = open_data(found, recipe.data, folder.path, _teller(log.emit, signals), shared=shared)
     folder.settle(recipe, {**inputs, "samples": data.digest}, versions())
     changed = folder.other_versions({**versions(), "device": recipe.compute.device})
@@ -231,10 +239,12 @@ def _lost(folder: RunDir, recipe: Recipe, data: Data, emit: Callable[[Event], No
     return [*said, f"{len(data.skipped)} unreadable samples were left out (skipped.txt), first: {data.skipped[0]}"]
 
 
-def _export(folder: RunDir, materials: Materials, student: Network, emit: Callable[[Event], None]) -> dict[str, Any]:
+def _export(
+    folder: RunDir, materials: Materials, student: Network, section: ModelSection, emit: Callable[[Event], None]
+) -> dict[str, Any]:
     """The student's files. An ONNX file that can't be had or verified costs the run nothing but that file."""
     recipe, interface = materials.recipe, materials.interface
-    save_student(folder.path, student, recipe.student.model, interface, materials.data.survey.class_names)
+    save_student(folder.path, student, section, interface, materials.data.survey.class_names)
     if not recipe.export.onnx:
         return {"onnx": None}
     try:

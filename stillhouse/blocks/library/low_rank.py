@@ -25,13 +25,16 @@ def _low_rank(convolution: nn.Conv2d, factor: int) -> nn.Module | None:
     rank = weight.numel() // factor // (flat + wide)
     if rank < 1:
         return None
-    left, scale, right = torch.linalg.svd(weight.reshape(wide, flat).double(), full_matrices=False)
-    root = scale[:rank].sqrt()
+    matrix = weight.reshape(wide, flat).double()
+    # Left singular vectors and squared values: of a matrix so flat an SVD takes many times as long.
+    squared, vectors = torch.linalg.eigh(matrix @ matrix.T)
+    left = vectors.flip(1)[:, :rank]
+    root = squared.flip(0)[:rank].clamp_min(torch.finfo(torch.float32).tiny).pow(0.25)
     thin = like(convolution, convolution.in_channels, rank)
     wider = nn.Conv2d(rank, wide, 1, bias=convolution.bias is not None)
     with torch.no_grad():
-        thin.weight.copy_((root[:, None] * right[:rank]).reshape(thin.weight.shape))
-        wider.weight.copy_((left[:, :rank] * root).reshape(wider.weight.shape))
+        thin.weight.copy_((left.T @ matrix / root[:, None]).reshape(thin.weight.shape))
+        wider.weight.copy_((left * root).reshape(wider.weight.shape))
         if wider.bias is not None and convolution.bias is not None:
             wider.bias.copy_(convolution.bias)
     return nn.Sequential(thin, wider)

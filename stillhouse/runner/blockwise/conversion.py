@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
+
 from stillhouse.blocks.assemble import cut, joined
 from stillhouse.blocks.calibrate import Activations, Apart, ApartObjective
 from stillhouse.blocks.choose import Mix
@@ -79,9 +81,12 @@ class Conversion:
 
     def _assembled(self) -> Network:
         """The chosen mix, its blocks used to each other."""
-        teacher = copy.deepcopy(self.teacher).to(self.materials.device).eval()
+        channels_last = self._section.train.engine.channels_last is True
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        teacher = copy.deepcopy(self.teacher).eval()
+        teacher.to(device=self.materials.device, memory_format=layout)  # type: ignore[call-overload]
         blocks = cut(teacher, self.materials.interface, self._section.blocks)
-        others = offered(blocks, self.materials)
+        others = offered(blocks, self.materials.recipe)
         costs = self._costs(blocks, others)
         check_reachable(self._section.budget, costs, others)
         trained = Workshop(self.materials, self.folder, teacher, blocks, others, self.emit, self.signals).trained()
