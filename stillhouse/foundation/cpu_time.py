@@ -1,4 +1,4 @@
-"""CPU time of this process and all that it started, however deep, also while they live.
+"""CPU time of this process and all that it started, however deep, also while they live; and cores.
 
 Linux: read from ``/proc``. A process's own time and that of its children that were waited for are in its ``stat``; so
 the sum over the processes that descend from this one now counts each that ever did once, unless its parent went first.
@@ -19,6 +19,11 @@ class CpuTime(NamedTuple):
 
     seconds: float
     whose: str
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_time(proc: Path = _PROC, root: int | None = None) -> CpuTime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from stillhouse.foundation.cpu_time import cores
 from stillhouse.foundation.files import sha256_file
 from stillhouse.models.placement import check_precision, resolve_device
 from stillhouse.recipe.recipe import FunctionSource, Recipe
@@ -51,11 +51,6 @@ def _may_be_answered(recipe: Recipe) -> bool:
     root, engine = Path(recipe.store.path), recipe.teacher.engine.model_dump(mode="json")
     found = stores(root) if root.is_dir() and recipe.knowledge.source != "inline" else []
     return any(each.manifest is not None and each.manifest.identity.parts["engine"] == engine for each in found)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def named_files(recipe: Recipe) -> dict[str, str]:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from stillhouse.data.shared import memory_of, told
+from stillhouse.foundation.cpu_time import cores
 from stillhouse.foundation.files import sha256, write_atomic, write_json
 from stillhouse.foundation.stamp import code_stamp
 from stillhouse.recipe.fleet import FleetSection
-from stillhouse.runner.environment import cores
 from stillhouse.runner.job import Job
 from stillhouse.runner.joining import DOOR
 from stillhouse.runner.worker import prepare
