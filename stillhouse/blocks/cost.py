@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,15 +25,17 @@ class Cost:
     latency_ms: float
 
 
-def cost_of(module: nn.Module, shape: Sequence[int]) -> Cost:
+def cost_of(module: nn.Module, shape: Sequence[int], *, timed: bool = True) -> Cost:
     """Measure a module where it lies.
 
     Args:
         shape: of one sample's input.
+        timed: whether the latency is wanted; else it is NaN.
     """
     inputs, params, nbytes = zeros(module, shape, 1), params_of(module), weight_bytes(module)
     with evaluating(module):
-        return Cost(params, count_macs(module, inputs), nbytes, latency_ms(module, inputs, _BUDGET_S))
+        taken_ms = latency_ms(module, inputs, _BUDGET_S) if timed else math.nan
+        return Cost(params, count_macs(module, inputs), nbytes, taken_ms)
 
 
 def params_of(module: nn.Module) -> int:

@@ -78,6 +78,20 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class BlocksOffered:
+    """The teacher can be cut: into so many ``blocks``, for which ``replacements`` are offered, all together.
+
+    ``whole``: what the teacher costs, ``limits``: the most that the student may, by measure (``params``, ``macs``,
+    ``bytes``, ``latency_ms``); ``whole`` has no latency where none is limited.
+    """
+
+    blocks: int
+    replacements: int
+    whole: Mapping[str, float]
+    limits: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class ReplacementTrained:
     """Training of one of the replacements of a block: every few seconds, and at each epoch's end.
 
@@ -316,6 +330,7 @@ Event = (
     | PhaseFinished
     | EnergyRead
     | Progress
+    | BlocksOffered
     | ReplacementTrained
     | Evaluated
     | CheckpointWritten

@@ -25,6 +25,7 @@ from stillhouse.recipe.architectures import ModelSection
 from stillhouse.recipe.engines import AUTO
 from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.answers import check_answers
+from stillhouse.runner.blockwise.rehearsal import rehearse_replacements
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import Networks, objective_of
 from stillhouse.students import losses
@@ -53,7 +54,7 @@ def rehearse_networks(
     if ask:
         check_answers(networks, teacher, ask, found, all_kept=all_kept)
     sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in (teacher, student)]
-    if sizes[1] >= sizes[0]:
+    if sizes[1] >= sizes[0] and networks.recipe.blockwise is None:  # that student is its teacher still
         emit(Warned(f"the student ({sizes[1]:,} parameters) is not smaller than its teacher ({sizes[0]:,})"))
     if networks.recipe.export.onnx:
         with tempfile.TemporaryDirectory() as folder:
@@ -81,6 +82,8 @@ def rehearse_step(materials: Materials) -> None:
     trained = [("student", materials.networks.student(0), recipe.student.train)]
     if recipe.teacher.train is not None:
         trained += [(name, make(), recipe.teacher.train) for name, make in materials.networks.teachers().items()]
+    if recipe.blockwise is not None and recipe.student.model.options["mix"] == AUTO:
+        rehearse_replacements(materials)
     for role, network, settings in trained:
         batch = next(materials.stream(settings, 0).batches(0, 1))
         _step(role, network, batch.part(0, len(batch) // settings.accumulate), settings, materials.device)

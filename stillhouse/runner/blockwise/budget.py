@@ -29,15 +29,21 @@ class Costs:
     whole: Cost
 
 
-def measured(blocks: Sequence[Block], offered: Sequence[Mapping[str, nn.Module]]) -> Costs:
-    """Measure every block and what may replace it."""
+def measured(blocks: Sequence[Block], offered: Sequence[Mapping[str, nn.Module]], *, timed: bool = True) -> Costs:
+    """Measure every block and what may replace it.
+
+    Args:
+        timed: whether latencies are wanted, which takes most of the time; else they are NaN.
+    """
     # The first block's lead, which has no weights, is in no whole; its time is next to nothing.
     whole = cost_of(
-        nn.Sequential(blocks[0].core, joined(blocks[1:], [each.core for each in blocks[1:]])), blocks[0].in_shape
+        nn.Sequential(blocks[0].core, joined(blocks[1:], [each.core for each in blocks[1:]])),
+        blocks[0].in_shape,
+        timed=timed,
     )
     apart = [
-        {KEEP: cost_of(block.core, block.in_shape)}
-        | {name: cost_of(module, block.in_shape) for name, module in others.items()}
+        {KEEP: cost_of(block.core, block.in_shape, timed=timed)}
+        | {name: cost_of(module, block.in_shape, timed=timed) for name, module in others.items()}
         for block, others in zip(blocks, offered, strict=True)
     ]
     scale = whole.latency_ms / sum(each[KEEP].latency_ms for each in apart)

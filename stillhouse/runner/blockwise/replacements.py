@@ -22,6 +22,7 @@ from stillhouse.foundation.files import read_json, write_json
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.network import Network
 from stillhouse.models.weights import read_weights
+from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.blockwise.sweep import Sweep
 from stillhouse.runner.energy import metered
 from stillhouse.runner.materials import Materials
@@ -159,9 +160,9 @@ class Workshop:
         return {(block, name): told for block, name, told in read_json(self._stories_path)}
 
 
-def offered(blocks: Sequence[Block], materials: Materials) -> Offered:
+def offered(blocks: Sequence[Block], recipe: Recipe) -> Offered:
     """What the recipe's library offers."""
-    section = materials.recipe.blockwise
+    section = recipe.blockwise
     assert section is not None
-    seed = subseed(materials.recipe.seed, PHASE)
+    seed = subseed(recipe.seed, PHASE)
     return [{each.name: each.module for each in offers(block, seed, section.library)} for block in blocks]

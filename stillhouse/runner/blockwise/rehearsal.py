@@ -1,0 +1,97 @@
+"""What can go wrong with blocks, tried before anything is trained: in two parts, as ``runner.rehearse`` does."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from stillhouse.blocks.assemble import cut
+from stillhouse.blocks.objective import distance
+from stillhouse.blocks.partition import Block
+from stillhouse.foundation.errors import ModelError
+from stillhouse.foundation.events import BlocksOffered, Event
+from stillhouse.models.network import Network
+from stillhouse.models.placement import autocast
+from stillhouse.recipe.engines import AUTO
+from stillhouse.runner.blockwise.budget import check_reachable, limits, measured
+from stillhouse.runner.blockwise.replacements import offered
+from stillhouse.runner.materials import Materials
+from stillhouse.runner.networks import Networks
+from stillhouse.students import losses
+
+
+def rehearse_blocks(networks: Networks, emit: Callable[[Event], None]) -> None:
+    """Cut the teacher, not trained yet, look what may replace its blocks, and whether that meets the budget.
+
+    Raises:
+        ModelError: it can't be cut.
+        RecipeError: no mix meets the budget; names what can be reached.
+    """
+    section = networks.recipe.blockwise
+    assert section is not None
+    blocks = blocks_of(networks, networks.teacher())
+    others = offered(blocks, networks.recipe)
+    costs = measured(blocks, others, timed=section.budget.latency_ms is not None)
+    check_reachable(section.budget, costs, others)
+    count = sum(map(len, others))
+    whole = {name: value for name, value in asdict(costs.whole).items() if not math.isnan(value)}
+    emit(BlocksOffered(len(blocks), count, whole, limits(section.budget, costs)))
+
+
+def blocks_of(networks: Networks, teacher: Network) -> tuple[Block, ...]:
+    """The blocks of a run's teacher.
+
+    Raises:
+        ModelError: it can't be cut; says why, where, and what else to do.
+    """
+    assert networks.recipe.blockwise is not None
+    try:
+        return cut(teacher, networks.interface, networks.recipe.blockwise.blocks)
+    except ModelError as error:
+        raise ModelError(
+            f"teacher model: {error}. To cut elsewhere say blockwise.blocks; a network that can't be cut can still be "
+            "distilled into a student of your own: student.model, without 'blockwise'"
+        ) from error
+
+
+def rehearse_replacements(materials: Materials) -> None:
+    """Take one training step with every replacement, on real samples.
+
+    Raises:
+        ModelError: a step fails, or a loss is not finite.
+        DataError: fewer samples than a batch.
+    """
+    section, device = materials.recipe.blockwise, materials.device
+    assert section is not None
+    batch = next(materials.stream(section.train, 0).batches(0, 1))
+    teacher = materials.networks.teacher().to(device).eval()
+    blocks = blocks_of(materials.networks, teacher)
+    others = offered(blocks, materials.recipe)
+    rows = len(batch) // section.train.accumulate
+    precision = "fp32" if section.train.engine.precision == AUTO else section.train.engine.precision
+    with torch.no_grad():
+        inputs = teacher.preprocess(batch.part(0, rows).inputs.to(device))
+    for block, own in zip(blocks, others, strict=True):
+        with torch.no_grad(), autocast(precision, device):
+            entry = block.lead(inputs)
+            inputs = block.core(entry)
+        for name, module in own.items():
+            with autocast(precision, device):
+                _step(f"block {block.name}, replacement {name}", module, entry, inputs)
+
+
+def _step(what: str, module: nn.Module, inputs: torch.Tensor, wanted: torch.Tensor) -> None:
+    try:
+        loss = distance(copy.deepcopy(module).train()(inputs), wanted)
+        loss.backward()  # type: ignore[no-untyped-call]
+    except Exception as error:  # torch's own words about samples too few, out of memory included
+        raise ModelError(
+            f"{what}: a training step on {len(inputs)} samples raised {type(error).__name__}: {error}"
+        ) from error
+    if not losses.is_finite(loss):
+        raise ModelError(f"{what}: its loss on real samples is NaN or infinite")
