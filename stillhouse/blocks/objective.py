@@ -82,13 +82,17 @@ def normalised_error(outputs: Tensor, wanted: Tensor) -> Tensor:
     """
     others = [axis for axis in range(wanted.ndim) if axis != 1]
     spread = torch.linalg.vector_norm(wanted - wanted.mean(dim=others, keepdim=True)).square()
-    squared: Tensor = _SquaredError.apply(outputs, wanted)  # type: ignore[no-untyped-call]
-    error: Tensor = squared / spread.clamp_min(wanted.numel() * torch.finfo(wanted.dtype).tiny)
-    return error
+    return squared_error(outputs, wanted) / spread.clamp_min(wanted.numel() * torch.finfo(wanted.dtype).tiny)
+
+
+def squared_error(outputs: Tensor, wanted: Tensor) -> Tensor:
+    """Sum of squared differences. No gradient flows into ``wanted``."""
+    total: Tensor = _SquaredError.apply(outputs, wanted)  # type: ignore[no-untyped-call]
+    return total
 
 
 class _SquaredError(torch.autograd.Function):
-    """Sum of squares of ``outputs - wanted``; the gradient has the layout of ``outputs``.
+    """The gradient has the layout of ``outputs``.
 
     That of F.mse_loss, or of any mean, is contiguous: behind channels-last outputs everything that it goes back through
     is then several times slower.

@@ -26,12 +26,14 @@ class BlockTimes:
         train_s: one step of each alternative.
         weights_bytes: of the alternatives' parameters together: what gradients weigh.
         output_bytes: of the activation that it hands on.
+        fixed_s: part of all these seconds that a smaller batch would take, too.
     """
 
     teacher_s: float
     train_s: tuple[float, ...]
     weights_bytes: int
     output_bytes: int
+    fixed_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ def _divided(
         split_s = entry_s + teacher_s + _spread([each for block in own for each in block.train_s], count) + exit_s
         # Each sends all gradients but its own slice's, and gets that slice's sums: a ring's traffic.
         traffic_s = 2 * (count - 1) / count * sum(each.weights_bytes for each in own) / link_bytes_s
-        batches_s = (entry_s + teacher_s + sum(sum(each.train_s) for each in own) + exit_s) / count + traffic_s
+        whole_s = entry_s + teacher_s + sum(sum(each.train_s) for each in own) + exit_s
+        fixed_s = sum(each.fixed_s for each in own)
+        batches_s = fixed_s + (whole_s - fixed_s) / count + traffic_s
         return (split_s, "alternatives") if split_s <= batches_s else (batches_s, "batches")
 
     @cache

@@ -57,6 +57,14 @@ def test_a_heavy_block_is_shared() -> None:
     assert single.efficiency > 0.8
 
 
+def test_what_does_not_shrink_is_paid_by_each() -> None:
+    """Of a block that several workers share, each spends the whole of what a smaller batch takes, too."""
+    shared = BlockTimes(1.0, (7.0,), 0, 0)
+    half = BlockTimes(1.0, (7.0,), 0, 0, fixed_s=4.0)
+    assert plan([shared], 4, FAST).step_s == 2.0
+    assert plan([half], 4, FAST).step_s == 4.0 + 4.0 / 4
+
+
 def test_slow_links_mean_own_prefixes() -> None:
     """Where an activation takes longer to hand on than to compute, every worker computes it itself."""
     blocks = [block(0.01, 1.0, output_bytes=10**9) for _ in range(4)]
