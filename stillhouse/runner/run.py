@@ -34,7 +34,7 @@ from stillhouse.runner.networks import Live, Networks, interface_of, objective_o
 from stillhouse.runner.phases import Trainer
 from stillhouse.runner.rehearse import rehearse_networks, rehearse_step
 from stillhouse.runner.rundir import RunDir, open_run
-from stillhouse.runner.settle import settle_answers, settle_student_step, settle_teacher_step
+from stillhouse.runner.settle import settle_answers, settle_blocks_step, settle_student_step, settle_teacher_step
 from stillhouse.runner.signals import Signals, listening
 from stillhouse.runner.teaching import Teaching
 from stillhouse.runtime.cluster import find as find_cluster
@@ -138,6 +138,7 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
         if teaching is not None and all_kept:
             fill(teaching, log.emit, signals)
         if recipe.blockwise is not None:
+            materials = settle_blocks_step(materials, folder, teacher, log.emit, signals)
             materials = Conversion(materials, folder, teacher, log.emit, signals).converted()
         materials = settle_student_step(materials, folder, teacher, teaching, log.emit, signals)
         trainer = Trainer(materials, folder, log.emit, signals)

@@ -7,6 +7,7 @@ kept for the trained teacher. From then on the recipe says it, so that ``resume`
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from stillhouse.blocks.assemble import cut, joined
+from stillhouse.blocks.calibrate import Activations, Apart, ApartObjective
 from stillhouse.data.batch import Batch
 from stillhouse.foundation.events import EngineTried, Event
 from stillhouse.knowledge.ask import Ask
@@ -26,6 +29,7 @@ from stillhouse.recipe.engines import AUTO, StepEngineSection, TeacherEngineSect
 from stillhouse.recipe.section import Section
 from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.answers import codec_of, disagreement, identity_of, views_asked
+from stillhouse.runner.blockwise.replacements import offered
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import objective_of
 from stillhouse.runner.rundir import RunDir
@@ -33,7 +37,7 @@ from stillhouse.runner.signals import Signals
 from stillhouse.runner.teaching import Teaching
 from stillhouse.store.label_store import LabelStore, open_folder
 from stillhouse.store.shelf import stores
-from stillhouse.students.objective import LABELS_ONLY, Objective
+from stillhouse.students.objective import LABELS_ONLY, Objective, StepObjective
 from stillhouse.students.trial import choose_step_engine
 from stillhouse.teachers.trial import choose_teacher_engine
 
@@ -118,17 +122,56 @@ def settle_student_step(
     return _settled(materials, folder, {"student": materials.recipe.student.model_copy(update={"train": train})})
 
 
+def settle_blocks_step(
+    materials: Materials, folder: RunDir, teacher: Network, emit: Emit, signals: Signals
+) -> Materials:
+    """Choose the engine of the replacements' training, on the first one of each block.
+
+    Nothing is compiled unless the recipe says so: there are many replacements, and none is trained for long.
+    """
+    section = materials.recipe.blockwise
+    assert section is not None
+    if section.train.engine.settled:
+        return materials
+    compiles = section.train.engine.compile is True
+    settings = section.train.model_copy(
+        update={"engine": section.train.engine.model_copy(update={"compile": compiles})}
+    )
+    teacher = copy.deepcopy(teacher).to(materials.device).eval()
+    blocks = cut(teacher, materials.interface, section.blocks)
+    others = offered(blocks, materials.recipe)
+    cores = [next(iter(each.values()), None) for each in others]
+    first = next((at for at, core in enumerate(cores) if core is not None), 0)
+    body = joined(blocks, [core or block.core for core, block in zip(cores, blocks, strict=True)])
+    names = [name for name, _ in body.named_children()]
+    asked = ApartObjective(names[first:], section.cosine)
+    source = Activations(teacher.preprocess, dict(zip(names, blocks, strict=True)), asked.ask, materials.device)
+    known = list(source.teach(materials.stream(settings, 0).batches(0, _STEPS)))
+
+    def make() -> Network:
+        return copy.deepcopy(Network(teacher.preprocess, Apart(body, first)))
+
+    engine = settings.engine
+    if not engine.settled:
+        most = max(map(len, others))
+        engine = _step_engine(materials, make, lambda _: asked, known, settings, "blocks' step", emit, signals, most)
+    train = section.train.model_copy(update={"engine": engine})
+    return _settled(materials, folder, {"blockwise": section.model_copy(update={"train": train})})
+
+
 def _step_engine(
     materials: Materials,
     make: Callable[[], Network],
-    objective_of: Callable[[Network], Objective],
+    objective_of: Callable[[Network], StepObjective],
     batches: Sequence[tuple[Batch, Knowledge]],
     settings: TrainSection,
     role: str,
     emit: Emit,
     signals: Signals,
+    times: int = 1,
 ) -> StepEngineSection:
-    steps = settings.epochs * materials.stream(settings, 0).steps_per_epoch
+    """``times``: trainings that will use it."""
+    steps = settings.epochs * materials.stream(settings, 0).steps_per_epoch * times
     device, check = materials.device, lambda: signals.check(_TRYING)
     chosen = choose_step_engine(make, objective_of, batches, settings, steps, device, check=check)
     _tell(role, chosen, emit)

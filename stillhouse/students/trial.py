@@ -40,7 +40,7 @@ from stillhouse.models.trials import (
 from stillhouse.recipe.engines import StepEngineSection
 from stillhouse.recipe.train import TrainSection
 from stillhouse.students.fit import FitContext, Loop
-from stillhouse.students.objective import Objective
+from stillhouse.students.objective import StepObjective
 
 _STEPS, _WARM_UPS = 10, 3
 _RATE = 0.3
@@ -50,7 +50,7 @@ _REFERENCE = StepEngineSection()
 
 def choose_step_engine(
     make: Callable[[], Network],
-    objective_of: Callable[[Network], Objective],
+    objective_of: Callable[[Network], StepObjective],
     batches: Sequence[tuple[Batch, Knowledge]],
     settings: TrainSection,
     steps: int,
@@ -113,7 +113,7 @@ class _Trial:
     def __init__(
         self,
         make: Callable[[], Network],
-        objective_of: Callable[[Network], Objective],
+        objective_of: Callable[[Network], StepObjective],
         batches: Sequence[tuple[Batch, Knowledge]],
         settings: TrainSection,
         steps: int,

@@ -16,7 +16,7 @@ from stillhouse.blocks import train
 from stillhouse.export.weights import load_student
 from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError
 from stillhouse.foundation.events import Evaluated, Event, PhaseStarted, ReplacementTrained, Warned
-from stillhouse.recipe.load import dump
+from stillhouse.recipe.load import dump, load
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import resume, run
 
@@ -126,6 +126,16 @@ def test_a_diverging_replacement_is_given_up_with_its_story(
     assert stories and all(name == "low_rank-2" and len(lines) == 3 for (_, name), lines in stories.items())
     assert not any("low_rank-2" in own for own in choice["alone"])
     assert sum(isinstance(each, Warned) and "given up" in each.message for each in heard) == len(stories)
+
+
+def test_an_automatic_engine_is_settled_before_any_block_is_trained(
+    tmp_path: Path, tiny: Callable[..., Recipe]
+) -> None:
+    """What is tried stands in the run's recipe, nothing of it auto, and nothing is compiled unasked."""
+    section = {**BLOCKWISE["blockwise"], "train": {**TRAIN, "engine": "auto"}}
+    run(tiny(**{**BLOCKWISE, "blockwise": section}), tmp_path / "run")
+    settled = load(tmp_path / "run" / "recipe.yaml").blockwise
+    assert settled is not None and settled.train.engine.settled and settled.train.engine.compile is False
 
 
 @pytest.mark.slow
