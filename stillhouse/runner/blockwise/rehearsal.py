@@ -24,6 +24,8 @@ from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import Networks
 from stillhouse.students import losses
 
+_NAMED = 6
+
 
 def rehearse_blocks(networks: Networks, emit: Callable[[Event], None]) -> None:
     """Cut the teacher, not trained yet, look what may replace its blocks, and whether that meets the budget.
@@ -36,6 +38,12 @@ def rehearse_blocks(networks: Networks, emit: Callable[[Event], None]) -> None:
     assert section is not None
     blocks = blocks_of(networks, networks.teacher())
     others = offered(blocks, networks.recipe)
+    if not any(others):
+        named = ", ".join(each.name for each in blocks[:_NAMED]) + (", ..." if len(blocks) > _NAMED else "")
+        raise ModelError(
+            f"teacher model: nothing of blockwise.library ({', '.join(section.library)}) may replace any of its "
+            f"{len(blocks)} blocks ({named}): name more kinds, or cut elsewhere by blockwise.blocks"
+        )
     costs = measured(blocks, others, timed=section.budget.latency_ms is not None)
     check_reachable(section.budget, costs, others)
     count = sum(map(len, others))
