@@ -13,6 +13,7 @@ from stillhouse.blocks.cost import macs_of, params_of
 from stillhouse.blocks.library.offers import KINDS, offers
 from stillhouse.blocks.partition import Block, partition
 from stillhouse.models.from_timm import build_timm
+from stillhouse.recipe.blockwise import Replacement
 
 
 def blocks_of(name: str, by: Any = "block") -> tuple[Block, ...]:
@@ -101,3 +102,21 @@ def test_an_exact_rank_is_found() -> None:
     (found,) = (each for each in offers(block, 0, ["low_rank"]) if each.name == "low_rank-4")
     inputs = torch.randn(2, *block.in_shape)
     torch.testing.assert_close(found.module(inputs), block.core(inputs), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["separable", "inverted"])
+def test_tiny_images_are_padded_apart(kind: Replacement) -> None:
+    """On images below 3x3 a depthwise convolution has its padding done before it, and gives the very same."""
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()]
+    block = partition(nn.Sequential(*layers), torch.randn(2, 3, 2, 2), "layer")[1]
+    for made in (each.module for each in offers(block, 0, [kind])):
+        apart = [each for each in made.modules() if isinstance(each, nn.ZeroPad2d)]
+        assert apart
+        inputs = torch.randn(3, *block.in_shape)
+        outputs = made.eval()(inputs)
+        for each in made.modules():
+            if isinstance(each, nn.Conv2d) and each.groups > 1:
+                each.padding = (1, 1)
+            elif isinstance(each, nn.ZeroPad2d):
+                each.padding = (0, 0, 0, 0)
+        torch.testing.assert_close(made(inputs), outputs)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from stillhouse.blocks.library.alternative import Alternative
+from stillhouse.blocks.library.alternative import Alternative, depthwise
 from stillhouse.blocks.partition import Block
 
 
@@ -31,7 +31,7 @@ class Inverted(nn.Module):
             nn.Conv2d(width, inner, 1, bias=False),
             nn.BatchNorm2d(inner),
             nn.ReLU(),
-            nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False),
+            depthwise(nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False), block),
             nn.BatchNorm2d(inner),
             nn.ReLU(),
             nn.Conv2d(inner, wide, 1, bias=False),
