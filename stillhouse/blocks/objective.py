@@ -82,7 +82,8 @@ def normalised_error(outputs: Tensor, wanted: Tensor) -> Tensor:
     """
     others = [axis for axis in range(wanted.ndim) if axis != 1]
     spread = torch.linalg.vector_norm(wanted - wanted.mean(dim=others, keepdim=True)).square()
-    return squared_error(outputs, wanted) / spread.clamp_min(wanted.numel() * torch.finfo(wanted.dtype).tiny)
+    error: Tensor = squared_error(outputs, wanted) / spread.clamp_min(wanted.numel() * torch.finfo(wanted.dtype).tiny)
+    return error
 
 
 def squared_error(outputs: Tensor, wanted: Tensor) -> Tensor:
