@@ -1,8 +1,6 @@
-"""What happened in a run, as typed events: one JSON object a line, appended, readable while it grows.
+"""What happens in a run, as typed events: one JSON object a line, appended, readable while it grows (``history``).
 
-A killed run may leave a torn last line and, after a resume, a few steps told twice; :func:`read_events`
-drops the first and keeps the later telling of the second. Listeners (the progress bar, a live page) get the same
-events as the file.
+Listeners (the progress bar, a live page) get the same events as the file.
 """
 
 from __future__ import annotations
@@ -378,28 +376,6 @@ class EventLog:
         whole = data.rfind(b"\n") + 1
         if whole != len(data):
             os.truncate(self.path, whole)
-
-
-def read_events(path: Path) -> list[dict[str, Any]]:
-    """All events of a run in order; where a resumed phase told steps again, their later telling only."""
-    if not path.exists():
-        return []
-    kept: list[dict[str, Any]] = []
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if record["event"] == "PhaseStarted":
-            kept = [each for each in kept if not _told_again(each, record)]
-        kept.append(record)
-    return kept
-
-
-def _told_again(record: dict[str, Any], started: dict[str, Any]) -> bool:
-    """Whether a record is about steps that the phase, started (again) at ``started``, will tell anew."""
-    about_steps = record["event"] in ("Progress", "ReplacementTrained", "Evaluated")
-    return about_steps and record["phase"] == started["phase"] and record["step"] > started["step"]
 
 
 def _plain(event: Event) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.foundation.errors import RunDirError
-from stillhouse.foundation.events import read_events
 from stillhouse.foundation.files import read_json
+from stillhouse.foundation.history import read_events
 
 FORMAT = 1
 NOT_TRAINING = ("evaluate", "checkpoint")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from pathlib import Path
 
-from stillhouse.foundation.events import read_events
+from stillhouse.foundation.history import read_events
 from stillhouse.runner.grounds import Ground
 from stillhouse.runner.prey import Prey
 from stillhouse.runtime.simulated.weather import Dice

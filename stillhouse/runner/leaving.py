@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stillhouse.foundation.errors import RunDirError, UserError, nearest
-from stillhouse.foundation.events import read_events
 from stillhouse.foundation.files import is_held
+from stillhouse.foundation.history import read_events
 from stillhouse.runner.joining import DOOR
 from stillhouse.runner.rundir import open_run
 

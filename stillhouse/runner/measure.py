@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stillhouse.foundation.events import WorkerMeasured, read_events
+from stillhouse.foundation.events import WorkerMeasured
 from stillhouse.foundation.files import digest_json
+from stillhouse.foundation.history import read_events
 from stillhouse.models.cost import measure_cost
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.foundation.errors import RunDirError, StorageError, UserError
-from stillhouse.foundation.events import read_events
 from stillhouse.foundation.files import folder_lock, read_json, remove_leftovers, write_atomic, write_json
+from stillhouse.foundation.history import read_events
 from stillhouse.recipe.engines import AUTO
 from stillhouse.recipe.load import differences, dump, load, validate
 from stillhouse.recipe.recipe import Recipe, as_dict

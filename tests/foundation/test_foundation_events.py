@@ -15,8 +15,8 @@ from stillhouse.foundation.events import (
     PhaseStarted,
     Progress,
     Warned,
-    read_events,
 )
+from stillhouse.foundation.history import read_events
 
 
 def progress(step: int, phase: str = "student", loss: float = 1.0) -> Progress:

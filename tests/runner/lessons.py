@@ -16,7 +16,8 @@ import numpy as np
 from stores import flip
 
 from stillhouse.data.batch import Batch
-from stillhouse.foundation.events import Event, read_events
+from stillhouse.foundation.events import Event
+from stillhouse.foundation.history import read_events
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe

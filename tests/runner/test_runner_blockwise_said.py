@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse.foundation.events import read_events
+from stillhouse.foundation.history import read_events
 from stillhouse.recipe.load import validate
 from stillhouse.report.blockwise.read import described
 from stillhouse.runner.after import evaluate_run

@@ -16,7 +16,7 @@ import pytest
 from commandline import SCRIPT, refused, shell
 
 from stillhouse.foundation.errors import Interrupted
-from stillhouse.foundation.events import read_events
+from stillhouse.foundation.history import read_events
 from stillhouse.recipe.load import dump
 from stillhouse.runner.disturber import DOINGS
 from stillhouse.runner.grounds import RayCluster, is_worker

@@ -19,7 +19,8 @@ from commandline import SCRIPT, shell
 
 from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import FleetError, Interrupted
-from stillhouse.foundation.events import CheckpointWritten, Event, FleetChanged, FleetMeasured, Warned, read_events
+from stillhouse.foundation.events import CheckpointWritten, Event, FleetChanged, FleetMeasured, Warned
+from stillhouse.foundation.history import read_events
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe

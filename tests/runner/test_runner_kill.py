@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from stillhouse.foundation.events import read_events
+from stillhouse.foundation.history import read_events
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import run

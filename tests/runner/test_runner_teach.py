@@ -14,8 +14,9 @@ from commandline import refused, shell
 
 from stillhouse.cli.main import main
 from stillhouse.foundation.errors import Interrupted, RecipeError, RunDirError, StillhouseError, StorageError
-from stillhouse.foundation.events import Event, PhaseFinished, PhaseStarted, Progress, StoreOpened, read_events
+from stillhouse.foundation.events import Event, PhaseFinished, PhaseStarted, Progress, StoreOpened
 from stillhouse.foundation.files import read_json
+from stillhouse.foundation.history import read_events
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import resume, run, teach
