@@ -124,7 +124,8 @@ def open_sources(section: r.DataSection, live: tuple[Any, Any] | None) -> tuple[
         return made[0], made[1] if len(made) > 1 else None
     if live is None:
         raise DataError(
-            "this recipe's data were handed over from Python: go on with stillhouse.distill(..., resume=True)"
+            "this recipe's data were handed over from Python: go on with the call that began the run, "
+            "stillhouse.distill(..., resume=True) or stillhouse.blockwise(..., resume=True)"
         )
     return MappedSource(live[0], "train"), MappedSource(live[1], "test") if live[1] is not None else None
 

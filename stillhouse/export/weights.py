@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
-from stillhouse.blocks.assemble import build_any
+from stillhouse.blocks.assemble import build_any, converted
 from stillhouse.foundation.errors import ModelError, RunDirError
 from stillhouse.foundation.files import read_json, sha256, sha256_file, write_atomic, write_json
 from stillhouse.models.build import check_answer, wrap
 from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network
 from stillhouse.models.weights import load_into, read_weights, split_network, weights_bytes
-from stillhouse.recipe.architectures import ModelSection, Normalisation
+from stillhouse.recipe.architectures import BLOCKWISE, BlockwiseOptions, ModelSection, Normalisation
 
 _FORMAT = 1
 _CODE = "student_model.py"
@@ -32,12 +33,15 @@ def save_student(
     code = _code(section)
     if code is not None:
         write_atomic(folder / _CODE, code.read_bytes())
-        section = section.model_copy(update={"arch": f"{_CODE}:{section.arch.rpartition(':')[2]}"})
+    model = section.model_copy(update={"weights": None}).model_dump(mode="json")
+    if code is not None:
+        named = _named(model)
+        named["arch"] = f"{_CODE}:{named['arch'].rpartition(':')[2]}"
     description = {
         "format": _FORMAT,
         "weights": "student.safetensors",
         "sha256": sha256(data),
-        "model": section.model_copy(update={"weights": None}).model_dump(mode="json"),
+        "model": model,
         "input": {"shape": list(interface.shape), "dtype": "uint8" if interface.image else "float32"},
         "class_names": list(class_names),
         "code_sha256": None if code is None else sha256_file(code),
@@ -54,7 +58,7 @@ def load_student(folder: Path | str, module: nn.Module | None = None) -> Network
     Args:
         folder: of the run.
         module: of the student's architecture, where the student was a module of your own (``stillhouse.distill``);
-            not changed.
+            or, for a student that is made of a teacher's blocks, the teacher's (``stillhouse.blockwise``); not changed.
 
     Raises:
         RunDirError: no student there (the run has not finished), or files damaged.
@@ -71,8 +75,9 @@ def load_student(folder: Path | str, module: nn.Module | None = None) -> Network
         raise RunDirError(f"{path} is missing or does not match the checksum in student.json")
     interface = student_interface(folder)
     model = description["model"]
-    if model["arch"].startswith(f"{_CODE}:"):
-        model["arch"] = f"{folder.absolute() / model['arch']}"
+    named = _named(model)
+    if named["arch"].startswith(f"{_CODE}:"):
+        named["arch"] = f"{folder.absolute() / named['arch']}"
     try:
         section = ModelSection.model_validate(model)
     except ValidationError as error:
@@ -82,18 +87,37 @@ def load_student(folder: Path | str, module: nn.Module | None = None) -> Network
         raise ModelError(f"{code} is no longer the code that the student was trained with")
     state = read_weights(path)
     if module is not None:
-        _, stored = split_network(state)
-        network = wrap(copy.deepcopy(module), interface, stored or _ANY, section.size_px, section.channels)
-        check_answer(network, interface, "student")
+        network = _of(module, section, state, interface)
     else:
         network = build_any(section, interface, _ANY, 0, "student")
     load_into(network, state, str(path))
     return network.cpu().eval()
 
 
+def _of(module: nn.Module, section: ModelSection, state: Mapping[str, Tensor], interface: Interface) -> Network:
+    """A student of a person's own module, or of its blocks."""
+    _, stored = split_network(dict(state))
+    if section.arch != BLOCKWISE:
+        network = wrap(copy.deepcopy(module), interface, stored or _ANY, section.size_px, section.channels)
+        check_answer(network, interface, "student")
+        return network
+    options = BlockwiseOptions.model_validate(section.options)
+    assert isinstance(options.of, ModelSection)
+    teacher = wrap(copy.deepcopy(module), interface, stored or _ANY, options.of.size_px, options.of.channels)
+    check_answer(teacher, interface, "teacher")
+    return converted(teacher, interface, options, 0)
+
+
+def _named(model: dict[str, Any]) -> dict[str, Any]:
+    """The part of a model's plain values that names an architecture: of a blockwise one its teacher's."""
+    named: dict[str, Any] = model["options"]["of"] if model["arch"] == BLOCKWISE else model
+    return named
+
+
 def _code(section: ModelSection) -> Path | None:
     """The file of a person's own architecture."""
-    return Path(section.arch.rpartition(":")[0]) if ".py:" in section.arch else None
+    arch = _named(section.model_dump(mode="json"))["arch"]
+    return Path(arch.rpartition(":")[0]) if ".py:" in arch else None
 
 
 def student_interface(folder: Path) -> Interface:

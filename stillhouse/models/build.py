@@ -132,7 +132,10 @@ def _body(section: ModelSection, interface: Interface, channels: int, size_px: t
     if arch.startswith("timm:"):
         return build_timm(arch.removeprefix("timm:"), section.options, channels, classes)
     if arch == "live":
-        raise ModelError("this model was handed over from Python: start or resume the run with stillhouse.distill")
+        raise ModelError(
+            "this model was handed over from Python: start or resume the run with the call that began it "
+            "(stillhouse.distill, stillhouse.blockwise); load_student takes it as 'module'"
+        )
     offers: dict[str, Any] = {"classes": classes}
     if len(interface.shape) == 3:
         offers.update(channels=channels, size_px=size_px)

@@ -67,7 +67,7 @@ class FunctionSource(Section):
 
 
 class LiveSource(Section):
-    """Datasets handed over from Python; only ``stillhouse.distill`` can start or resume such a run."""
+    """Datasets handed over from Python; only ``stillhouse.distill`` or ``blockwise`` can start or resume such a run."""
 
     kind: Literal["live"]
 

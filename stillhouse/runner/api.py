@@ -95,22 +95,66 @@ def distill(
     values["teacher"] |= {"engine": values.pop("teacher_engine")} if "teacher_engine" in values else {}
     values["student"] = {"model": {"arch": "live", **values.pop("student_options", {})}, "train": train}
     values["data"] = {"source": {"kind": "live"}, **values.get("data", {})}
-    recipe = validate(values, "distill")
-    if resume:
-        if out is None:
-            raise RunDirError("resume=True needs out: the folder of the run to go on with")
-        begun, before = open_run(Path(out))
-        changed = differences(that_matters(before), that_matters(begun.settled(recipe)))
-        if changed:
-            raise RunDirError(f"{out} was begun with other settings:\n  " + "\n  ".join(changed))
-        result = runs.resume(Path(out), live=live)
-        folder = begun.path
-    else:
-        folder = Path(out) if out is not None else free_folder(recipe.name)
-        result = runs.run(recipe, folder, live=live)
+    folder, result = _taken_to_its_end(validate(values, "distill"), live, out, resume=resume)
     with torch.random.fork_rng():
         module = student if isinstance(student, nn.Module) else student()
     return Finished(folder, result, load_student(folder, module))
+
+
+def blockwise(
+    teacher: nn.Module,
+    data: Any,
+    *,
+    budget: Mapping[str, float],
+    test: Any = None,
+    out: Path | str | None = None,
+    resume: bool = False,
+    **sections: Any,
+) -> Finished:
+    """Make a small network of your own one: its blocks are replaced one by one, the best mix within a budget is taken.
+
+    Args:
+        teacher: trained; normalised inputs [B, C, H, W] -> logits [B, K], one tensor in and one out. Not changed.
+        data: as for :func:`distill`.
+        budget: the most that the student may cost: ``params``, ``macs`` and ``bytes`` as shares of the teacher's,
+            ``latency_ms`` of one sample; at least one of them.
+        test, out, resume: as for :func:`distill`; the default folder is ``runs/blockwise``.
+        **sections: the recipe's other sections as plain values: those of ``blockwise`` besides its budget, e.g.
+            ``blockwise={"blocks": "layer", "train": {"epochs": 8}}``, ``train={"epochs": 30}`` of the student once it
+            is put together, ``teacher_options`` and ``teacher_engine`` as for :func:`distill`.
+
+    Returns:
+        The run; ``load_student(folder, teacher)`` loads its student again.
+
+    Raises:
+        StillhouseError: see ``stillhouse.foundation.errors``; a ModelError where the teacher can't be cut, a
+            RecipeError where nothing meets the budget.
+    """
+    values: dict[str, Any] = {"name": "blockwise", **sections}
+    values["teacher"] = _teachers([teacher], None, values.pop("teacher_options", {}))
+    values["teacher"] |= {"engine": values.pop("teacher_engine")} if "teacher_engine" in values else {}
+    values["student"] = {"model": {"arch": "blockwise"}, "train": values.pop("train", {})}
+    values["blockwise"] = {**values.get("blockwise", {}), "budget": dict(budget)}
+    values["data"] = {"source": {"kind": "live"}, **values.get("data", {})}
+    live = Live([teacher], None, data, test)
+    folder, result = _taken_to_its_end(validate(values, "blockwise"), live, out, resume=resume)
+    return Finished(folder, result, load_student(folder, teacher))
+
+
+def _taken_to_its_end(
+    recipe: Recipe, live: Live, out: Path | str | None, *, resume: bool
+) -> tuple[Path, dict[str, Any]]:
+    """Start a run, or go on with it; its folder and result."""
+    if not resume:
+        folder = Path(out) if out is not None else free_folder(recipe.name)
+        return folder, runs.run(recipe, folder, live=live)
+    if out is None:
+        raise RunDirError("resume=True needs out: the folder of the run to go on with")
+    begun, before = open_run(Path(out))
+    changed = differences(that_matters(before), that_matters(begun.settled(recipe)))
+    if changed:
+        raise RunDirError(f"{out} was begun with other settings:\n  " + "\n  ".join(changed))
+    return begun.path, runs.resume(Path(out), live=live)
 
 
 def _teachers(

@@ -40,12 +40,13 @@ class Live:
 
     Attributes:
         teachers: trained modules; normalised inputs [B, C, H, W] -> logits [B, K].
-        student: a module whose weights every student starts from, or a function that makes a fresh one.
+        student: a module whose weights every student starts from, or a function that makes a fresh one; None where it
+            is made of the teacher's blocks.
         train, test: map-style datasets; ``test`` may be None.
     """
 
     teachers: Sequence[nn.Module]
-    student: nn.Module | Callable[[], nn.Module]
+    student: nn.Module | Callable[[], nn.Module] | None
     train: Any
     test: Any = None
 
@@ -141,6 +142,7 @@ class Networks:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 given = self.live.student
+                assert given is not None
                 module = copy.deepcopy(given) if isinstance(given, nn.Module) else given()
             return self._wrapped(module, section, self.interface, "student")
         return build(section, self.interface, self.statistics, seed, "student")
