@@ -182,7 +182,7 @@ def test_time_of_those_that_were_started_counts_once() -> None:
         own = cpu_time(root=child.pid).seconds
         child.communicate(b"\n")
         waited = cpu_time().seconds - before.seconds
-    assert own >= 0.28 and alive >= own  # ticks of 0.01 s
+    assert own >= 0.28 and alive >= own - 0.005  # ticks of 0.01 s
     assert alive - 0.02 <= waited < 2 * alive
 
 
