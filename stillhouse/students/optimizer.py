@@ -12,7 +12,10 @@ from stillhouse.recipe.train import SGD, TrainSection
 
 
 def make_optimizer(settings: TrainSection, modules: Iterable[nn.Module]) -> torch.optim.Optimizer:
-    """SGD or AdamW over all trainable parameters; weight decay spares biases and norm parameters (1-D)."""
+    """SGD or AdamW over all trainable parameters; weight decay spares biases and norm parameters (1-D).
+
+    Fused: one call for all of them, in place of a dozen for each.
+    """
     parameters = [each for module in modules for each in module.parameters() if each.requires_grad]
     wanted = settings.optimizer
     groups = [
@@ -22,8 +25,9 @@ def make_optimizer(settings: TrainSection, modules: Iterable[nn.Module]) -> torc
     groups = [group for group in groups if group["params"]]
     if isinstance(wanted, SGD):
         nesterov = wanted.nesterov and wanted.momentum > 0
-        return torch.optim.SGD(groups, lr=wanted.learning_rate, momentum=wanted.momentum, nesterov=nesterov)
-    return torch.optim.AdamW(groups, lr=wanted.learning_rate, betas=wanted.betas)
+        rate, momentum = wanted.learning_rate, wanted.momentum
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=nesterov, fused=True)
+    return torch.optim.AdamW(groups, lr=wanted.learning_rate, betas=wanted.betas, fused=True)
 
 
 def learning_rate(settings: TrainSection, step: int, steps_per_epoch: int) -> float:
