@@ -47,7 +47,10 @@ class Samples:
 
 
 def judge_alone(
-    blocks: Sequence[Block], trained: Sequence[Mapping[str, nn.Module]], samples: Samples
+    blocks: Sequence[Block],
+    trained: Sequence[Mapping[str, nn.Module]],
+    samples: Samples,
+    judged: Callable[[int], None] = lambda count: None,
 ) -> list[dict[str, Score]]:
     """Swap each replacement alone into the teacher.
 
@@ -56,6 +59,7 @@ def judge_alone(
     Args:
         blocks: of the teacher, in evaluation mode.
         trained: the replacements of each block by name, where the blocks are.
+        judged: told of each block's, how many they are.
 
     Returns:
         For each block, by name.
@@ -80,6 +84,7 @@ def judge_alone(
                     tallies[name].add(rest(entry), answer, labels)
             entries = [block.core(each) for each in entries]
         found.append({name: tally.score() for name, tally in tallies.items()})
+        judged(len(tallies))
     return found
 
 

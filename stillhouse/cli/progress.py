@@ -21,6 +21,8 @@ from stillhouse.foundation.files import read_json
 from stillhouse.foundation.words import printable
 
 _PLAIN_EVERY_S = 10.0
+_STAGES = {"assembled": "the chosen blocks put together", "calibrated": "blocks used to each other"}
+_UNITS = {"params": "parameters", "macs": "multiply-adds", "bytes": "bytes", "latency_ms": "ms a sample"}
 
 
 @contextlib.contextmanager
@@ -97,15 +99,14 @@ class Bars:
             if event.steps:
                 self._update(event.phase, event.step, event.steps)
         elif isinstance(event, e.Progress):
-            loss = {"loss": f"loss {event.losses['total']:.3f}"} if "total" in event.losses else {}
-            self._note(event.phase, speed=f"{_samples_per_s(event):,.0f} samples/s", **loss)
+            self._note(event.phase, speed=_speed(event), loss=_loss(event))
             self._update(event.phase, event.step)
         elif isinstance(event, e.Evaluated):
             self._note(event.phase, accuracy=f"validation {100 * event.accuracy:.1f} %")
             if event.phase in self._tasks:
                 self._update(event.phase, event.step)
             else:
-                say(self.progress.console, _given(event))
+                say(self.progress.console, _as_it_stands(event))
         else:
             _say_if_remarkable(event, self.progress.console)
 
@@ -116,7 +117,7 @@ class Bars:
         if name not in self._tasks:
             self._tasks[name] = self.progress.add_task(printable(name)[:12], total=total, completed=done, note="")
         parts = self._notes.get(name, {})
-        note = ", ".join(parts[part] for part in ("speed", "loss", "accuracy") if part in parts)
+        note = ", ".join(parts[part] for part in ("speed", "loss", "accuracy") if parts.get(part))
         self.progress.update(self._tasks[name], completed=done, note=note)
 
 
@@ -125,35 +126,33 @@ class Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._steps = 0
+        self._phase, self._steps = "", 0
         self._said = time.monotonic()
-        self._speed = 0.0
-        self._loss = ""
+        self._speed = ""
         self._warm: tuple[int, float] | None = None
 
     def hear(self, event: e.Event) -> None:
         """Take one event."""
         if isinstance(event, e.PhaseStarted):
-            self._steps, self._warm, self._said = event.steps, None, time.monotonic()
+            self._phase, self._steps = event.phase, event.steps
+            self._speed, self._warm, self._said = "", None, time.monotonic()
             if event.steps:
                 self._say(f"{event.phase}: from step {event.step:,} to {event.steps:,}")
         elif isinstance(event, e.Progress):
-            self._speed = _samples_per_s(event)
-            self._loss = f", loss {event.losses['total']:.3f}" if "total" in event.losses else ""
+            self._speed = _speed(event)
             if self._warm is None:  # the first event's time holds compilation
                 self._warm = (event.step, time.monotonic())
             elif time.monotonic() - self._said >= _PLAIN_EVERY_S:
                 self._said = time.monotonic()
-                self._say(
-                    f"{event.phase}: step {event.step:,}/{self._steps:,}{self._loss}, "
-                    f"{self._speed:,.0f} samples/s, {self._left_s(event.step):,.0f} s left"
-                )
+                at, left = f"step {event.step:,}/{self._steps:,}", f"{self._left_s(event.step):,.0f} s left"
+                self._say(f"{event.phase}: {', '.join(filter(None, (at, _loss(event), self._speed, left)))}")
+        elif isinstance(event, e.Evaluated) and (event.phase != self._phase or not self._steps):
+            self._say(_as_it_stands(event))
         elif isinstance(event, e.Evaluated) and event.step == self._steps:
-            trained = f"{event.phase}: validation accuracy {100 * event.accuracy:.2f} %"
-            self._say(trained if self._steps else _given(event))
+            self._say(f"{event.phase}: validation accuracy {100 * event.accuracy:.2f} %")
         elif isinstance(event, e.PhaseFinished):
             if self._steps:
-                self._say(f"{event.phase}: done in {event.seconds:.1f} s, {self._speed:,.0f} samples/s")
+                self._say(f"{event.phase}: {', '.join(filter(None, (f'done in {event.seconds:.1f} s', self._speed)))}")
         else:
             _say_if_remarkable(event, self._console)
 
@@ -166,14 +165,33 @@ class Lines:
         say(self._console, text)
 
 
-def _given(event: e.Evaluated) -> str:
-    """What there is to say of a phase without steps."""
-    return f"{event.phase}: as it stands, validation accuracy {100 * event.accuracy:.2f} %"
+def _as_it_stands(event: e.Evaluated) -> str:
+    """What there is to say of a network that no step was taken with since the phase before."""
+    how = _STAGES.get(event.phase, "as it stands")
+    return f"{event.phase}: {how}, validation accuracy {100 * event.accuracy:.2f} %"
 
 
-def _samples_per_s(event: e.Progress) -> float:
+def _speed(event: e.Progress) -> str:
     busy = sum(value for name, value in event.seconds.items() if name in ("data", "teacher", "store", "step"))
-    return event.samples / busy if busy else 0.0
+    return f"{event.samples / busy:,.0f} samples/s" if busy else ""
+
+
+def _loss(event: e.Progress) -> str:
+    if "total" not in event.losses:
+        return ""
+    name = "mean error" if event.phase.partition("-")[0] == "blocks" else "loss"
+    return f"{name} {event.losses['total']:.3f}"
+
+
+def blocks_line(event: e.BlocksOffered) -> str:
+    """Into what the teacher is cut, and what its student may cost, as a line."""
+    most = []
+    for measure, limit in event.limits.items():
+        whole = event.whole[measure]
+        limited, all_of_it = (f"{each:.3g}" if measure == "latency_ms" else f"{each:,.0f}" for each in (limit, whole))
+        most.append(f"{limited} of {all_of_it} {_UNITS[measure]}")
+    offered = f"{event.blocks} of them, {event.replacements} replacements"
+    return f"blocks: {offered}; the student may have at most {' and '.join(most)}"
 
 
 def _say_if_remarkable(event: e.Event, console: Console) -> None:
@@ -188,6 +206,8 @@ def _say_if_remarkable(event: e.Event, console: Console) -> None:
         say(console, f"label store: {event.folder} ({size}): {share}")
         if event.note:
             say(console, f"  {event.note}", "dim")
+    elif isinstance(event, e.BlocksOffered):
+        say(console, blocks_line(event))
     elif isinstance(event, e.SourceMeasured):
         read, asked = (f"{1e6 * each:,.1f} us a view" for each in (event.reading_s, event.asking_s))
         say(console, f"label store: reading {read}, asking {asked}: {event.source}")

@@ -83,3 +83,30 @@ def test_who_is_let_go_is_named(view: type[Bars] | type[Lines]) -> None:
     words = shown(view, e.FleetChanged("scaled", "local-2", "not needed", {}, 0.0))
     assert "teacher local-2 is let go: not needed" in words
     assert "teachers: 1 started" in shown(view, e.FleetChanged("scaled", "", "1 started", {}, 0.0))
+
+
+@pytest.mark.parametrize("view", [Bars, Lines])
+def test_blocks_are_told(view: type[Bars] | type[Lines]) -> None:
+    """A blockwise run says what it may cost, the mean error of its replacements, and how good the student is when."""
+    whole = {"params": 95_890, "latency_ms": 0.4321}
+    words = shown(
+        view,
+        e.BlocksOffered(6, 31, whole, {"params": 23_972.5, "latency_ms": 0.2}),
+        e.PhaseStarted("blocks", 0, 68, 64),
+        e.Progress("blocks", 34, 2.0, {"total": 0.25}, 0.1, {"step": 2.0}, 80),
+        e.PhaseFinished("blocks", 2.0, None, "unavailable"),
+        e.PhaseStarted("choose", 0, 59),
+        e.Progress("choose", 59, 0.0, {}, 0.0, {"evaluate": 1.0}, 0),
+        e.PhaseFinished("choose", 2.0, None, "unavailable"),
+        e.Evaluated("assembled", 0, 0.0, "validation", 0.9552, 0.1),
+        *TRAINED,
+        e.Evaluated("calibrated", 0, 0.0, "validation", 0.9602, 0.1),
+    )
+    assert "blocks: 6 of them, 31 replacements; the student may have at most 23,972 of 95,890 parameters and " in words
+    assert "0.2 of 0.432 ms a sample" in words
+    assert "assembled: the chosen blocks put together, validation accuracy 95.52 %" in words
+    assert "calibrated: blocks used to each other, validation accuracy 96.02 %" in words
+    if view is Bars:
+        assert "mean error 0.250" in words and "59/59" in words
+    else:
+        assert "choose: done in 2.0 s\n" in words

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from torch import nn
@@ -70,7 +70,12 @@ class Chooser:
     samples: Samples
     _known: dict[Mix, Score] = field(default_factory=dict)
 
-    def choose(self, alone: Sequence[Mapping[str, Score]], section: BlockwiseSection) -> Choice:
+    def choose(
+        self,
+        alone: Sequence[Mapping[str, Score]],
+        section: BlockwiseSection,
+        judged: Callable[[int], None] = lambda count: None,
+    ) -> Choice:
         """The best mix by what it does when it is put together, of those that promise most.
 
         Two neighbours that are chosen together are judged together, and what they do beyond the sum counts from then
@@ -78,6 +83,7 @@ class Chooser:
 
         Args:
             alone: what each replacement does alone.
+            judged: told of mixes that may be chosen or are on a front, how many.
 
         Raises:
             RecipeError: so many replacements diverged that no mix meets the budget.
@@ -85,13 +91,17 @@ class Chooser:
         limited = limits(section.budget, self.costs)
         harms = [{name: each.harm for name, each in own.items()} for own in alone]
         problem = self._with_pairs(problem_of(self.costs, harms, limited), harms, section.candidates)
-        found = [self._judged(mix, problem) for mix in best(problem, section.candidates)]
+        found = [self._judged(mix, problem, judged) for mix in best(problem, section.candidates)]
         if not found:
             raise RecipeError("blockwise.budget: too many replacements diverged: what is left does not meet it")
         ranked = sorted(found, key=lambda each: each.score.harm)
         free = replace(problem, limits={})
-        fronts = {name: [self._judged(mix, free) for mix in front(free, name, _POINTS)] for name in _FRONT}
+        fronts = {name: [self._judged(mix, free, judged) for mix in front(free, name, _POINTS)] for name in _FRONT}
         return Choice(limited, ranked, fronts)
+
+    def steps(self, section: BlockwiseSection) -> int:
+        """How many mixes :meth:`choose` tells of, at most."""
+        return section.candidates + len(_FRONT) * _POINTS
 
     def _with_pairs(self, problem: Problem, harms: Sequence[Mapping[str, float]], count: int) -> Problem:
         for _ in range(_ROUNDS):
@@ -108,9 +118,11 @@ class Chooser:
         mix = (KEEP,) * at + (one, other) + (KEEP,) * (len(self.blocks) - at - 2)
         return self._score(mix).harm - harms[at][one] - harms[at + 1][other]
 
-    def _judged(self, mix: Mix, problem: Problem) -> Judged:
+    def _judged(self, mix: Mix, problem: Problem, judged: Callable[[int], None]) -> Judged:
         costs = {name: problem.cost(mix, name) for name in asdict(self.costs.whole)}
-        return Judged(mix, problem.harm(mix), self._score(mix), costs)
+        found = Judged(mix, problem.harm(mix), self._score(mix), costs)
+        judged(1)
+        return found
 
     def _score(self, mix: Mix) -> Score:
         if mix not in self._known:

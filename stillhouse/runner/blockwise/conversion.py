@@ -21,7 +21,7 @@ from stillhouse.blocks.norms import recalibrate
 from stillhouse.blocks.partition import Block
 from stillhouse.blocks.score import Samples, judge_alone
 from stillhouse.foundation.energy import EnergyMeter
-from stillhouse.foundation.events import Evaluated, Event, PhaseStarted
+from stillhouse.foundation.events import Evaluated, Event
 from stillhouse.foundation.files import read_json, write_json
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_bytes
@@ -30,6 +30,7 @@ from stillhouse.recipe.blockwise import BlockwiseSection
 from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.blockwise.budget import Costs, check_reachable, measured
 from stillhouse.runner.blockwise.choosing import Chooser, first_replaced
+from stillhouse.runner.blockwise.judging import CHOOSE, Judging
 from stillhouse.runner.blockwise.replacements import Offered, Trained, Workshop, offered
 from stillhouse.runner.blockwise.samples import samples_of
 from stillhouse.runner.energy import metered
@@ -112,10 +113,11 @@ class Conversion:
         """The best mix: the one that an earlier process chose, or chosen now."""
         path = self._path("choice")
         if not path.exists():
-            with metered(EnergyMeter(), "choose", self.emit) as tell:
-                tell(PhaseStarted("choose"))
-                alone = judge_alone(chooser.blocks, trained.modules, chooser.samples)
-                choice = chooser.choose(alone, self._section)
+            with metered(EnergyMeter(), CHOOSE, self.emit) as tell:
+                judging = Judging(sum(map(len, trained.modules)) + chooser.steps(self._section), tell)
+                alone = judge_alone(chooser.blocks, trained.modules, chooser.samples, judging.add)
+                choice = chooser.choose(alone, self._section, judging.add)
+                judging.end()
             told = [{name: asdict(score) for name, score in own.items()} for own in alone]
             stories = [[*key, list(lines)] for key, lines in trained.stories.items()]
             write_json(path, {**asdict(choice), "alone": told, "diverged": stories})
