@@ -11,6 +11,7 @@ from stillhouse.recipe.knowledge import DenseLogits, TopLogits
 from stillhouse.recipe.members import MemberSection, class_numbers
 from stillhouse.recipe.recipe import FunctionSource, LiveSource, Recipe, TeacherSection
 from stillhouse.recipe.train import TrainSection
+from stillhouse.runner.blockwise.foreseen import foreseen
 from stillhouse.runner.rundir import RunDir, free_folder
 from stillhouse.store.checksum import row_bytes
 
@@ -45,20 +46,19 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
     lines += _teachers(teacher, found)
     at_once = "" if teacher.engine.batch_size == AUTO else f", {teacher.engine.batch_size} at once"
     lines.append(("answers", f"{_engine(teacher.engine)}{at_once}; {_store(recipe, found)}"))
-    lines.append(
-        (
-            "student",
-            f"{_model(student.model.arch, student.model.options)}; {_training(student.train, found, 'student')}"
-            f"{_together(recipe)}",
-        )
-    )
+    made = _model(student.model.arch, student.model.options)
+    if recipe.blockwise is not None:
+        made = "the teacher with blocks replaced"
+        lines += foreseen(recipe, found, _training(recipe.blockwise.train, found, "blockwise"))
+    lines.append(("student", f"{made}; {_training(student.train, found, 'student')}{_together(recipe)}"))
     lines += _fleet(recipe)
     lines.append(("objective", _objective(recipe)))
     if recipe.control.seeds:
         again = (
             f", and {recipe.control.seeds - 1} more distilled for the comparison" if recipe.control.seeds > 1 else ""
         )
-        lines.append(("control", f"{recipe.control.seeds} x the student without the teacher{again}"))
+        without = "without the teacher" if recipe.blockwise is None else "from initial weights, as many epochs in all"
+        lines.append(("control", f"{recipe.control.seeds} x the student {without}{again}"))
     else:
         lines.append(("control", "none: nobody will know whether distillation helped"))
     there = (
@@ -66,7 +66,8 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
         if recipe.fleet.device in ("auto", "cpu") or not recipe.fleet.workers_range[1]
         else f", whether fleet.device: {recipe.fleet.device} is there"
     )
-    lines.append(("not checked", f"what only a run can see: models built, every sample decoded{there}"))
+    cut = "" if recipe.blockwise is None else ", whether the teacher can be cut and the budget met"
+    lines.append(("not checked", f"what only a run can see: models built{cut}, every sample decoded{there}"))
     lines += [("runs code", reference) for reference in _code(recipe)] or [("runs code", "none of yours")]
     lines.append(("writes", f"{folder}/ (recipe.yaml, result.json, report.html, student.safetensors{_onnx(recipe)})"))
     if recipe.objective.asks and recipe.knowledge.source != "inline":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,32 @@ def test_the_fleet_is_said(tiny: Path, call: Call) -> None:
     on_ray = call("check", tiny, "--workers", 2, "--set", "fleet={backend: ray, patience_s: 5, without_teachers: stop}")
     assert "2 on a Ray cluster" in on_ray.out and "after 5 s the run stops" in on_ray.out
     assert "workers      none" in call("check", tiny).out and "fleet.device" not in call("check", tiny).out
+
+
+def test_a_student_of_blocks_is_said(tiny: Path, call: Call) -> None:
+    """How the teacher is cut, what may replace its blocks, by what budget, and the command that shows them."""
+    blockwise = "blockwise={blocks: layer, library: [separable, low_rank], budget: {params: 0.25, latency_ms: 0.5}, "
+    asked = (
+        "student.model={arch: blockwise}",
+        "teacher.model={arch: vgg, options: {width: 4, blocks: [1]}}",
+        f"{blockwise}train: {{batch_size: 16}}}}",
+    )
+    said = call("check", tiny, *(part for each in asked for part in ("--set", each)))
+    assert said.code == 0, said
+    for words in (
+        "cut by layer; each is kept, or replaced by separable, low_rank",
+        "at most 25 % of its parameters and 0.5 ms a sample",
+        "all on one pass of the teacher, then 1 more for all together; judged by 9 samples",
+        "student      the teacher with blocks replaced; 1 epochs",
+        "whether the teacher can be cut and the budget met",
+    ):
+        assert words in said.out, said.out
+    command = next(line for line in said.out.splitlines() if line.startswith("see ")).split(None, 1)[1]
+    shown = call(*shlex.split(command.partition(" (")[0])[1:])
+    assert shown.code == 0 and "separable" in shown.out, shown
+
+
+def test_a_batch_too_large_for_blocks(tiny: Path, call: Call) -> None:
+    """A batch that the training samples don't fill is told by its key."""
+    asked = ("student.model={arch: blockwise}", "blockwise={budget: {macs: 0.5}, train: {batch_size: 500}}")
+    refused(call("check", tiny, *(part for each in asked for part in ("--set", each))), "blockwise.train.batch_size")
