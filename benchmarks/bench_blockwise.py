@@ -121,23 +121,39 @@ def saving(claim: str, task: Task, rival: str, ours: Sequence[Took], theirs: Seq
     yield Claim(claim, middle, after_j, before_j, "J", spread, len(saved), definition, machine(), commit())
 
 
-def main(short: bool) -> None:
-    """Measure and tell."""
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    batch_size: int
+    steps: int
+    rounds: int
+    profile_steps: int
+    profiles: int
+
+
+QUICK, FULL = Size(32, 3, 3, 4, 1), Size(128, 6, 5, 10, 3)
+
+
+def main(size: Size) -> list[Claim]:
+    """Measure."""
     keep_freed_memory()
     claims: list[Claim] = []
     try:
-        found = tasks(*((32, 3) if short else (128, 6)))
+        found = tasks(size.batch_size, max(size.steps, size.profile_steps))
     except RecipeError as error:
         print(f"skipped: {error}; STILLHOUSE_DATA names the folder of CIFAR-10 (JPEG)")
-        return
+        return []
     link_bytes_s = loopback_bytes_s()
     with fixed_numerics(torch.get_num_threads()):
         for task in found:
             engine = engine_for(task)
-            claims += one_device(task, engine, 3 if short else 5)
-            claims += simulated(task, engine, link_bytes_s, 1 if short else 3)
-    tell("blockwise", claims, write=not short)
+            claims += one_device(task.shortened(size.steps), engine, size.rounds)
+            claims += simulated(task.shortened(size.profile_steps), engine, link_bytes_s, size.profiles)
+    return claims
 
 
 if __name__ == "__main__":
-    main(quick())
+    short = quick()
+    if measured := main(QUICK if short else FULL):
+        tell("blockwise", measured, write=not short)

@@ -59,13 +59,13 @@ def profiled(task: Task, engine: StepEngineSection) -> list[BlockTimes]:
     for step in range(len(task.batches)):
         whole.take(step)
         half.take(step)
-    found = []
-    for full, small, (weights_bytes, output_bytes) in zip(
-        whole.typical(), half.typical(), _bytes(task, engine), strict=True
-    ):
-        fixed_s = min(max(2 * sum(small) - sum(full), 0.0), sum(full))
-        found.append(BlockTimes(full[0], full[1:], weights_bytes, output_bytes, fixed_s))
-    return found
+    full, small = whole.typical(), half.typical()
+    # Blocks alike, for the difference of two readings is lost in the noise of one block.
+    fixed_s = max(2 * sum(map(sum, small)) - sum(map(sum, full)), 0.0) / sum(len(each) > 1 for each in full)
+    return [
+        BlockTimes(teacher_s, tuple(train_s), weights_bytes, output_bytes, min(fixed_s, sum(train_s)))
+        for (teacher_s, *train_s), (weights_bytes, output_bytes) in zip(full, _bytes(task, engine), strict=True)
+    ]
 
 
 class _Passes:

@@ -36,7 +36,6 @@ class Task:
         teacher: in evaluation mode, channels-last, without gradients.
         blocks: of it, front to back.
         batches: normalised inputs [B, 3, 32, 32], channels-last; each side trains every block on all of them.
-        tuning: how many of them the whole is fine-tuned on, afterwards.
         load_s: that making one of them took.
     """
 
@@ -45,7 +44,6 @@ class Task:
     teacher: nn.Module
     blocks: Sequence[Block]
     batches: Sequence[Batch]
-    tuning: int
     load_s: float
 
     def shortened(self, steps: int) -> Task:
@@ -57,17 +55,22 @@ class Task:
         return replace(self, batches=[_half(each) for each in self.batches])
 
     @property
+    def tuning(self) -> int:
+        """On how many of them the whole is fine-tuned, afterwards.
+
+        A third: by the paper's logs fine-tuning took 6 % of the time of all blocks one after another, which is about
+        what it takes so.
+        """
+        return max(len(self.batches) // 3, 1)
+
+    @property
     def samples(self) -> int:
         """That every block sees."""
         return sum(len(each) for each in self.batches)
 
 
 def tasks(batch_size: int, steps: int) -> list[Task]:
-    """The VGG and the ResNet.
-
-    Fine-tuning takes a third of a block's steps: by the paper's logs it took 6 % of the time of all blocks one after
-    another, which is about what it takes so.
-    """
+    """The VGG and the ResNet."""
     batches, load_s = _batches(batch_size, steps)
     made = []
     for name, (words, build) in NETWORKS.items():
@@ -80,7 +83,7 @@ def tasks(batch_size: int, steps: int) -> list[Task]:
         teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         recalibrate(teacher, [batches[0].inputs])
         blocks = partition(teacher.requires_grad_(False), batches[0].inputs[:2], "layer")
-        made.append(Task(name, words, teacher, blocks, batches, max(steps // 3, 1), load_s))
+        made.append(Task(name, words, teacher, blocks, batches, load_s))
     return made
 
 
