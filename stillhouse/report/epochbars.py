@@ -25,6 +25,12 @@ LEGEND = {
     "checkpoint": "checkpoints",
 }
 _HEADS = {"step": "Steps", "evaluate": "Evaluation", "checkpoint": "Checkpoints"}
+_WHO = {
+    "teach": "The teacher, answering ahead,",
+    "blocks": "Training the blocks",
+    "choose": "Choosing among them",
+    "calibrate": "Calibration",
+}
 _COUNTS = {"hits": "Views read", "misses": "Views asked"}
 
 
@@ -84,8 +90,8 @@ def numbers(found: Course) -> Table:
 
 
 def _who(found: Course) -> str:
-    if found.phase.name == "teach":
-        return "The teacher, answering ahead,"
+    if found.phase.name in _WHO:
+        return _WHO[found.phase.name]
     role, _, number = found.phase.name.partition("-")
     if role in ("student", "control") and number.isdigit():
         return f"The {role} of seed {int(number) + 1}" if int(number) else f"The {role}"

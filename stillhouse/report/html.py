@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillhouse.foundation.files import write_atomic
 from stillhouse.report import engines, epochbars, labels, students, teacher_words, timeline, words
+from stillhouse.report.blockwise.section import block_section
 from stillhouse.report.compare import key_figures, rows
 from stillhouse.report.compare import verdict as verdict_sentence
 from stillhouse.report.draw import Drawing
@@ -45,7 +46,7 @@ def write_report(folder: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page as text."""
-    return fill_in("report.html.j2", _values(run) | _teachers(run))
+    return fill_in("report.html.j2", _values(run) | _teachers(run) | _blocks(run))
 
 
 def fill_in(template: str, values: Mapping[str, Any]) -> str:
@@ -136,6 +137,15 @@ def _teachers(run: Run) -> dict[str, Any]:
         "fleet_table": teacher_words.table(run, found),
         "fleet_facts": teacher_words.facts(run, found),
         "students_table": students.table(run),
+    }
+
+
+def _blocks(run: Run) -> dict[str, Any]:
+    """A student that is made of its teacher's blocks."""
+    found = block_section(run)
+    return {
+        "blocks": found,
+        "block_figures": [[marked(each) for each in own] for own in found.columns] if found else [],
     }
 
 

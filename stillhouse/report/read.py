@@ -19,6 +19,7 @@ from stillhouse.foundation.history import read_events
 
 FORMAT = 1
 NOT_TRAINING = ("evaluate", "checkpoint")
+_NAMES = {"teach": "Teacher, answering ahead", "choose": "Choice", "calibrate": "Calibration"}
 PARTS = ("data", "teacher", "store", "step", *NOT_TRAINING)
 
 
@@ -189,4 +190,6 @@ def phase_words(name: str) -> str:
         return f"{role.capitalize()}, seed {int(index) + 1}"
     if role == "teacher" and index.isdigit():
         return f"Teacher {int(index) + 1}"
-    return "Teacher, answering ahead" if name == "teach" else name.capitalize()
+    if role == "blocks" and index.isdigit():
+        return f"Blocks, try {int(index) + 1}"
+    return _NAMES.get(name, name.capitalize())

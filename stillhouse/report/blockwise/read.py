@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from stillhouse.foundation.files import read_json
+from stillhouse.report.numbers import figure
 
 KEEP = "keep"
 Values = Mapping[str, Any]
@@ -69,19 +70,20 @@ def described(folder: Path, events: Sequence[Values]) -> dict[str, Any] | None:
 
 
 def curves(events: Sequence[Values]) -> dict[tuple[str, str], list[tuple[float, float]]]:
-    """(epoch, error since the point before) of each replacement, by the names of its block and its own."""
+    """(epoch, error since the point before), finite ones only, by the names of block and replacement."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for event in events:
-        if event["event"] == "ReplacementTrained":
-            curve = found.setdefault((str(event["block"]), str(event["replacement"])), [])
-            curve[:] = [point for point in curve if point[0] < event["epoch"]]  # begun again at a lower rate
-            curve.append((event["epoch"], event["error"]))
+        epoch, error = figure(event, "epoch"), figure(event, "error")
+        if event["event"] == "ReplacementTrained" and epoch is not None and error is not None:
+            curve = found.setdefault((str(event.get("block")), str(event.get("replacement"))), [])
+            curve[:] = [point for point in curve if point[0] < epoch]  # begun again at a lower rate
+            curve.append((epoch, error))
     return found
 
 
 def _stages(events: Sequence[Values], blocks: Sequence[Values], measured: Values) -> dict[str, float]:
     """Accuracies on the validation split in the order of the run: those that are known."""
-    told = {each["phase"]: each["accuracy"] for each in events if each["event"] == "Evaluated"}
+    told = {each.get("phase"): figure(each, "accuracy") for each in events if each["event"] == "Evaluated"}
     alone = [
         other["accuracy"] for block in blocks for other in block["replacements"] if other["name"] == block["chosen"]
     ]
