@@ -64,15 +64,22 @@ class Plan:
     efficiency: float
 
 
-def plan(blocks: Sequence[BlockTimes], workers: int, link_bytes_s: float, load_s: float = 0.0) -> Plan:
+def plan(
+    blocks: Sequence[BlockTimes],
+    workers: int,
+    link_bytes_s: float,
+    load_s: float = 0.0,
+    parts_max: int | None = None,
+) -> Plan:
     """The plan with the shortest step.
 
     Args:
         link_bytes_s: between two workers.
         load_s: making a batch; only who has the first block does that, or everybody who has a prefix.
+        parts_max: workers that may share a batch among them; 1: none do; None: any number.
     """
     alone_s = load_s + sum(each.teacher_s + sum(each.train_s) for each in blocks)
-    candidates = [_divided(blocks, workers, link_bytes_s, load_s, relayed) for relayed in (True, False)]
+    candidates = [_divided(blocks, workers, link_bytes_s, load_s, relayed, parts_max) for relayed in (True, False)]
     shares, relayed = min(zip(candidates, (True, False), strict=True), key=lambda each: _slowest(each[0]))
     step_s = _slowest(shares)
     return Plan(shares, relayed, step_s, alone_s / (step_s * workers))
@@ -83,7 +90,12 @@ def _slowest(shares: Sequence[Share]) -> float:
 
 
 def _divided(
-    blocks: Sequence[BlockTimes], workers: int, link_bytes_s: float, load_s: float, relayed: bool
+    blocks: Sequence[BlockTimes],
+    workers: int,
+    link_bytes_s: float,
+    load_s: float,
+    relayed: bool,
+    parts_max: int | None,
 ) -> tuple[Share, ...]:
     """The best division: best(n, g) is the least time that the slowest needs, of the first n blocks on g workers."""
 
@@ -98,6 +110,8 @@ def _divided(
         if count == 1:
             return entry_s + teacher_s + sum(sum(each.train_s) for each in own) + exit_s, "alone"
         split_s = entry_s + teacher_s + _spread([each for block in own for each in block.train_s], count) + exit_s
+        if parts_max is not None and count > parts_max:
+            return split_s, "alternatives"
         # Each sends all gradients but its own slice's, and gets that slice's sums: a ring's traffic.
         traffic_s = 2 * (count - 1) / count * sum(each.weights_bytes for each in own) / link_bytes_s
         whole_s = entry_s + teacher_s + sum(sum(each.train_s) for each in own) + exit_s

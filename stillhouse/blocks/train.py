@@ -1,12 +1,13 @@
 """Trains replacements on one device: one pass of the teacher feeds every block, front to back.
 
 At each step a batch runs through the teacher's blocks in order; at each block all of its alternatives take their step
-on what went in and what came out, and the input is let go: two activations are alive, however deep the network.
+on what went in and what came out, and the input is let go: two activations are alive, however deep the network. Where
+somebody waits for what the last block puts out, he gets it first, and all activations live until they are learnt from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,26 +52,41 @@ class Line:
         self._stations, self._precision = stations, precision
         self._taps = Taps(nn.Identity(), ())
 
-    def take(self, step: int, batch: Batch, inputs: Tensor) -> list[tuple[str, str, DivergedError]]:
+    def take(
+        self, step: int, batch: Batch, inputs: Tensor, hand_on: Callable[[Tensor], None] | None = None
+    ) -> list[tuple[str, str, DivergedError]]:
         """One step of every training that is due.
 
         Args:
             step: its number; a training that is ahead of it, from a checkpoint, waits.
             batch: says whose activations these are.
             inputs: [B, ...] of the first station.
+            hand_on: given what the last station puts out, before anything learns; none: nobody wants it.
 
         Returns:
             Block and name of each training that diverged, and how.
         """
         lost: list[tuple[str, str, DivergedError]] = []
-        last = max((at for at, each in enumerate(self._stations) if each.due(step)), default=-1)
-        for station in self._stations[: last + 1]:
+        waiting: list[tuple[Station, Tensor, Tensor]] = []
+        due = [at for at, each in enumerate(self._stations) if each.due(step)]
+        last = len(self._stations) - 1 if hand_on else max(due, default=-1)
+        for at, station in enumerate(self._stations[: last + 1]):
             with torch.no_grad(), autocast(self._precision, inputs.device):
                 entry = station.block.lead(inputs)
-                output = station.block.core(entry)
-            lost += self._train(station, step, batch, entry, output)
-            inputs = output
-        return lost
+                inputs = dense(station.block.core(entry))
+            if at in due:
+                waiting.append((station, entry, inputs))
+            if hand_on is None:
+                lost += self._trained(waiting, step, batch)
+        if hand_on is not None:
+            hand_on(inputs)
+        return lost + list(self._trained(waiting, step, batch))
+
+    def _trained(
+        self, waiting: list[tuple[Station, Tensor, Tensor]], step: int, batch: Batch
+    ) -> Iterator[tuple[str, str, DivergedError]]:
+        while waiting:
+            yield from self._train(waiting[0][0], step, batch, *waiting.pop(0)[1:])
 
     def _train(
         self, station: Station, step: int, batch: Batch, entry: Tensor, output: Tensor
@@ -84,3 +100,9 @@ class Line:
             except DivergedError as error:
                 del station.loops[name]
                 yield station.block.name, name, error
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor, without gaps in memory: one with gaps could not be handed to another process as it lies."""
+    order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+    return tensor if tensor.permute(order).is_contiguous() else tensor.contiguous()

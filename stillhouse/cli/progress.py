@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from stillhouse.cli.fleet_table import FleetTable
+from stillhouse.foundation import block_events as b
 from stillhouse.foundation import events as e
 from stillhouse.foundation.errors import Interrupted
 from stillhouse.foundation.files import read_json
@@ -215,6 +216,14 @@ def _say_if_remarkable(event: e.Event, console: Console) -> None:
         say(console, fleet_line(event))
     elif isinstance(event, e.GroupChanged):
         say(console, group_line(event))
+    elif isinstance(event, b.BlocksPlanned):
+        say(console, plan_line(event))
+    elif isinstance(event, b.PlanMeasured):
+        told = f"{1e3 * event.planned_s:,.3g} ms were planned, {1e3 * event.measured_s:,.3g} ms measured"
+        say(console, f"{event.phase}: a step of all, {told}")
+    elif isinstance(event, b.BlockWorkersLost):
+        again = "all begin again from the newest checkpoints"
+        say(console, f"{event.phase}, step {event.step:,}: {event.text}; {again}")
     elif isinstance(event, e.Warned):
         say(console, f"warning: {event.message}", "yellow")
     elif isinstance(event, e.CheckpointRefused):
@@ -248,6 +257,17 @@ def group_line(event: e.GroupChanged) -> str:
         where = f" (processes {processes})" if processes else ""
         return f"{event.phase}: {event.students} students train together, from step {event.step:,}{where}"
     return f"{event.phase}, step {event.step:,}: {event.text}; all begin again from the newest checkpoint"
+
+
+def plan_line(event: b.BlocksPlanned) -> str:
+    """Who trains which blocks, as a line."""
+    parts = []
+    for each in event.workers:
+        blocks = each.first if each.first == each.last else f"{each.first} to {each.last}"
+        parts.append(f"{blocks} (process {each.process_id} on {each.host}, {len(each.replacements)} to train)")
+    how = "activations are handed on" if event.relayed else "each computes the teacher's blocks before its own itself"
+    promised = f"{1e3 * event.step_s:,.3g} ms a step, efficiency {event.efficiency:.2f}"
+    return f"{event.phase}: {'; '.join(parts)}; {how}; expected: {promised}"
 
 
 def engine_line(event: e.EngineTried) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stillhouse.foundation.block_events import BlocksMeasured, BlocksPlanned, BlockWorkersLost, PlanMeasured
 from stillhouse.foundation.energy import EnergyRead
 from stillhouse.foundation.errors import StorageError
 
@@ -342,6 +343,10 @@ Event = (
     | FleetMeasured
     | GroupChanged
     | GroupMeasured
+    | BlocksPlanned
+    | BlocksMeasured
+    | PlanMeasured
+    | BlockWorkersLost
     | Warned
 )
 

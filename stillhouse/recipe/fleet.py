@@ -1,4 +1,6 @@
-"""Who works outside the run's process: teachers (how many, where, what if none is left), and several students."""
+"""Who works outside the run's process: teachers (how many, where, what if none is left), several students, and
+workers that train blocks.
+"""
 
 from __future__ import annotations
 
@@ -87,6 +89,12 @@ class FleetSection(Section):
         1,
         description="number of processes that train the student together, or [min, max] to go on with fewer when one "
         "is lost; each takes a share of student.train.accumulate's micro-batches, results don't depend on it",
+    )
+
+    block_workers: PositiveInt = Field(
+        1,
+        description="number of processes that train a blockwise student's blocks, with fewer when one is lost; results "
+        "don't depend on it",
     )
 
     @property

@@ -339,6 +339,21 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _block_workers_have_work(self) -> Self:
+        if self.fleet.block_workers > 1:
+            if self.blockwise is None:
+                raise ValueError(
+                    "fleet.block_workers: they train the blocks of a blockwise student, and this recipe has none (no "
+                    "section 'blockwise'): leave it at 1, or ask for fleet.students"
+                )
+            if self.teacher.models["teacher.model"].arch == "live":
+                raise ValueError(
+                    "fleet.block_workers: a teacher handed over from Python can't be built in other processes: name it "
+                    "by file.py:function, or leave fleet.block_workers at 1"
+                )
+        return self
+
 
 def as_dict(recipe: Recipe) -> dict[str, object]:
     """The recipe as plain JSON values, complete with its defaults."""

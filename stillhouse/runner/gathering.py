@@ -1,4 +1,4 @@
-"""Where the students of a training live: processes of this machine, or of a Ray cluster."""
+"""Where processes that work together live (students, or workers that train blocks): on this machine, or on Ray."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.recipe.recipe import Recipe
@@ -13,34 +14,65 @@ from stillhouse.runner.group import Gather, Gathered
 from stillhouse.runner.student import attend
 from stillhouse.runtime.local.crew import LocalCrew
 from stillhouse.runtime.local.door import MEETING
+from stillhouse.runtime.local.line import Line
 
-# Without the folder that a person happens to stand in (-P).
-STUDENT = (sys.executable, "-P", "-m", "stillhouse.runner.student")
+
+class Kind(NamedTuple):
+    """What is started.
+
+    Attributes:
+        module: that such a process runs.
+        name: what one of them is called.
+        key: of the recipe that asks for several.
+        attend: what it does with its line; its exit code.
+    """
+
+    module: str
+    name: str
+    key: str
+    attend: Callable[[Line], int]
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What starts one; without the folder that a person happens to stand in (-P)."""
+        return (sys.executable, "-P", "-m", self.module)
+
+
+STUDENTS = Kind("stillhouse.runner.student", "student", "fleet.students", attend)
 
 
 @contextlib.contextmanager
-def gathering(recipe: Recipe, warn: Callable[[str], None], check: Callable[[], None]) -> Iterator[Gather]:
-    """What starts students where a recipe says, as long as it lasts.
+def gathering(
+    recipe: Recipe,
+    warn: Callable[[str], None],
+    check: Callable[[], None],
+    kind: Kind = STUDENTS,
+    fewest_most: tuple[int, int] | None = None,
+) -> Iterator[Gather]:
+    """What starts processes where a recipe says, as long as it lasts.
 
     Args:
         warn: told what a person should know.
-        check: called while students are waited for; ends that by what it raises.
+        check: called while they are waited for; ends that by what it raises.
+        fewest_most: of them; None: students as the recipe has them.
     """
     if recipe.fleet.backend == "ray":
-        with _on_ray(recipe, warn, check) as gather:
+        with _on_ray(recipe, warn, check, kind, fewest_most or recipe.fleet.students_range) as gather:
             yield gather
     else:
-        yield lambda wanted: _here(wanted, warn)
+        yield lambda wanted: _here(wanted, warn, kind)
 
 
-def _here(wanted: int, warn: Callable[[str], None]) -> Gathered:
-    names = [f"student-{number + 1}" for number in range(wanted)]
-    crew = LocalCrew(STUDENT, names, warn)
+def _here(wanted: int, warn: Callable[[str], None], kind: Kind) -> Gathered:
+    names = [f"{kind.name}-{number + 1}" for number in range(wanted)]
+    crew = LocalCrew(kind.command, names, warn)
     return Gathered(crew, names, str(crew.folder / MEETING))
 
 
 @contextlib.contextmanager
-def _on_ray(recipe: Recipe, warn: Callable[[str], None], check: Callable[[], None]) -> Iterator[Gather]:
+def _on_ray(
+    recipe: Recipe, warn: Callable[[str], None], check: Callable[[], None], kind: Kind, fewest_most: tuple[int, int]
+) -> Iterator[Gather]:
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when Ray is loaded
     from stillhouse.runtime.ray_backend import connect
 
@@ -48,14 +80,13 @@ def _on_ray(recipe: Recipe, warn: Callable[[str], None], check: Callable[[], Non
         from stillhouse.runtime.ray_group import RayGroup
     except ImportError as error:
         raise RecipeError(
-            f"fleet.students on Ray needs Ray Train, and that can't be loaded ({error}): pip install 'stillhouse[ray]'"
+            f"{kind.key} on Ray needs Ray Train, and that can't be loaded ({error}): pip install 'stillhouse[ray]'"
         ) from error
     disconnect = connect(check)
-    least, most = recipe.fleet.students_range
     gpu = recipe.compute.device.startswith("cuda")
     resources = {"CPU": float(recipe.compute.threads), **({"GPU": 1.0} if gpu else {})}
     try:
-        group = RayGroup(least, most, resources, attend, warn)
+        group = RayGroup(*fewest_most, resources, kind.attend, warn)
         try:
 
             def gather(wanted: int) -> Gathered:

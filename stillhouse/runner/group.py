@@ -115,7 +115,7 @@ class _Attempt:
         self._roll = Roll(course.phase, self._samples(), self._first_step)
         self._reads = dict[str, str]()
         self._weights: bytes | None = None
-        self._patience = _Patience()
+        self._patience = Patience()
         self._ended = set[str]()
         self._stopping = False
         self._network = copy.deepcopy(course.network).to(course.device)
@@ -311,7 +311,7 @@ class _Attempt:
         return f"student {self._names.index(chosen.name) + 1} of {self._size}: {chosen.why}"
 
 
-class _Patience:
+class Patience:
     """How long students that have something to do may say nothing; a process that was stopped is never reported."""
 
     def __init__(self) -> None:

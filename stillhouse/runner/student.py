@@ -86,8 +86,8 @@ def _trained(
     line: Line, job: Mapping[str, Any], recipe: Recipe, meeting: Callable[[Mapping[str, Any]], Store | None]
 ) -> bytes:
     rank, size, settings = job["rank"], job["size"], recipe.student.train
-    device, own = _device(recipe, rank, size)
-    sight = _sight(line)
+    device, own = device_of(recipe, rank, size)
+    sight = sight_by(line)
     network = _network(line, recipe, job)
     objective = _objective(line, recipe, job, network)
     first = rank == 0
@@ -100,7 +100,7 @@ def _trained(
             emit=_Teller(line).emit if first else lambda event: None,
             checkpoints=_Keeper(line, job, recipe.checkpoint.every_s if first else None),
             evaluate=_Asker(line).evaluate if first else None,
-            interrupted=_Stop(line).asked,
+            interrupted=Stop(line).asked,
             ahead_max_bytes=recipe.data.ahead_max_mb * 2**20,
             group=group,
         )
@@ -108,7 +108,7 @@ def _trained(
         return weights_bytes(result) if first else b""
 
 
-def _device(recipe: Recipe, rank: int, size: int) -> tuple[torch.device, bool]:
+def device_of(recipe: Recipe, rank: int, size: int) -> tuple[torch.device, bool]:
     """Where this student computes, and whether every student on this machine has a device of its own."""
     device = resolve_device(recipe.compute.device, "compute.device")
     if device.type != "cuda":
@@ -119,7 +119,7 @@ def _device(recipe: Recipe, rank: int, size: int) -> tuple[torch.device, bool]:
     return device, int(os.environ.get("LOCAL_WORLD_SIZE", size)) <= devices
 
 
-def _sight(line: Line) -> Sight:
+def sight_by(line: Line) -> Sight:
     """How this process sees the data; the run is told."""
     job = Job.from_json(json.loads(line.next("sight").body))
     try:
@@ -264,7 +264,7 @@ class _Asker:
         return Evaluation(np.frombuffer(bytes(found.body), np.bool_), found.header["loss"])
 
 
-class _Stop:
+class Stop:
     """Whether the run wants to stop."""
 
     def __init__(self, line: Line) -> None:
@@ -272,12 +272,14 @@ class _Stop:
         self._signal: int | None = None
 
     def asked(self) -> int | None:
+        """The signal's number, or None."""
         if (frame := self._line.heard("stop")) is not None:
             self._signal = int(frame.header["signal"])
         return self._signal
 
 
-def _in_folder(job: Mapping[str, Any]) -> Store:
+def in_folder(job: Mapping[str, Any]) -> Store:
+    """The meeting of processes of one machine, at a file that the job names."""
     return FileStore(job["meeting"], job["size"])
 
 
@@ -286,4 +288,4 @@ if __name__ == "__main__":
     die_with_parent()
     door, own_name = sys.argv[1:]
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
-    sys.exit(attend(Line(connected(door), own_name), _in_folder))
+    sys.exit(attend(Line(connected(door), own_name), in_folder))

@@ -24,6 +24,9 @@ _PATIENCE = datetime.timedelta(hours=1)
 class Joined:
     """One student of a group; use as a context manager.
 
+    Attributes:
+        wire: the device on which tensors travel.
+
     Args:
         meeting: where they find one another; None: they have, and the process's group stands.
         device: where gradients are: on GPUs of their own they travel by NCCL, else by gloo.
@@ -33,7 +36,7 @@ class Joined:
     def __init__(self, meeting: Store | None, rank: int, size: int, device: torch.device, *, own_device: bool) -> None:
         self.size, self._rank, self._met_here = size, rank, meeting is not None
         fast = device.type == "cuda" and own_device
-        self._wire = device if fast else torch.device("cpu")
+        self.wire = device if fast else torch.device("cpu")
         if meeting is not None:
             backend = "cpu:gloo,cuda:nccl" if fast else "gloo"
             dist.init_process_group(backend, store=meeting, rank=rank, world_size=size, timeout=_PATIENCE)
@@ -91,4 +94,4 @@ class Joined:
 
     def _sent(self, rows: torch.Tensor) -> torch.Tensor:
         """Where the rows travel: what is not on the device needs not go there."""
-        return rows if rows.device == self._wire else rows.cpu()
+        return rows if rows.device == self.wire else rows.cpu()

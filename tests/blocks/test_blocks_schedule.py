@@ -65,6 +65,15 @@ def test_what_does_not_shrink_is_paid_by_each() -> None:
     assert plan([half], 4, FAST).step_s == 4.0 + 4.0 / 4
 
 
+def test_no_batch_is_cut_finer_than_it_may_be() -> None:
+    """A batch that has fewer parts than workers is not shared among them: who can't help otherwise has nothing."""
+    heavy = [block(0.1, 8.0)]
+    assert plan(heavy, 4, FAST).shares[0].together == "batches"
+    assert plan(heavy, 4, FAST, parts_max=4).shares[0].workers == 4
+    assert plan(heavy, 4, FAST, parts_max=3).shares[0].workers == 3
+    assert plan(heavy, 4, FAST, parts_max=1).shares[0].workers == 1
+
+
 def test_slow_links_mean_own_prefixes() -> None:
     """Where an activation takes longer to hand on than to compute, every worker computes it itself."""
     blocks = [block(0.01, 1.0, output_bytes=10**9) for _ in range(4)]

@@ -26,7 +26,7 @@ from stillhouse.models.build import Interface, build
 from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.load import validate
 from stillhouse.runner.course import Course
-from stillhouse.runner.group import SILENT_S, Gathered, _Attempt, _Patience, train_together
+from stillhouse.runner.group import SILENT_S, Gathered, Patience, _Attempt, train_together
 from stillhouse.runner.shares import pack, pack_share, unpack, unpack_share
 from stillhouse.runner.sight import blind
 from stillhouse.runner.student import _Desk
@@ -273,7 +273,7 @@ def test_a_run_that_was_stopped_itself_blames_nobody(monkeypatch: pytest.MonkeyP
     """Minutes in which the run did not look (Ctrl-Z) are no silence of its students; a minute in which it did is."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    patience = _Patience()
+    patience = Patience()
     now[0] += 10 * SILENT_S
     looks = []
     for _ in range(int(SILENT_S) + 2):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stillhouse.runner.gathering import STUDENT
+from stillhouse.runner.blockwise.crew import WORKERS
+from stillhouse.runner.gathering import STUDENTS
 from stillhouse.runner.housing import WORKER
 from stillhouse.runner.joining import RAY
 from stillhouse.runtime.local.children import Child
@@ -18,7 +19,7 @@ def test_the_folder_one_stands_in_is_no_place_for_modules(tmp_path: Path) -> Non
     """A file that is called like a library and lies in the current folder is not run by a worker or a student."""
     for library in ("numpy", "torch", "click", "stillhouse"):
         (tmp_path / f"{library}.py").write_text("raise SystemExit('run from where one stands')")
-    for command in (WORKER, STUDENT, RAY):
+    for command in (WORKER, STUDENTS.command, WORKERS.command, RAY):
         done = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert "run from where one stands" not in done.stderr
         # It was given no address; the extra is missing.

@@ -23,7 +23,9 @@ from stillhouse.foundation.seeding import subseed
 from stillhouse.models.network import Network
 from stillhouse.models.weights import read_weights
 from stillhouse.recipe.recipe import Recipe
-from stillhouse.runner.blockwise.sweep import Sweep
+from stillhouse.runner.blockwise.bench import Errand, Key
+from stillhouse.runner.blockwise.crew import train_apart
+from stillhouse.runner.blockwise.sweep import sweep
 from stillhouse.runner.energy import metered
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.phases import PhaseWeights
@@ -33,9 +35,6 @@ from stillhouse.runner.signals import Signals
 PHASE = "blocks"
 ATTEMPTS = 3
 _SLOWER = 3.0
-
-Key = tuple[str, str]
-"""Names of a block and of a replacement."""
 
 Offered = Sequence[Mapping[str, nn.Module]]
 """For each block what may stand there, by name, with initial weights."""
@@ -101,21 +100,21 @@ class Workshop:
         optimizer = section.train.optimizer
         slower = optimizer.model_copy(update={"learning_rate": optimizer.learning_rate / _SLOWER**attempt})
         settings = section.train.model_copy(update={"optimizer": slower})
-        modules = {key: copy.deepcopy(self._offered[self._at(key)][key[1]]) for key in keys}
+        modules = {key: self._offered[self._at(key)][key[1]] for key in keys}
         with metered(EnergyMeter(), phase, self._emit) as tell:
-            sweep = Sweep(
+            errand = Errand(
                 phase,
                 self._materials,
                 self._folder,
-                self._teacher.preprocess,
+                self._teacher,
                 self._blocks,
                 modules,
-                settings,
-                section.cosine,
+                section.model_copy(update={"train": settings}),
                 tell,
                 self._signals,
             )
-            sweep.run(self._done, self._diverged)
+            several = self._materials.recipe.fleet.block_workers > 1
+            (train_apart if several else sweep)(errand, self._done, self._diverged)
 
     def _done(self, key: Key, data: bytes) -> None:
         self._weights(key).write(data)

@@ -3,160 +3,115 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 import torch
-from torch import nn
 
-from stillhouse.blocks.objective import BlockObjective
-from stillhouse.blocks.partition import Block
-from stillhouse.blocks.train import Line, Station
 from stillhouse.data.ahead import ahead
 from stillhouse.foundation.clock import Stopwatch
-from stillhouse.foundation.errors import DivergedError, Interrupted
-from stillhouse.foundation.events import (
-    CheckpointRefused,
-    Event,
-    PhaseStarted,
-    Progress,
-    ReplacementTrained,
-)
-from stillhouse.foundation.seeding import subseed
-from stillhouse.knowledge.source import NoKnowledge
-from stillhouse.models.weights import weights_bytes
+from stillhouse.foundation.errors import Interrupted
+from stillhouse.foundation.events import Event, PhaseStarted, Progress, ReplacementTrained
 from stillhouse.recipe.train import TrainSection
-from stillhouse.runner.materials import Materials
-from stillhouse.runner.rundir import RunDir
-from stillhouse.runner.signals import Signals
-from stillhouse.students.checkpoint import Checkpoints
-from stillhouse.students.fit import FitContext, Loop
+from stillhouse.runner.blockwise.bench import Bench, Diverged, Done, Errand, Key
 from stillhouse.students.optimizer import learning_rate
 
 _TELL_S = 1.0
-_CURVE_S = 5.0
-
-Key = tuple[str, str]
 
 
-class Sweep:
-    """Trains some replacements to their end.
+class Course:
+    """How far a sweep is, in events.
 
     Args:
-        phase: its name in events, and of its checkpoints' folder.
-        preprocess: of the teacher.
-        blocks: of the teacher, on the device.
-        modules: what is trained, by names of block and replacement.
-        cosine: weight of 1 - cosine.
+        steps_per_epoch: batches.
     """
 
-    def __init__(
-        self,
-        phase: str,
-        materials: Materials,
-        folder: RunDir,
-        preprocess: nn.Module,
-        blocks: Sequence[Block],
-        modules: Mapping[Key, nn.Module],
-        settings: TrainSection,
-        cosine: float,
-        emit: Callable[[Event], None],
-        signals: Signals,
-    ) -> None:
-        self._phase, self._materials, self._folder, self._preprocess = phase, materials, folder, preprocess
-        self._settings, self._emit, self._signals = settings, emit, signals
-        self._stream = materials.stream(settings, 0)
+    def __init__(self, errand: Errand, first: int, steps_per_epoch: int) -> None:
+        self._errand, self._steps_per_epoch = errand, steps_per_epoch
+        self._settings: TrainSection = errand.section.train
         self._errors = dict[Key, float]()
-        self._loops = {key: self._loop(key, module, cosine) for key, module in modules.items()}
-        stations = []
-        for block in blocks:
-            own = {name: loop for (at, name), loop in self._loops.items() if at == block.name}
-            stations.append(Station(block, own))
-        self._line = Line(stations, str(settings.engine.precision))
-        self._watch, self._unsaid, self._said_s = Stopwatch(), 0, time.monotonic()
+        self._said, self._said_s = first, time.monotonic()
+        errand.emit(PhaseStarted(errand.phase, first, self.steps, self._settings.batch_size))
 
-    def run(self, done: Callable[[Key, bytes], None], diverged: Callable[[Key, DivergedError], None]) -> None:
-        """To the end of all.
+    @property
+    def steps(self) -> int:
+        """In all."""
+        return self._settings.epochs * self._steps_per_epoch
 
-        Args:
-            done: given the weights of each that is trained, a canonical safetensors file.
-            diverged: told of each that is not; it is left out from there on.
+    def hear(self, event: Event) -> None:
+        """Pass on what a training tells."""
+        if isinstance(event, ReplacementTrained):
+            self._errors[event.block, event.replacement] = event.error
+        self._errand.emit(event)
 
-        Raises:
-            Interrupted: a signal came; checkpoints were written.
-        """
-        steps = self._settings.epochs * self._stream.steps_per_epoch
-        first = min(loop.state.step for loop in self._loops.values())
-        self._emit(PhaseStarted(self._phase, first, steps, self._stream.batch_size))
-        made = ahead(self._stream.batches(first, steps), self._materials.recipe.data.ahead_max_mb * 2**20)
-        self._watch = Stopwatch()
-        with contextlib.closing(made):
-            for step, batch in enumerate(made, first):
-                self._watch.lap("data")
-                with torch.no_grad():
-                    inputs = self._preprocess(batch.inputs.to(self._materials.device))
-                for block, name, error in self._line.take(step, batch, inputs):
-                    self._leave_out((block, name))
-                    diverged((block, name), error)
-                self._watch.lap("step")
-                self._unsaid += 1
-                if (signal := self._signals.asked()) is not None:
-                    self._stop(step, steps, signal)
-                if time.monotonic() - self._said_s >= _TELL_S or (step + 1) % self._stream.steps_per_epoch == 0:
-                    self._tell(step + 1)
-        for key, loop in self._loops.items():
-            done(key, weights_bytes(loop.state.result))
-            self._checkpoints(key).clear()
+    def is_due(self, step: int) -> bool:
+        """Whether to tell, once so many steps are done."""
+        if step == self._said:
+            return False
+        epochs_over = step // self._steps_per_epoch > self._said // self._steps_per_epoch
+        return epochs_over or time.monotonic() - self._said_s >= _TELL_S
 
-    def _loop(self, key: Key, module: nn.Module, cosine: float) -> Loop:
-        context = FitContext(
-            phase="/".join((self._phase, *key)),
-            seed=subseed(self._materials.recipe.seed, "blocks", *key, "steps"),
-            device=self._materials.device,
-            emit=partial(self._hear, key),
-            checkpoints=self._checkpoints(key),
-            progress_every_s=_CURVE_S,
-        )
-        return Loop(module.train(), NoKnowledge(), self._stream, BlockObjective(cosine), self._settings, context)
+    def passed(self, step: int) -> None:
+        """So many steps are done by all; told where it is time, as time of steps."""
+        if self.is_due(step):
+            self.tell(step, {"step": time.monotonic() - self._said_s})
 
-    def _checkpoints(self, key: Key) -> Checkpoints:
-        keep, name = self._materials.recipe.checkpoint, "/".join((self._phase, *key))
-        return Checkpoints(self._folder.checkpoints(name), name, keep.every_s, keep.keep, partial(self._hear, key))
-
-    def _hear(self, key: Key, event: Event) -> None:
-        """What one training tells, told as one of many."""
-        if isinstance(event, Progress):
-            self._errors[key] = event.losses["error"]
-            self._emit(ReplacementTrained(self._phase, *key, event.step, event.epoch, event.losses["error"]))
-        elif isinstance(event, CheckpointRefused):
-            self._emit(event)
-
-    def _leave_out(self, key: Key) -> None:
-        del self._loops[key]
-        self._checkpoints(key).clear()
-
-    def _stop(self, step: int, steps: int, signal: int) -> None:
-        if step + 1 == steps:
-            return
-        self._tell(step + 1)
-        for loop in self._loops.values():
-            if loop.state.step == step + 1:
-                loop.save()
-        raise Interrupted(f"stopped at step {step + 1} of {steps} of {self._phase}", signal)
-
-    def _tell(self, step: int) -> None:
-        epoch = step / self._stream.steps_per_epoch
+    def tell(self, step: int, seconds: dict[str, float]) -> None:
+        """Say that so many steps are done."""
         errors = list(self._errors.values())
-        self._emit(
+        self._errand.emit(
             Progress(
-                phase=self._phase,
+                phase=self._errand.phase,
                 step=step,
-                epoch=epoch,
+                epoch=step / self._steps_per_epoch,
                 losses={"total": sum(errors) / len(errors)} if errors else {},
-                learning_rate=learning_rate(self._settings, step - 1, self._stream.steps_per_epoch),
-                seconds=self._watch.take(),
-                samples=self._unsaid * self._stream.batch_size,
+                learning_rate=learning_rate(self._settings, step - 1, self._steps_per_epoch),
+                seconds=seconds,
+                samples=(step - self._said) * self._settings.batch_size,
             )
         )
-        self._unsaid, self._said_s = 0, time.monotonic()
+        self._said, self._said_s = step, time.monotonic()
+
+
+def sweep(errand: Errand, done: Done, diverged: Diverged) -> None:
+    """Train all to their end in this process.
+
+    Raises:
+        Interrupted: a signal came; checkpoints were written.
+    """
+    stream, recipe, device = errand.stream, errand.materials.recipe, errand.materials.device
+    heard: list[Course] = []
+    bench = Bench(
+        errand.phase,
+        errand.blocks,
+        copy.deepcopy(dict(errand.modules)),
+        errand.section,
+        recipe.seed,
+        stream,
+        device,
+        errand.checkpoints,
+        lambda event: heard[0].hear(event),
+    )
+    first = min(loop.state.step for loop in bench.loops.values())
+    course = Course(errand, first, stream.steps_per_epoch)
+    heard.append(course)
+    watch = Stopwatch()
+    made = ahead(stream.batches(first, course.steps), recipe.data.ahead_max_mb * 2**20)
+    with contextlib.closing(made):
+        for step, batch in enumerate(made, first):
+            watch.lap("data")
+            with torch.no_grad():
+                inputs = errand.teacher.preprocess(batch.inputs.to(device))
+            for key, error in bench.take(step, batch, inputs):
+                errand.checkpoints(key).clear()
+                diverged(key, error)
+            watch.lap("step")
+            signal = errand.signals.asked()
+            if course.is_due(step + 1) or signal is not None:
+                course.tell(step + 1, watch.take())
+            if signal is not None and step + 1 < course.steps:
+                bench.save()
+                raise Interrupted(f"stopped at step {step + 1} of {course.steps} of {errand.phase}", signal)
+    for key, weights in bench.results():
+        done(key, weights)
+        errand.checkpoints(key).clear()

@@ -1,0 +1,89 @@
+"""Events of several workers that train a teacher's blocks; beside those of ``events``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class BlockWorker(NamedTuple):
+    """One worker in a :class:`BlocksPlanned`; in the file a list in this order.
+
+    Attributes:
+        host, process_id: where it runs.
+        first, last: names of the blocks that it has.
+        replacements: names of block and replacement of each that it trains.
+    """
+
+    host: str
+    process_id: int
+    first: str
+    last: str
+    replacements: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class BlocksPlanned:
+    """Several workers train blocks from ``step`` on, as planned from a few steps that they all timed at once.
+
+    ``relayed``: whether activations are handed on; else each computes the teacher's blocks before its own itself.
+    ``step_s``: predicted seconds a batch; ``efficiency``: what one worker would need, over ``step_s`` times the number
+    of workers asked for. ``link_bytes_s``: as measured between two of them; ``load_s``: making a batch. ``workers``:
+    those with something to do, front to back.
+    """
+
+    phase: str
+    step: int
+    relayed: bool
+    step_s: float
+    efficiency: float
+    link_bytes_s: float
+    load_s: float
+    workers: tuple[BlockWorker, ...]
+
+
+class BlockWorkerMeasured(NamedTuple):
+    """One worker in a :class:`BlocksMeasured`; in the file a list in this order.
+
+    Attributes:
+        step: steps that it has done.
+        busy_share: of the time since the event before (0..1); else it waited for an activation, or to hand one on.
+    """
+
+    step: int
+    busy_share: float
+
+
+@dataclass(frozen=True)
+class BlocksMeasured:
+    """Workers that train blocks in numbers, in the order of the plan: every few seconds.
+
+    ``seconds`` since the event before, or since they began.
+    """
+
+    phase: str
+    seconds: float
+    workers: tuple[BlockWorkerMeasured, ...]
+
+
+@dataclass(frozen=True)
+class PlanMeasured:
+    """What a plan promised, and what came of it: seconds a batch."""
+
+    phase: str
+    planned_s: float
+    measured_s: float
+
+
+@dataclass(frozen=True)
+class BlockWorkersLost:
+    """One of ``workers`` that train blocks died at ``step``; ``text`` says which and why.
+
+    The others are ended; a new plan is made for as many as are left, and what was not finished goes on from its newest
+    checkpoints.
+    """
+
+    phase: str
+    workers: int
+    step: int
+    text: str

@@ -1,0 +1,243 @@
+"""Several processes train a teacher's blocks: the weights are those of one alone, whatever dies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commandline import SCRIPT
+
+from stillhouse.blocks import schedule
+from stillhouse.blocks.schedule import BlockTimes, Plan, Share
+from stillhouse.foundation.block_events import BlocksPlanned, BlockWorkersLost, PlanMeasured
+from stillhouse.foundation.errors import RecipeError
+from stillhouse.foundation.events import Event, PhaseStarted, Progress, ReplacementTrained
+from stillhouse.recipe.load import dump, validate
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.job import Job, sight_job
+from stillhouse.runner.materials import Materials
+from stillhouse.runner.run import resume, run
+
+from .lessons import told
+from .small_blocks import SMALL, TRAIN
+
+PATIENCE_S = 180
+STEPS = 24
+KILLED = STEPS // 2
+
+pytestmark = pytest.mark.usefixtures("not_drawn")
+
+
+def shared(workers: int, train: Any = None) -> Recipe:
+    """A run whose blocks are trained by so many processes, a checkpoint after each of 24 steps."""
+    blockwise = {**SMALL["blockwise"], "train": {**TRAIN, "batch_size": 100, **(train or {})}}
+    return validate(
+        {**SMALL, "blockwise": blockwise, "fleet": {"block_workers": workers}, "checkpoint": {"every_s": 0}}
+    )
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """The digest of each replacement's weights, by block and name."""
+    files = (folder / "weights" / "blocks").rglob("*.safetensors")
+    return {f"{each.parent.name}/{each.stem}": hashlib.sha256(each.read_bytes()).hexdigest() for each in files}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What one process trains."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stillhouse.runner.run.write_report", lambda path: (path / "report.html").write_text("-"))
+        run(shared(1), folder)
+    return weights(folder)
+
+
+def workers() -> list[int]:
+    """Process ids of the workers that this process started."""
+    command = ["pgrep", "-P", str(os.getpid()), "-f", "runner.blockwise.worker"]
+    return sorted(map(int, subprocess.run(command, capture_output=True, text=True).stdout.split()))
+
+
+def hurt(events: list[Event], how: signal.Signals, which: int) -> Callable[[Event], None]:
+    """A listener that sends a signal to one of the workers in the middle of the first plan, once."""
+
+    def hear(event: Event) -> None:
+        events.append(event)
+        plans = told(events, BlocksPlanned)
+        if isinstance(event, ReplacementTrained) and event.step == KILLED and not hit and len(plans) == 1:
+            hit.append(plans[0].workers[which].process_id)
+            os.kill(hit[0], how)
+
+    hit: list[int] = []
+    return hear
+
+
+def planned_so(monkeypatch: pytest.MonkeyPatch, relayed: bool, *shares: tuple[int, int, int]) -> None:
+    """Plan shares of so many workers from block to block, whatever was measured."""
+
+    def plan(blocks: Sequence[BlockTimes], workers: int, *more: Any, **options: Any) -> Plan:
+        if sum(count for _, _, count in shares) > workers or len(blocks) != shares[-1][1] + 1:
+            return schedule.plan(blocks, workers, *more, **options)
+        made = [Share(*each, "alternatives" if each[2] > 1 else "alone", 1.0) for each in shares]
+        return Plan(tuple(made), relayed, 1.0, 1.0)
+
+    monkeypatch.setattr("stillhouse.runner.blockwise.crew.plan", plan)
+
+
+SHARES: dict[str, tuple[bool, tuple[tuple[int, int, int], ...]]] = {
+    "handed on": (True, ((0, 0, 1), (1, 1, 1))),
+    "own prefix": (False, ((0, 0, 1), (1, 1, 1))),
+    "handed on to two": (True, ((0, 0, 1), (1, 1, 2))),
+    "from two to one": (True, ((0, 0, 2), (1, 1, 1))),
+}
+
+
+@pytest.mark.parametrize("plan", SHARES)
+def test_who_trains_what_changes_no_bit(
+    tmp_path: Path, alone: dict[str, str], plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Activations are handed on or computed again, alternatives shared, pixels seen or sent: the same weights."""
+    relayed, shares = SHARES[plan]
+    planned_so(monkeypatch, relayed, *shares)
+    if plan == "own prefix":
+
+        def hidden(materials: Materials) -> Job:
+            return replace(sight_job(materials), samples=None, source_digest="of other data")
+
+        monkeypatch.setattr("stillhouse.runner.blockwise.crew.sight_job", hidden)
+    count = sum(workers for _, _, workers in shares)
+    events: list[Event] = []
+    run(shared(count), tmp_path / "run", [events.append])
+    assert weights(tmp_path / "run") == alone
+    (planned,) = told(events, BlocksPlanned)
+    assert len(planned.workers) == count and planned.relayed == relayed
+    trained = [key for each in planned.workers for key in each.replacements]
+    assert sorted("/".join(key) for key in trained) == sorted(alone)
+    (measured,) = told(events, PlanMeasured)
+    assert measured.planned_s == planned.step_s and measured.measured_s > 0
+    progress = [each for each in told(events, Progress) if each.phase == "blocks"]
+    assert progress[-1].step == STEPS and sum(each.samples for each in progress) == STEPS * 100
+    assert {(each.block, each.replacement) for each in told(events, ReplacementTrained)} == set(trained)
+    assert workers() == []
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_worker_that_dies_costs_steps_and_nothing_else(
+    tmp_path: Path, alone: dict[str, str], which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first or the second of two is killed on the way: a new plan, the newest checkpoints, the same weights."""
+    planned_so(monkeypatch, True, (0, 0, 1), (1, 1, 1))
+    events: list[Event] = []
+    run(shared(2), tmp_path / "run", [hurt(events, signal.SIGKILL, which)])
+    assert weights(tmp_path / "run") == alone
+    (lost,) = told(events, BlockWorkersLost)
+    assert lost.text == f"worker {which + 1} of 2: killed by SIGKILL" and lost.workers == 2
+    first, second = told(events, BlocksPlanned)
+    assert first.step == 0 < second.step
+    assert not list((tmp_path / "run" / "checkpoints").rglob("*.ckpt"))
+    assert workers() == []
+
+
+@pytest.mark.slow
+def test_workers_that_freeze_are_not_waited_for(
+    tmp_path: Path, alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is stopped is never reported: after a while of silence all are ended, and begin again."""
+    monkeypatch.setattr("stillhouse.runner.group.SILENT_S", 3.0)
+    events: list[Event] = []
+    run(shared(2), tmp_path / "run", [hurt(events, signal.SIGSTOP, 1)])
+    assert weights(tmp_path / "run") == alone
+    (lost,) = told(events, BlockWorkersLost)
+    assert lost.text == "the workers fell silent in the middle of a step"
+    assert workers() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "goes_on"), [(signal.SIGTERM, 3), (signal.SIGKILL, 1)])
+def test_a_run_that_ends_goes_on_with_any_number(
+    tmp_path: Path, alone: dict[str, str], how: signal.Signals, goes_on: int
+) -> None:
+    """Stopped or killed, with its two workers: others go on from their checkpoints, to the same weights."""
+    recipe, folder = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(dump(shared(2, {"epochs": 8})))
+    expected = tmp_path / "expected"
+    run(shared(1, {"epochs": 8}), expected)
+    begun = subprocess.Popen([SCRIPT, "run", recipe, "--out", folder], stderr=subprocess.PIPE, text=True)
+    reach(folder, KILLED)
+    mates = subprocess.run(["pgrep", "-P", str(begun.pid)], capture_output=True, text=True).stdout.split()
+    begun.send_signal(how)
+    _, said = begun.communicate(timeout=PATIENCE_S)
+    assert begun.returncode == (128 + how if how == signal.SIGTERM else -how), said
+    assert len(mates) == 2
+    until_s = time.monotonic() + PATIENCE_S
+    while any(alive(int(pid)) for pid in mates):
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+    events: list[Event] = []
+    resume(folder, [events.append], fleet=[f"fleet.block_workers={goes_on}"])
+    assert weights(folder) == weights(expected)
+    started = next(each for each in told(events, PhaseStarted) if each.phase == "blocks")
+    assert started.step > 0
+
+
+def test_what_is_trained_is_not_trained_again(tmp_path: Path, alone: dict[str, str]) -> None:
+    """Of all replacements but one the weights are there: only that one is trained, and comes out the same."""
+    folder = tmp_path / "run"
+    run(shared(2), folder)
+    missing = folder / "weights" / "blocks" / "stage2" / "low_rank-4.safetensors"
+    for each in (missing, folder / "weights" / "assembled.safetensors", folder / "result.json"):
+        each.unlink()
+    events: list[Event] = []
+    resume(folder, [events.append])
+    assert weights(folder) == alone
+    assert {(each.block, each.replacement) for each in told(events, ReplacementTrained)} == {("stage2", "low_rank-4")}
+
+
+def test_what_diverges_is_left_out_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replacements that diverge at a rate that is too high have the same stories, and others the same weights, with
+    two workers as with one.
+    """
+    wild = {"optimizer": {"kind": "sgd", "learning_rate": 2.0}, "loss_ratio_max": 1.0}
+    planned_so(monkeypatch, True, (0, 0, 1), (1, 1, 1))
+    for count in (1, 2):
+        recipe = shared(count, wild)
+        assert recipe.blockwise is not None
+        section = recipe.blockwise.model_copy(update={"calibrate_epochs": 0})
+        run(recipe.model_copy(update={"blockwise": section}), tmp_path / f"run-{count}")
+    stories = [json.loads((tmp_path / f"run-{count}" / "blocks" / "diverged.json").read_text()) for count in (1, 2)]
+    one, two = ({(block, name): lines for block, name, lines in each} for each in stories)
+    assert one and {key: len(lines) for key, lines in one.items()} == {key: len(lines) for key, lines in two.items()}
+    assert weights(tmp_path / "run-1") == weights(tmp_path / "run-2") != {}
+
+
+def test_workers_without_blocks_are_refused() -> None:
+    """Who asks for workers that train blocks, where there are none, is told what else there is."""
+    values = {key: value for key, value in SMALL.items() if key != "blockwise"}
+    student = {"model": {"arch": "mlp"}, "train": TRAIN}
+    with pytest.raises(RecipeError, match=r"fleet.block_workers: .* leave it at 1, or ask for fleet.students"):
+        validate({**values, "student": student, "fleet": {"block_workers": 2}})
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def reach(folder: Path, step: int) -> None:
+    """Wait until some replacement has a checkpoint of that step, or a later one."""
+    until_s = time.monotonic() + PATIENCE_S
+    while not any(int(each.stem[5:]) >= step for each in folder.glob("checkpoints/blocks/*/*/step-*.ckpt")):
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
