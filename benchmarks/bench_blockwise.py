@@ -132,7 +132,7 @@ class Size:
     profiles: int
 
 
-QUICK, FULL = Size(32, 3, 3, 4, 1), Size(128, 6, 5, 10, 3)
+QUICK, FULL = Size(32, 3, 3, 4, 1), Size(128, 6, 4, 10, 3)
 
 
 def main(size: Size) -> list[Claim]:

@@ -30,6 +30,17 @@ class Part(Protocol):
         ...
 
 
+class Uncounted:
+    """A part that nobody counts; ``words`` name it."""
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def read(self) -> Reading:
+        """As of :class:`Part`: never a figure."""
+        return Reading(None, self._words)
+
+
 class Rapl:
     """All packages of the machine, counted from when this was made, across wrap-arounds between reads."""
 

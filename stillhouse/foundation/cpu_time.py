@@ -31,7 +31,7 @@ def cpu_time(proc: Path = _PROC, root: int | None = None) -> CpuTime:
     root, told = root or os.getpid(), _told(proc)
     if root not in told:
         times = os.times()
-        return CpuTime(sum(times[:4]), "this process and those it started that have ended")
+        return CpuTime(sum(times[:4]), "this process and those of its children that ended")
     children: dict[int, list[int]] = {}
     for number, (parent, _) in told.items():
         children.setdefault(parent, []).append(number)
@@ -40,7 +40,7 @@ def cpu_time(proc: Path = _PROC, root: int | None = None) -> CpuTime:
         number = waiting.pop()
         ticks += told[number][1]
         waiting += children.get(number, ())
-    return CpuTime(ticks / os.sysconf("SC_CLK_TCK"), "this process and those it started")
+    return CpuTime(ticks / os.sysconf("SC_CLK_TCK"), "this process and its children")
 
 
 def _told(proc: Path) -> dict[int, tuple[int, int]]:

@@ -9,7 +9,7 @@ guess. What is counted, and what is not, stands in the figure's source.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stillhouse.foundation.counters import Part, Rapl, Reading
@@ -87,20 +87,20 @@ class EnergyMeter:
 
     Args:
         estimate: of the processor's part, should it not be measured.
-        gpus: those in use; None where none is.
+        beside: what else is in use, such as GPUs.
         processor: its counters.
     """
 
     def __init__(
-        self, estimate: Part | None = None, gpus: Part | None = None, *, processor: Part | None = None
+        self, estimate: Part | None = None, beside: Sequence[Part] = (), *, processor: Part | None = None
     ) -> None:
-        self._processor, self._estimate, self._gpus = processor or Rapl(), estimate, gpus
+        self._processor, self._estimate, self._beside = processor or Rapl(), estimate, beside
 
     def read(self) -> Energy:
         """Energy since the meter was made. Call it at least once a minute on a busy machine: counters wrap."""
         processor, guess = self._processor.read(), self._estimate.read() if self._estimate else None
         guessed = processor.joules is None and guess is not None
-        parts = [guess if guessed and guess else processor, *([self._gpus.read()] if self._gpus else [])]
+        parts = [guess if guessed and guess else processor, *(each.read() for each in self._beside)]
         joules = [part.joules for part in parts if part.joules is not None]
         missing = "; ".join(part.words for part in parts if part.joules is None)
         if not joules:

@@ -17,6 +17,7 @@ from stillhouse.recipe.engines import TeacherEngine, TeacherEngineSection
 from stillhouse.recipe.fleet import FleetSection
 from stillhouse.recipe.knowledge import KnowledgeSection, StoreSection
 from stillhouse.recipe.members import MemberSection
+from stillhouse.recipe.power import PowerSection
 from stillhouse.recipe.section import (
     Device,
     Fraction,
@@ -276,6 +277,9 @@ class ComputeSection(Section):
     device: Device = "auto"
     threads: PositiveInt | Literal["auto"] = Field(
         "auto", description="CPU threads; they fix the last bits of results; auto: torch's choice (OMP_NUM_THREADS)"
+    )
+    power: PowerSection | None = Field(
+        None, description="what the machine draws, to estimate energy where no counter of the processor can be read"
     )
 
 

@@ -11,15 +11,51 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from stillhouse.foundation.energy import EnergyMeter, EnergyRead
+import torch
+
+from stillhouse.foundation.counters import Gpus, Part, Uncounted
+from stillhouse.foundation.energy import EnergyMeter, EnergyRead, Estimate
 from stillhouse.foundation.errors import Interrupted
 from stillhouse.foundation.events import Event, PhaseFinished
+from stillhouse.recipe.recipe import Recipe
 
 # A kill costs what came since; counters that wrap must be read more often than every minute.
-TELL_EVERY_S = 10.0
+TELL_EVERY_S = 5.0
 _KINDS = ("unavailable", "estimated", "measured")
 
 Emit = Callable[[Event], None]
+
+
+def meter_of(recipe: Recipe) -> EnergyMeter:
+    """Counts from now on what a run uses: this machine's processor, and the GPUs here that the run's process, its
+    students and its workers compute on.
+
+    Args:
+        recipe: ``compute`` with ``auto`` resolved.
+    """
+    power, fleet = recipe.compute.power, recipe.fleet
+    beside = list[Part]()
+    if numbers := gpus_in_use(recipe, torch.cuda.device_count()):
+        beside.append(Gpus([f"GPU-{torch.cuda.get_device_properties(each).uuid}" for each in numbers]))
+    if recipe.compute.device == "mps":
+        beside.append(Uncounted("the GPU: Apple's counters are not read"))
+    if fleet.backend == "ray" and (fleet.workers_range[1] or fleet.students_range[1] > 1):
+        beside.append(Uncounted("other machines of the Ray cluster"))
+    return EnergyMeter(Estimate(power.model) if power else None, beside)
+
+
+def gpus_in_use(recipe: Recipe, there: int) -> list[int]:
+    """CUDA's numbers of those, of so many that are ``there``, on which a run's own process, students and workers work.
+
+    Several students take one each, in order; workers all the same.
+    """
+    fleet, own = recipe.fleet, recipe.compute.device
+    students = fleet.students_range[1] if fleet.backend == "local" else 1
+    named = [own, *(f"cuda:{rank}" for rank in range(students) if own.startswith("cuda") and students > 1)]
+    if fleet.backend == "local" and fleet.workers_range[1] and recipe.objective.asks:
+        named.append("cuda" if fleet.device == "auto" else fleet.device)
+    found = {torch.device(each).index or 0 for each in named if each.startswith("cuda")}
+    return sorted(found.intersection(range(there)))
 
 
 @contextlib.contextmanager

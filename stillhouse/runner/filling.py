@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 
 from stillhouse.foundation.clock import Stopwatch
-from stillhouse.foundation.energy import EnergyMeter
 from stillhouse.foundation.events import Event, PhaseStarted, Progress
-from stillhouse.runner.energy import metered
+from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.signals import Signals
 from stillhouse.runner.teaching import Teaching
 
@@ -26,7 +25,7 @@ def fill(teaching: Teaching, emit: Callable[[Event], None], signals: Signals) ->
         Interrupted: a signal came; what was answered stays.
         StorageError: the disk refused.
     """
-    with metered(EnergyMeter(), PHASE, emit) as tell:
+    with metered(meter_of(teaching.recipe), PHASE, emit) as tell:
         _fill(teaching, tell, signals)
 
 

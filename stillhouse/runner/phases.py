@@ -9,15 +9,13 @@ stopped from one that was not.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from stillhouse.foundation.energy import Energy, EnergyMeter
-from stillhouse.foundation.events import Evaluated, Event, PhaseFinished, PhaseStarted, Warned
+from stillhouse.foundation.events import Evaluated, Event, PhaseStarted, Warned
 from stillhouse.foundation.files import sha256, sha256_file, write_atomic
 from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
@@ -25,6 +23,7 @@ from stillhouse.models.network import Network
 from stillhouse.models.weights import load_into, read_weights, weights_bytes
 from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.course import course_of
+from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.gathering import gathering
 from stillhouse.runner.group import train_together
 from stillhouse.runner.materials import Materials
@@ -62,12 +61,10 @@ class Trainer:
 
     def given(self, teacher: Network) -> Network:
         """A teacher as it stands, given or joined: say how good it is, and warn where it knows next to nothing."""
-        nothing, meter = Energy(None, "unavailable: nothing was trained"), EnergyMeter()
-        self.emit(PhaseStarted("teacher"))
-        found, classes = self.validate(teacher), self.materials.interface.classes
-        self.emit(Evaluated("teacher", 0, 0.0, "validation", found.accuracy, found.loss))
-        energy = nothing if self.materials.recipe.teacher.train is None else meter.read()
-        self.emit(PhaseFinished("teacher", 0.0, energy.joules, energy.source))
+        with metered(meter_of(self.materials.recipe), "teacher", self.emit) as tell:
+            tell(PhaseStarted("teacher"))
+            found, classes = self.validate(teacher), self.materials.interface.classes
+            tell(Evaluated("teacher", 0, 0.0, "validation", found.accuracy, found.loss))
         if found.accuracy < 2 / classes:
             right = f"{100 * found.accuracy:.1f} % of the validation samples right, of {classes} classes"
             doubt = "was it trained to see what its model.normalise says (auto: the data's own mean and deviation)?"
@@ -118,19 +115,17 @@ class Trainer:
             self.emit(Warned(f"{weights.path} was damaged on disk: {phase} is trained again"))
             weights.remove()
         if not weights.done():
-            started, meter = time.monotonic(), EnergyMeter()
-            context = self.context(phase, checkpoints, meter)
-            stream = self.materials.stream(settings, seed_number)
-            if several and self.materials.recipe.fleet.students_range[1] > 1:
-                assert isinstance(objective, Objective)
-                course = course_of(self.materials, network, objective, source, stream, context, checkpoints)
-                with gathering(course.recipe, self.warn, lambda: self.signals.check(f"in {phase}")) as gather:
-                    weights.write(train_together(course, gather))
-            else:
-                result = fit(copy.deepcopy(network), source, stream, objective, settings, context)
-                weights.write(weights_bytes(result))
-            energy = meter.read()
-            self.emit(PhaseFinished(phase, time.monotonic() - started, energy.joules, energy.source))
+            with metered(meter_of(self.materials.recipe), phase, self.emit) as tell:
+                context = self.context(phase, checkpoints, tell)
+                stream = self.materials.stream(settings, seed_number)
+                if several and self.materials.recipe.fleet.students_range[1] > 1:
+                    assert isinstance(objective, Objective)
+                    course = course_of(self.materials, network, objective, source, stream, context, checkpoints)
+                    with gathering(course.recipe, self.warn, lambda: self.signals.check(f"in {phase}")) as gather:
+                        weights.write(train_together(course, gather))
+                else:
+                    result = fit(copy.deepcopy(network), source, stream, objective, settings, context)
+                    weights.write(weights_bytes(result))
         checkpoints.clear()
         load_into(network, read_weights(weights.path), str(weights.path))
         return network.to(self.materials.device)
@@ -145,13 +140,8 @@ class Trainer:
         """Tell a person something."""
         self.emit(Warned(message))
 
-    def context(self, phase: str, checkpoints: Checkpoints, meter: EnergyMeter) -> FitContext:
-        """What surrounds the training of a phase."""
-
-        def emit(event: Event) -> None:
-            meter.read()  # its counters wrap
-            self.emit(event)
-
+    def context(self, phase: str, checkpoints: Checkpoints, emit: Callable[[Event], None]) -> FitContext:
+        """What surrounds the training of a phase, whose events go to ``emit``."""
         return FitContext(
             phase=phase,
             seed=subseed(self.materials.recipe.seed, phase, "steps"),

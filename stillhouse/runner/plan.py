@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from stillhouse.data.open import Survey, survey
+from stillhouse.foundation.energy import EnergyMeter, Estimate
 from stillhouse.foundation.errors import DataError, RecipeError
 from stillhouse.recipe.engines import AUTO, StepEngineSection
 from stillhouse.recipe.knowledge import DenseLogits, TopLogits
@@ -61,6 +63,7 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
         lines.append(("control", f"{recipe.control.seeds} x the student {without}{again}"))
     else:
         lines.append(("control", "none: nobody will know whether distillation helped"))
+    lines.append(("energy", _energy(recipe)))
     there = (
         ""
         if recipe.fleet.device in ("auto", "cpu") or not recipe.fleet.workers_range[1]
@@ -123,6 +126,18 @@ def _fleet(recipe: Recipe) -> list[tuple[str, str]]:
     gone = f"after {fleet.patience_s:g} s {_WITHOUT[fleet.without_teachers]} (fleet.without_teachers)"
     device = "the best device there" if fleet.device == "auto" else fleet.device
     return [("workers", f"{count} {where}: {device}, {threads}, {engine}"), ("if none left", gone)]
+
+
+def _energy(recipe: Recipe) -> str:
+    """How the run's energy will be known, on a machine like this one."""
+    power, device = recipe.compute.power, recipe.compute.device
+    found = EnergyMeter(Estimate(power.model) if power else None).read()
+    state = "" if found.joules is not None else "; state compute.power, and it is estimated"
+    if device != "auto" and not device.startswith("cuda"):
+        return found.source + state
+    known = importlib.util.find_spec("pynvml") is not None
+    gpu = "a GPU's by its counter (NVML)" if known else "nothing of a GPU: pip install 'stillhouse[gpu-energy]'"
+    return f"{found.source}{state}; {gpu}"
 
 
 def _form(found: Survey) -> str:

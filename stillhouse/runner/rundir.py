@@ -207,15 +207,15 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Recipe]
 
 
 def that_matters(recipe: Recipe) -> dict[str, Any]:
-    """The recipe without what may change from one process of a run to the next: where it computes, and where answers
-    come from and are kept.
+    """The recipe without what may change from one process of a run to the next: where it computes, what that draws, and
+    where answers come from and are kept.
     """
     return _that_matters(as_dict(recipe))
 
 
 def _that_matters(recipe: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in recipe.items() if key not in ("store", "fleet", "compute", "knowledge")}
-    compute = {key: value for key, value in recipe.get("compute", {}).items() if key != "device"}
+    compute = {key: value for key, value in recipe.get("compute", {}).items() if key not in ("device", "power")}
     knowledge = {key: value for key, value in recipe.get("knowledge", {}).items() if key != "source"}
     return kept | {"compute": compute, "knowledge": knowledge}
 

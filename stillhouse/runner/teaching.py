@@ -33,6 +33,7 @@ from stillhouse.knowledge.source import (
 from stillhouse.knowledge.stored import Reading, StoredSource
 from stillhouse.knowledge.writer import Writer
 from stillhouse.models.network import Network
+from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.answers import codec_of, disagreement, identity_of, runs_here, views_asked
 from stillhouse.runner.fleet import RunFleet
 from stillhouse.runner.materials import Materials
@@ -119,6 +120,11 @@ class Teaching:
         measures = materials.recipe.knowledge.source == "auto" and left
         self._reads = Reading(self._measured) if measures else None
         self._fleet = self._fleet_of(folder) if left and materials.recipe.fleet.workers_range[1] else None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The run's."""
+        return self._materials.recipe
 
     def source(self) -> KnowledgeSource:
         """A source for one student."""

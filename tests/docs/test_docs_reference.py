@@ -11,9 +11,12 @@ from stillhouse.foundation import errors
 from stillhouse.foundation.errors import Interrupted
 from stillhouse.recipe.fleet import FleetSection
 from stillhouse.recipe.members import MemberSection
+from stillhouse.recipe.power import PowerSection
+from stillhouse.recipe.recipe import ComputeSection
 from stillhouse.recipe.section import Section
 from stillhouse.recipe.train import TrainSection
 from stillhouse.runner import group
+from stillhouse.runner.energy import TELL_EVERY_S
 from stillhouse.runtime import arrivals
 from stillhouse.runtime.dispatch import leases
 from stillhouse.runtime.dispatch.settings import IDLE_SHARE, Settings
@@ -26,6 +29,8 @@ KEYS: list[tuple[str, type[Section], tuple[str, ...]]] = [
     ("fleet", FleetSection, tuple(FleetSection.model_fields)),
     ("student.train", TrainSection, ("accumulate",)),
     ("teacher.members", MemberSection, tuple(MemberSection.model_fields)),
+    ("compute", ComputeSection, ("power",)),
+    ("compute.power", PowerSection, tuple(PowerSection.model_fields)),
 ]
 
 
@@ -75,6 +80,14 @@ def test_limits() -> None:
     assert f"up to {settings.credits_max} where" in words and IDLE_SHARE == 0.01 and leases.SURPRISE_MAX == 8
     assert f"at most {fleet._LINE_MAX} batches" in part("What a window costs in memory")
     assert f"the window is {fleet._LINE_MAX * 64:,} views" in TEXT and fleet._LINE_LEAST == 2
+
+
+def test_readings_of_energy() -> None:
+    """How much energy a kill hides is what the code says, and what is told of it stands in the text."""
+    told = part("Energy")
+    assert f"they are {TELL_EVERY_S:g} s apart" in told
+    for word in ("measured", "estimated", "unavailable", "without ...", "at least"):
+        assert f"| {word} |" in told
 
 
 def test_exit_codes() -> None:

@@ -174,7 +174,7 @@ def test_time_of_those_that_were_started_counts_once() -> None:
     """CPU time holds that of children, while they live, when they ended and when they were waited for."""
     burn = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     before = cpu_time()
-    assert before.whose == "this process and those it started"
+    assert before.whose == "this process and its children"
     with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
@@ -195,7 +195,7 @@ def test_a_tree_of_processes_with_odd_names(tmp_path: Path) -> None:
         (tmp_path / str(number) / "stat").write_text(f"{number} ({name}) S {parent}{zeros} {tick} 0 {tick} {tick} 20\n")
     (tmp_path / "10").mkdir()  # has just ended
     assert cpu_time(tmp_path, 5).seconds == 9.0
-    assert cpu_time(tmp_path / "none", 5).whose.endswith("that have ended")
+    assert cpu_time(tmp_path / "none", 5).whose.endswith("that ended")
 
 
 NO_RAPL, NO_GPU = Fixed(None, "the processor: no counter"), Fixed(None, "the GPU: no counter")
@@ -219,7 +219,7 @@ def test_measured_before_estimated_before_none(
     processor: Fixed, estimate: Fixed | None, gpus: Fixed | None, joules: float | None, source: str
 ) -> None:
     """What is measured is never replaced by an estimate; a sum with an estimate is one; what is not in it is said."""
-    found = EnergyMeter(estimate, gpus, processor=processor).read()
+    found = EnergyMeter(estimate, [gpus] if gpus else [], processor=processor).read()
     assert (found.joules, found.source) == (joules, source)
 
 

@@ -110,3 +110,14 @@ def test_sizes_as_people_write_them() -> None:
     assert parse(BASE, ["store.bytes_max=1.5 GiB"]).store.bytes_max == 3 * 2**29
     with pytest.raises(RecipeError, match=r"'store.bytes_max': 'lots' is no size: write it like 500MB"):
         parse(BASE, ["store.bytes_max=lots"])
+
+
+def test_power_of_a_machine() -> None:
+    """A power model needs both its numbers, and a busy machine draws no less than one at rest."""
+    assert parse(BASE, []).compute.power is None
+    power = parse(BASE, ["compute.power={idle_w: 10, busy_w: 10}"]).compute.power
+    assert power is not None and power.model.joules(2.0, 100.0) == 20.0
+    with pytest.raises(RecipeError, match="busy_w is 10, less than idle_w, 40: were they exchanged"):
+        parse(BASE, ["compute.power={idle_w: 40, busy_w: 10}"])
+    with pytest.raises(RecipeError, match=r"compute\.power\.busy_w"):
+        parse(BASE, ["compute.power={idle_w: 40}"])

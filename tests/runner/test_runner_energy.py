@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +11,14 @@ import pytest
 from stillhouse.foundation.counters import Reading
 from stillhouse.foundation.energy import EnergyMeter, EnergyRead
 from stillhouse.foundation.errors import DivergedError, Interrupted
-from stillhouse.foundation.events import Event, PhaseFinished, PhaseStarted, Warned
-from stillhouse.runner.energy import TELL_EVERY_S, energy_use, metered
+from stillhouse.foundation.events import CheckpointWritten, Event, PhaseFinished, PhaseStarted, Warned
+from stillhouse.foundation.history import read_events
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.energy import TELL_EVERY_S, energy_use, gpus_in_use, meter_of, metered
+from stillhouse.runner.run import resume, run
+
+POWER = {"idle_w": 40, "busy_w": 95}
+ACCUMULATES = {"model": {"arch": "mlp"}, "train": {"batch_size": 100, "accumulate": 2}}
 
 
 class Clock:
@@ -57,6 +65,53 @@ def test_a_phase_that_is_interrupted_tells_all_it_used(error: Exception) -> None
     assert not any(isinstance(each, PhaseFinished) for each in told)
     joules, last = (10.0, True) if isinstance(error, Interrupted) else (0.0, False)
     assert told[-1] == EnergyRead("student", joules, "measured: a fake", last)
+
+
+@pytest.mark.parametrize(
+    ("sections", "numbers"),
+    [
+        ({}, []),
+        ({"compute": {"device": "cuda:1"}}, [1]),
+        ({"compute": {"device": "cuda"}, "fleet": {"workers": 2}}, [0]),
+        ({"compute": {"device": "cuda:7"}}, []),
+        ({"fleet": {"workers": [1, 2], "device": "auto"}}, [0]),
+        ({"fleet": {"workers": 2, "device": "cuda:2"}}, [2]),
+        ({"fleet": {"workers": 2, "device": "cpu"}}, []),
+        ({"fleet": {"workers": 2, "device": "cuda", "backend": "ray"}}, []),
+        ({"fleet": {"workers": 2, "device": "cuda"}, "objective": {"cross_entropy": 1, "kd": None}}, []),
+        ({"fleet": {"students": [1, 2]}, "compute": {"device": "cuda"}, "student": ACCUMULATES}, [0, 1]),
+        ({"fleet": {"students": 2}, "student": ACCUMULATES}, []),
+    ],
+)
+def test_which_gpus_are_in_use(sections: dict[str, Any], numbers: list[int], tiny: Callable[..., Recipe]) -> None:
+    """Those of the run's process, its students and the workers that it starts on this machine, no others."""
+    assert gpus_in_use(tiny(**sections), 3) == numbers
+
+
+def test_other_machines_are_said_to_be_missing(tiny: Callable[..., Recipe]) -> None:
+    """A run with workers on a Ray cluster has a figure of this machine alone, and says so."""
+    recipe = tiny(compute={"device": "cpu", "threads": 1, "power": POWER}, fleet={"workers": 1, "backend": "ray"})
+    assert meter_of(recipe).read().source.endswith("; without other machines of the Ray cluster")
+
+
+def test_a_whole_run_tells_its_energy(tiny: Callable[..., Recipe], not_drawn: None, tmp_path: Path) -> None:
+    """Every phase has its joules, those of a process that ended on the way included, and the figure says what it is."""
+    recipe, folder = tiny(compute={"device": "cpu", "threads": 1, "power": POWER}), tmp_path / "run"
+
+    def stop(event: Event) -> None:
+        if isinstance(event, CheckpointWritten) and event.phase == "student":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, folder, [stop])
+    energy = resume(folder)["energy"]
+    assert list(energy["by_phase"]) == ["teacher", "student", "control-0"]
+    assert all(joules > 0 for joules in energy["by_phase"].values())
+    assert energy["joules"] == pytest.approx(sum(energy["by_phase"].values()), abs=0.2)
+    assert energy["source"].startswith(("measured: ", "estimated: 40 W at rest and 95 W"))
+    assert energy["source"].endswith("at least, since 1 process ended without a last reading")
+    told = [each for each in read_events(folder / "events.jsonl") if each["event"] == "PhaseFinished"]
+    assert energy["by_phase"]["teacher"] == round(told[0]["joules"], 1)
 
 
 def event(name: str, phase: str, joules: float | None = None, source: str = "measured: RAPL", **more: Any) -> Any:

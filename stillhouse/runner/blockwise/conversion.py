@@ -20,7 +20,6 @@ from stillhouse.blocks.cost import Cost
 from stillhouse.blocks.norms import recalibrate
 from stillhouse.blocks.partition import Block
 from stillhouse.blocks.score import Samples, judge_alone
-from stillhouse.foundation.energy import EnergyMeter
 from stillhouse.foundation.events import Evaluated, Event
 from stillhouse.foundation.files import read_json, write_json
 from stillhouse.models.network import Network
@@ -33,7 +32,7 @@ from stillhouse.runner.blockwise.choosing import Chooser, first_replaced
 from stillhouse.runner.blockwise.judging import CHOOSE, Judging
 from stillhouse.runner.blockwise.replacements import Offered, Trained, Workshop, offered
 from stillhouse.runner.blockwise.samples import samples_of
-from stillhouse.runner.energy import metered
+from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.phases import PhaseWeights, Trainer
 from stillhouse.runner.rundir import RunDir
@@ -113,7 +112,7 @@ class Conversion:
         """The best mix: the one that an earlier process chose, or chosen now."""
         path = self._path("choice")
         if not path.exists():
-            with metered(EnergyMeter(), CHOOSE, self.emit) as tell:
+            with metered(meter_of(self.materials.recipe), CHOOSE, self.emit) as tell:
                 judging = Judging(sum(map(len, trained.modules)) + chooser.steps(self._section), tell)
                 alone = judge_alone(chooser.blocks, trained.modules, chooser.samples, judging.add)
                 choice = chooser.choose(alone, self._section, judging.add)

@@ -15,7 +15,6 @@ from torch import nn
 
 from stillhouse.blocks.library.offers import offers
 from stillhouse.blocks.partition import Block
-from stillhouse.foundation.energy import EnergyMeter
 from stillhouse.foundation.errors import DivergedError
 from stillhouse.foundation.events import Event, Warned
 from stillhouse.foundation.files import read_json, write_json
@@ -26,7 +25,7 @@ from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.blockwise.bench import Errand, Key
 from stillhouse.runner.blockwise.crew import train_apart
 from stillhouse.runner.blockwise.sweep import sweep
-from stillhouse.runner.energy import metered
+from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.phases import PhaseWeights
 from stillhouse.runner.rundir import RunDir
@@ -101,7 +100,7 @@ class Workshop:
         slower = optimizer.model_copy(update={"learning_rate": optimizer.learning_rate / _SLOWER**attempt})
         settings = section.train.model_copy(update={"optimizer": slower})
         modules = {key: self._offered[self._at(key)][key[1]] for key in keys}
-        with metered(EnergyMeter(), phase, self._emit) as tell:
+        with metered(meter_of(self._materials.recipe), phase, self._emit) as tell:
             errand = Errand(
                 phase,
                 self._materials,
