@@ -22,6 +22,13 @@ SHORT = [
     "student.train.engine.compile=false",
     "control.seeds=1",
 ]
+SHORT_BLOCKS = [
+    "blockwise.train.epochs=1",
+    "blockwise.train.warmup_epochs=0",
+    "blockwise.train.engine.compile=false",
+    "blockwise.score_samples=50",
+    "blockwise.library=[low_rank, slimmer]",
+]
 
 
 @pytest.fixture(scope="session")
@@ -45,14 +52,16 @@ def test_recipe_runs(recipe: Path, small_cifar: Path, tmp_path: Path) -> None:
     """A recipe in recipes/ passes its check, and a short version of it ends with a result and a report."""
     checked = stillhouse(tmp_path, small_cifar, "check", str(recipe))
     assert checked.returncode == 0, checked.stderr
-    settings = [part for setting in SHORT for part in ("--set", setting)]
+    blockwise = "blockwise:" in recipe.read_text()
+    asked = [*SHORT, *SHORT_BLOCKS] if blockwise else SHORT
+    settings = [part for setting in asked for part in ("--set", setting)]
     done = stillhouse(tmp_path, small_cifar, "run", str(recipe), "--out", "out", *settings)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out/result.json").read_text())
-    assert result["student"]["params"] < result["teacher"]["params"] / 5
+    assert result["student"]["params"] <= result["teacher"]["params"] / (4 if blockwise else 5)
     assert (tmp_path / "out/report.html").exists()
 
 
 def test_every_kind_of_recipe_is_here() -> None:
-    """The digits demo and the CIFAR-10 job ship."""
-    assert {path.stem for path in RECIPES} >= {"digits", "cifar10-small"}
+    """The digits demo and the CIFAR-10 job ship, distilled and block by block."""
+    assert {path.stem for path in RECIPES} >= {"digits", "cifar10-small", "blockwise-digits", "blockwise-cifar10"}

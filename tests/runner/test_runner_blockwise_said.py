@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from stillhouse.foundation.errors import DivergedError
 from stillhouse.foundation.history import read_events
 from stillhouse.recipe.load import validate
 from stillhouse.report.blockwise.read import described
+from stillhouse.runner import phases
 from stillhouse.runner.after import evaluate_run
 from stillhouse.runner.run import run
 
@@ -66,6 +68,21 @@ def test_the_stages_are_told_in_order(result: dict[str, Any]) -> None:
 def test_a_student_of_blocks_is_evaluated_like_any_other(folder: Path, result: dict[str, Any]) -> None:
     """The delivered student, built anew from the run's files, is as good as the result says."""
     assert evaluate_run(folder, "test").accuracy == result["student"]["accuracy"]
+
+
+def test_a_calibration_that_diverges_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on with the blocks as they were put together, says so, and tells no such stage."""
+    fit = phases.fit
+
+    def explode(*arguments: Any) -> Any:
+        if arguments[-1].phase == "calibrate":
+            raise DivergedError("calibrate: the loss exploded")
+        return fit(*arguments)
+
+    monkeypatch.setattr(phases, "fit", explode)
+    result = run(validate(SMALL), tmp_path / "run")
+    assert "calibrated" not in result["blockwise"]["stages"] and "assembled" in result["blockwise"]["stages"]
+    assert result["warnings"] == ["calibrate: the loss exploded; the blocks stay as they were put together"]
 
 
 def test_an_unfinished_run_says_what_it_knows(folder: Path, tmp_path: Path) -> None:

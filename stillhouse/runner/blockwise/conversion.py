@@ -20,7 +20,8 @@ from stillhouse.blocks.cost import Cost
 from stillhouse.blocks.norms import recalibrate
 from stillhouse.blocks.partition import Block
 from stillhouse.blocks.score import Samples, judge_alone
-from stillhouse.foundation.events import Evaluated, Event
+from stillhouse.foundation.errors import DivergedError
+from stillhouse.foundation.events import Evaluated, Event, Warned
 from stillhouse.foundation.files import read_json, write_json
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_bytes
@@ -104,8 +105,12 @@ class Conversion:
             source = Activations(teacher.preprocess, told, objective.ask, self.materials.device)
             apart = Network(network.preprocess, Apart(body, first))
             trainer = Trainer(self.materials, self.folder, self.emit, self.signals)
-            trainer.train("calibrate", apart, source, objective, self._calmer(), 0)
-            self._stage("calibrated", network, samples)
+            try:
+                trainer.train("calibrate", apart, source, objective, self._calmer(), 0)
+            except DivergedError as error:  # a step on the way, without which there is a student, too
+                self.emit(Warned(f"{error}; the blocks stay as they were put together"))
+            else:
+                self._stage("calibrated", network, samples)
         return network
 
     def _mix(self, chooser: Chooser, trained: Trained) -> Mix:
