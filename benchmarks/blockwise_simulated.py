@@ -2,7 +2,7 @@
 
 A step takes as long as its slowest worker; transfers count, none of them hidden behind work. What a step costs whatever
 the size of its batch (calls, the optimiser) is told apart by a second profile, on half of each batch: who shares a
-batch with others pays that in full.
+batch with others pays that in full. Any number may share one: a run needs as many micro-batches (``accumulate``).
 """
 
 from __future__ import annotations
