@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from stillhouse.cli.workers import Workers, as_overrides, students_option, workers_option
+from stillhouse.cli.workers import Workers, as_overrides, block_workers_option, students_option, workers_option
 
 
 @click.command(
@@ -21,8 +21,14 @@ Examples:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value of the recipe.")
 @workers_option
 @students_option
+@block_workers_option
 def check(
-    recipe: Path, out: Path | None, overrides: tuple[str, ...], workers: Workers | None, students: Workers | None
+    recipe: Path,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    workers: Workers | None,
+    students: Workers | None,
+    block_workers: int | None,
 ) -> None:
     """Check RECIPE and say what it would do: samples, steps, where it writes, which code of yours it would run.
 
@@ -31,5 +37,5 @@ def check(
     from stillhouse.recipe.load import load
     from stillhouse.runner.plan import plan
 
-    for key, value in plan(load(recipe, (*overrides, *as_overrides(workers, students))), out):
+    for key, value in plan(load(recipe, (*overrides, *as_overrides(workers, students, block_workers))), out):
         click.echo(f"{key:<12} {value}")

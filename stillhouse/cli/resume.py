@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from stillhouse.cli.metrics import metrics_option
-from stillhouse.cli.workers import Workers, as_overrides, students_option, workers_option
+from stillhouse.cli.workers import Workers, as_overrides, block_workers_option, students_option, workers_option
 
 
 @click.command(
@@ -21,8 +21,15 @@ Examples:
 @click.argument("folder", type=click.Path(path_type=Path))
 @workers_option
 @students_option
+@block_workers_option
 @metrics_option
-def resume(folder: Path, workers: Workers | None, students: Workers | None, metrics_port: int | None) -> None:
+def resume(
+    folder: Path,
+    workers: Workers | None,
+    students: Workers | None,
+    block_workers: int | None,
+    metrics_port: int | None,
+) -> None:
     """Go on with the run in FOLDER, in the middle of an epoch if need be.
 
     However often a run is stopped or killed, it ends in the same student, to the last bit, as a run that never was
@@ -46,4 +53,4 @@ def resume(folder: Path, workers: Workers | None, students: Workers | None, metr
     with served(metrics_port) as watchers, shown(folder) as listener:
         from stillhouse.runner.run import resume as go_on
 
-        go_on(folder, [listener, *watchers], fleet=as_overrides(workers, students))
+        go_on(folder, [listener, *watchers], fleet=as_overrides(workers, students, block_workers))

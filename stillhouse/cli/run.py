@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from stillhouse.cli.metrics import metrics_option
-from stillhouse.cli.workers import Workers, as_overrides, students_option, workers_option
+from stillhouse.cli.workers import Workers, as_overrides, block_workers_option, students_option, workers_option
 
 
 @click.command(
@@ -19,6 +19,7 @@ Examples:
   stillhouse run my.yaml --workers 2       the teacher answers in two processes of its own
   stillhouse run my.yaml --workers 1-4     in as many as the student needs
   stillhouse run my.yaml --students 2      two processes train the student together
+  stillhouse run my.yaml --block-workers 2 two processes train the blocks of a blockwise student
 """
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
@@ -28,6 +29,7 @@ Examples:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace one value of the recipe.")
 @workers_option
 @students_option
+@block_workers_option
 @metrics_option
 def run(
     recipe: Path,
@@ -35,6 +37,7 @@ def run(
     overrides: tuple[str, ...],
     workers: Workers | None,
     students: Workers | None,
+    block_workers: int | None,
     metrics_port: int | None,
 ) -> None:
     """Train, distil, compare, export: all that RECIPE says.
@@ -43,7 +46,7 @@ def run(
     """
     from stillhouse.recipe.load import load
 
-    loaded = load(recipe, (*overrides, *as_overrides(workers, students)))
+    loaded = load(recipe, (*overrides, *as_overrides(workers, students, block_workers)))
     from stillhouse.cli.metrics_server import served
     from stillhouse.cli.progress import shown
     from stillhouse.foundation.allocator import keep_freed_memory

@@ -1,4 +1,4 @@
-"""The options ``--workers`` and ``--students``: a number, or a range."""
+"""The options ``--workers`` and ``--students``, a number or a range each, and ``--block-workers``, a number."""
 
 from __future__ import annotations
 
@@ -39,10 +39,19 @@ students_option = click.option(
 )
 
 
-def as_overrides(workers: Workers | None, students: Workers | None = None) -> tuple[str, ...]:
+block_workers_option = click.option(
+    "--block-workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Processes that train a blockwise student's blocks: fleet.block_workers.",
+)
+
+
+def as_overrides(
+    workers: Workers | None, students: Workers | None = None, block_workers: int | None = None
+) -> tuple[str, ...]:
     """The options as ``--set`` would say them."""
+    given = (("workers", workers), ("students", students), ("block_workers", block_workers and (block_workers,) * 2))
     return tuple(
-        f"fleet.{key}={given[0] if given[0] == given[1] else list(given)}"
-        for key, given in (("workers", workers), ("students", students))
-        if given is not None
+        f"fleet.{key}={value[0] if value[0] == value[1] else list(value)}" for key, value in given if value is not None
     )

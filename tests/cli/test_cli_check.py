@@ -93,3 +93,11 @@ def test_a_batch_too_large_for_blocks(tiny: Path, call: Call) -> None:
     """A batch that the training samples don't fill is told by its key."""
     asked = ("student.model={arch: blockwise}", "blockwise={budget: {macs: 0.5}, train: {batch_size: 500}}")
     refused(call("check", tiny, *(part for each in asked for part in ("--set", each))), "blockwise.train.batch_size")
+
+
+def test_block_workers_are_told_and_need_blocks(tiny: Path, call: Call) -> None:
+    """How many processes train the blocks is said; where there are no blocks, that they have nothing to do."""
+    asked = ("student.model={arch: blockwise}", "blockwise={budget: {macs: 0.5}, train: {batch_size: 16}}")
+    said = call("check", tiny, "--block-workers", "3", *(part for each in asked for part in ("--set", each)))
+    assert said.code == 0 and "all on one pass of the teacher that 3 processes share" in said.out, said
+    refused(call("check", tiny, "--block-workers", "3"), "fleet.block_workers", "no section 'blockwise'")

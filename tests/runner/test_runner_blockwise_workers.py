@@ -18,6 +18,7 @@ from commandline import SCRIPT
 
 from stillhouse.blocks import schedule
 from stillhouse.blocks.schedule import BlockTimes, Plan, Share
+from stillhouse.cli.workers import as_overrides
 from stillhouse.foundation.block_events import BlocksPlanned, BlockWorkersLost, PlanMeasured
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.foundation.events import Event, PhaseStarted, Progress, ReplacementTrained
@@ -183,7 +184,7 @@ def test_a_run_that_ends_goes_on_with_any_number(
         assert time.monotonic() < until_s
         time.sleep(0.05)
     events: list[Event] = []
-    resume(folder, [events.append], fleet=[f"fleet.block_workers={goes_on}"])
+    resume(folder, [events.append], fleet=as_overrides(None, None, goes_on))
     assert weights(folder) == weights(expected)
     started = next(each for each in told(events, PhaseStarted) if each.phase == "blocks")
     assert started.step > 0

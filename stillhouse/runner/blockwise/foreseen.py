@@ -30,10 +30,15 @@ def foreseen(recipe: Recipe, found: Survey | None, trained: str) -> list[tuple[s
     given = {name: value for name in MEASURES if (value := getattr(section.budget, name)) is not None}
     most = [_WORDS[name].format(value if name == "latency_ms" else 100 * value) for name, value in given.items()]
     again = f", then {section.calibrate_epochs} more for all together" if section.calibrate_epochs else ""
+    count = recipe.fleet.block_workers
+    several = f" that {count} processes share" if count > 1 else ""
     judged = section.score_samples if found is None else min(section.score_samples, len(found.splits.validation))
     lines = [
         ("blocks", f"of the teacher, {_cut(section)}; each is kept, or replaced by {', '.join(section.library)}"),
-        ("replacements", f"each {trained}, all on one pass of the teacher{again}; judged by {judged:,} samples"),
+        (
+            "replacements",
+            f"each {trained}, all on one pass of the teacher{several}{again}; judged by {judged:,} samples",
+        ),
         ("budget", f"of the teacher at most {' and '.join(most)}; the best mix within it is the student"),
     ]
     command = _command(recipe, found)
