@@ -51,7 +51,9 @@ def as_overrides(
     workers: Workers | None, students: Workers | None = None, block_workers: int | None = None
 ) -> tuple[str, ...]:
     """The options as ``--set`` would say them."""
-    given = (("workers", workers), ("students", students), ("block_workers", block_workers and (block_workers,) * 2))
-    return tuple(
-        f"fleet.{key}={value[0] if value[0] == value[1] else list(value)}" for key, value in given if value is not None
+    several = tuple(
+        f"fleet.{key}={given[0] if given[0] == given[1] else list(given)}"
+        for key, given in (("workers", workers), ("students", students))
+        if given is not None
     )
+    return several if block_workers is None else (*several, f"fleet.block_workers={block_workers}")
