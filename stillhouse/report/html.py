@@ -143,9 +143,11 @@ def _teachers(run: Run) -> dict[str, Any]:
 def _blocks(run: Run) -> dict[str, Any]:
     """A student that is made of its teacher's blocks."""
     found = block_section(run)
+    columns = found.columns if found is not None else []
     return {
         "blocks": found,
-        "block_figures": [[marked(each) for each in own] for own in found.columns] if found else [],
+        "block_figures": [[marked(each) for each in own] for own in columns],
+        "block_workers": [marked(found.workers)] if found is not None and found.workers is not None else [],
     }
 
 

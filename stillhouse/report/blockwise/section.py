@@ -12,6 +12,8 @@ from stillhouse.report.blockwise.fronts import LEGEND, draw_fronts, front_tables
 from stillhouse.report.blockwise.read import KEEP, curves, described
 from stillhouse.report.blockwise.stages import draw_stages
 from stillhouse.report.blockwise.tables import blocks_table, replacements_table, stories
+from stillhouse.report.blockwise.workers import LEGEND as WORKERS
+from stillhouse.report.blockwise.workers import block_workers, draw_workers, workers_table
 from stillhouse.report.draw import Drawing
 from stillhouse.report.numbers import count, dig, figure, listed, milliseconds, percent, size
 from stillhouse.report.read import Run
@@ -30,6 +32,9 @@ class BlockSection:
     columns: list[list[Drawing]]
     legend: list[tuple[str, str]]
     front_legend: list[tuple[str, str]]
+    workers: Drawing | None
+    workers_legend: list[tuple[str, str]]
+    workers_table: Table | None
     details: list[Table]
     stories: list[tuple[str, str]]
 
@@ -42,6 +47,8 @@ def block_section(run: Run) -> BlockSection | None:
     known = curves(run.events)
     chosen = {str(block.get("name")): block.get("chosen") for block in listed(told, "blocks")}
     fronts = draw_fronts(told)
+    workers = block_workers(run.events)
+    drawn = draw_workers(workers)
     errors, stages = draw_errors(known, chosen), draw_stages(dig(told, "stages") or {})
     left, right = ([errors, stages], [fronts]) if len(chosen) <= _FEW else ([errors], [stages, fronts])
     return BlockSection(
@@ -50,6 +57,9 @@ def block_section(run: Run) -> BlockSection | None:
         [[each for each in column if each is not None] for column in (left, right)],
         kinds.legend(trained(known)),
         LEGEND if fronts else [],
+        drawn,
+        WORKERS if drawn else [],
+        workers_table(workers),
         [replacements_table(told), *front_tables(told)],
         stories(told),
     )
