@@ -49,6 +49,9 @@ class BlockwiseSection(Section):
     )
     budget: BudgetSection
     train: TrainSection = Field(default_factory=_train, description="of each replacement")
+    memory_max_mb: PositiveInt = Field(
+        4096, description="for weights, gradients and optimisers of replacements; beyond it they are trained in groups"
+    )
     cosine: NonNegativeFloat = Field(0.0, description="weight of 1 - cosine, beside the normalised squared error")
     score_samples: PositiveInt = Field(2048, description="of the validation split, by which replacements are judged")
     candidates: PositiveInt = Field(4, description="best mixes that are put together and compared")

@@ -191,5 +191,5 @@ def phase_words(name: str) -> str:
     if role == "teacher" and index.isdigit():
         return f"Teacher {int(index) + 1}"
     if role == "blocks" and index.isdigit():
-        return f"Blocks, try {int(index) + 1}"
+        return f"Blocks, sweep {int(index) + 1}"
     return _NAMES.get(name, name.capitalize())

@@ -138,6 +138,26 @@ def test_an_automatic_engine_is_settled_before_any_block_is_trained(
     assert settled is not None and settled.train.engine.settled and settled.train.engine.compile is False
 
 
+def test_replacements_that_find_no_room_are_trained_in_groups(tmp_path: Path, recipe: Recipe) -> None:
+    """Said, each group a phase of its own, and the student is the same to the last bit; resumed in the second, too."""
+    wide = {"model": recipe.teacher.model.model_copy(update={"options": {"width": 64, "blocks": [2, 2]}})}  # type: ignore[union-attr]
+    large = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update=wide)})
+    expected = run(large, tmp_path / "whole")["digests"]["student_weights"]
+    heard: list[Event] = []
+
+    def stop(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, ReplacementTrained) and event.phase == "blocks-1" and event.step == 3:
+            raise Interrupted("stopped by the test", 15)
+
+    with pytest.raises(Interrupted):
+        run(changed(large, memory_max_mb=1), tmp_path / "run", [stop])
+    assert any(isinstance(each, Warned) and "groups, one by one" in each.message for each in heard)
+    again: list[Event] = []
+    assert resume(tmp_path / "run", [again.append])["digests"]["student_weights"] == expected
+    assert "blocks" not in [each.phase for each in again if isinstance(each, PhaseStarted)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["half written", "weights written"])
 def test_sigkill_at_every_step(tmp_path: Path, recipe: Recipe, how: str) -> None:

@@ -2,7 +2,8 @@
 
 All of them share the teacher's pass. Each keeps checkpoints of its own and is done when its weights are there, so that
 none that is finished is ever trained again. One that diverges begins again at a third of its learning rate once the
-others are done (phase ``blocks-1``, ``blocks-2``); after that it is given up, and the block keeps what else it has.
+others are done; after two such tries it is given up, and the block keeps what else it has. What finds no room in memory
+beside the others is trained after them. Each such sweep is a phase: ``blocks``, ``blocks-1``, ...
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from stillhouse.models.weights import read_weights
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.blockwise.bench import Errand, Key
 from stillhouse.runner.blockwise.crew import train_apart
+from stillhouse.runner.blockwise.groups import groups, training_bytes
 from stillhouse.runner.blockwise.sweep import sweep
 from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.materials import Materials
@@ -73,6 +75,7 @@ class Workshop:
     ) -> None:
         self._materials, self._folder, self._teacher, self._blocks = materials, folder, teacher, blocks
         self._offered, self._emit, self._signals = offered, emit, signals
+        self._groups = self._in_groups()
         self._stories_path = folder.path / "blocks" / "diverged.json"
         self._stories = self._read_stories()
 
@@ -84,15 +87,17 @@ class Workshop:
         """
         while left := self._left():
             attempt = min(map(self._attempts, left))
-            self._train(attempt, [key for key in left if self._attempts(key) == attempt])
+            wanted = {key for key in left if self._attempts(key) == attempt}
+            number, group = next((at, each) for at, each in enumerate(self._groups) if wanted & set(each))
+            self._train(attempt, attempt * len(self._groups) + number, [key for key in group if key in wanted])
         modules = []
         for block, others in zip(self._blocks, self._offered, strict=True):
             kept = {name: each for name, each in others.items() if self._attempts((block.name, name)) < ATTEMPTS}
             modules.append({name: self._with_weights((block.name, name), each) for name, each in kept.items()})
         return Trained(modules, self._stories)
 
-    def _train(self, attempt: int, keys: Sequence[Key]) -> None:
-        phase = PHASE if attempt == 0 else f"{PHASE}-{attempt}"
+    def _train(self, attempt: int, number: int, keys: Sequence[Key]) -> None:
+        phase = PHASE if number == 0 else f"{PHASE}-{number}"
         self._signals.check(f"before {phase}")
         section = self._materials.recipe.blockwise
         assert section is not None
@@ -114,6 +119,22 @@ class Workshop:
             )
             several = self._materials.recipe.fleet.block_workers > 1
             (train_apart if several else sweep)(errand, self._done, self._diverged)
+
+    def _in_groups(self) -> list[list[Key]]:
+        """All replacements, in groups that find room together; said where they are several."""
+        section = self._materials.recipe.blockwise
+        assert section is not None
+        sizes = {
+            (block.name, name): training_bytes(module, section.train)
+            for block, others in zip(self._blocks, self._offered, strict=True)
+            for name, module in others.items()
+        }
+        found = groups(sizes, section.memory_max_mb * 2**20)
+        if len(found) > 1:
+            told = f"blocks: the training of {len(sizes)} replacements takes {sum(sizes.values()) / 2**20:,.0f} MB"
+            limit = f"{section.memory_max_mb:,} (blockwise.memory_max_mb)"
+            self._emit(Warned(f"{told}, more than {limit}: they are trained in {len(found)} groups, one by one"))
+        return found
 
     def _done(self, key: Key, data: bytes) -> None:
         self._weights(key).write(data)
