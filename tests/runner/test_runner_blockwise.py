@@ -13,13 +13,20 @@ import pytest
 import torch
 
 from stillhouse.blocks import train
+from stillhouse.blocks.assemble import cut
 from stillhouse.export.weights import load_student
 from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError
 from stillhouse.foundation.events import Evaluated, Event, PhaseStarted, ReplacementTrained, Warned
+from stillhouse.models.build import build
+from stillhouse.models.interface import Interface
+from stillhouse.recipe.architectures import ModelSection, Normalisation
+from stillhouse.recipe.blockwise import BudgetSection
 from stillhouse.recipe.load import dump, load
 from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.blockwise.replacements import offered
 from stillhouse.runner.run import resume, run
 
+SEEN = Normalisation(mean=(0.5,), std=(0.25,))
 FORKED = Path(__file__).with_name("forked.py")
 TRAIN = {"epochs": 2, "batch_size": 400, "optimizer": {"kind": "adamw", "learning_rate": 0.01}}
 BLOCKWISE: dict[str, Any] = {
@@ -136,6 +143,19 @@ def test_an_automatic_engine_is_settled_before_any_block_is_trained(
     run(tiny(**{**BLOCKWISE, "blockwise": section}), tmp_path / "run")
     settled = load(tmp_path / "run" / "recipe.yaml").blockwise
     assert settled is not None and settled.train.engine.settled and settled.train.engine.compile is False
+
+
+def test_a_block_that_saves_nothing_is_kept(recipe: Recipe) -> None:
+    """The first convolution has few parameters and many multiply-adds: replaced only where those are limited."""
+    network = build(
+        ModelSection(arch="vgg", options={"width": 16}), Interface((3, 32, 32), True, 10), SEEN, 0, "teacher"
+    )
+    blocks = cut(network, Interface((3, 32, 32), True, 10), "layer")
+    assert recipe.blockwise is not None
+    none, *others = offered(blocks, recipe)
+    assert not none and all(others[:-1])
+    for budget in (BudgetSection(macs=0.5), BudgetSection(params=0.5, latency_ms=1.0)):
+        assert offered(blocks, changed(recipe, budget=budget))[0]
 
 
 def test_replacements_that_find_no_room_are_trained_in_groups(tmp_path: Path, recipe: Recipe) -> None:

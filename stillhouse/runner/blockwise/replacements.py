@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from torch import nn
 
+from stillhouse.blocks.cost import cost_of
 from stillhouse.blocks.library.offers import offers
 from stillhouse.blocks.partition import Block
 from stillhouse.foundation.errors import DivergedError
@@ -22,6 +23,7 @@ from stillhouse.foundation.files import read_json, write_json
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.network import Network
 from stillhouse.models.weights import read_weights
+from stillhouse.recipe.blockwise import MEASURES, BudgetSection
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.blockwise.bench import Errand, Key
 from stillhouse.runner.blockwise.crew import train_apart
@@ -36,6 +38,7 @@ from stillhouse.runner.signals import Signals
 PHASE = "blocks"
 ATTEMPTS = 3
 _SLOWER = 3.0
+_LITTLE = 0.1
 
 Offered = Sequence[Mapping[str, nn.Module]]
 """For each block what may stand there, by name, with initial weights."""
@@ -117,7 +120,7 @@ class Workshop:
                 tell,
                 self._signals,
             )
-            several = self._materials.recipe.fleet.block_workers > 1
+            several = self._materials.recipe.fleet.block_workers > 1 and len(keys) > 1
             (train_apart if several else sweep)(errand, self._done, self._diverged)
 
     def _in_groups(self) -> list[list[Key]]:
@@ -180,8 +183,21 @@ class Workshop:
 
 
 def offered(blocks: Sequence[Block], recipe: Recipe) -> Offered:
-    """What the recipe's library offers."""
+    """What the recipe's library offers; nothing for a block that saves as good as nothing of what the budget limits."""
     section = recipe.blockwise
     assert section is not None
-    seed = subseed(recipe.seed, PHASE)
-    return [{each.name: each.module for each in offers(block, seed, section.library)} for block in blocks]
+    seed, found = subseed(recipe.seed, PHASE), list[dict[str, nn.Module]]()
+    for block, saves in zip(blocks, _worth_it(blocks, section.budget), strict=True):
+        made = offers(block, seed, section.library) if saves else []
+        found.append({each.name: each.module for each in made})
+    return found
+
+
+def _worth_it(blocks: Sequence[Block], budget: BudgetSection) -> list[bool]:
+    """Whether each costs a tenth of what a block costs on average in any measure that is limited; all, where time is."""
+    if budget.latency_ms is not None:
+        return [True] * len(blocks)
+    limited = [name for name in MEASURES if getattr(budget, name) is not None]
+    costs = [asdict(cost_of(block.core, block.in_shape, timed=False)) for block in blocks]
+    least = {name: _LITTLE * sum(each[name] for each in costs) / len(blocks) for name in limited}
+    return [any(each[name] >= least[name] for name in limited) for each in costs]
