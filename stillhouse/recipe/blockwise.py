@@ -45,7 +45,7 @@ class BlockwiseSection(Section):
     blocks: Cut = Field("block", description="layer, block or stage; or names of modules that end a block each")
     library: Annotated[tuple[Replacement, ...], Field(min_length=1)] = Field(
         ("separable", "inverted", "grouped", "low_rank", "slimmer", "shallower", "skip"),
-        description="kinds of replacements; the teacher's own block may always be kept",
+        description="kinds of replacements; a block may always be kept, and is where it costs next to nothing",
     )
     budget: BudgetSection
     train: TrainSection = Field(default_factory=_train, description="of each replacement")

@@ -194,7 +194,7 @@ def offered(blocks: Sequence[Block], recipe: Recipe) -> Offered:
 
 
 def _worth_it(blocks: Sequence[Block], budget: BudgetSection) -> list[bool]:
-    """Whether each costs a tenth of what a block costs on average in any measure that is limited; all, where time is."""
+    """Whether each costs a tenth of an average block in any measure that is limited; all do where time is limited."""
     if budget.latency_ms is not None:
         return [True] * len(blocks)
     limited = [name for name in MEASURES if getattr(budget, name) is not None]
