@@ -36,7 +36,7 @@ class Finished:
 
     @property
     def verdict(self) -> str:
-        """Whether distillation helped, in words."""
+        """Whether the teacher helped, in words."""
         return str(self.result["verdict"]["words"])
 
 

@@ -25,7 +25,7 @@ from stillhouse.runner.fleet import FLEET_TOTALS
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.members import member_rows
 from stillhouse.runner.rundir import RunDir
-from stillhouse.runner.verdict import accuracy_interval, judge
+from stillhouse.runner.verdict import BLOCKS, DISTILLATION, accuracy_interval, judge
 from stillhouse.students.evaluate import evaluate
 
 FORMAT = 1
@@ -46,9 +46,9 @@ def measure(
         store: what is known of the label store besides hits and misses; None where there is none.
     """
     right = {name: [_correct(materials, each) for each in arm] for name, arm in _arms(teacher, students, controls)}
-    verdict = judge(right["student"], right["control"])
-    events = read_events(folder.events)
     recipe, survey, splits = materials.recipe, materials.data.survey, materials.data.splits
+    verdict = judge(right["student"], right["control"], DISTILLATION if recipe.blockwise is None else BLOCKS)
+    events = read_events(folder.events)
     return {
         "format": FORMAT,
         "method": "distill" if recipe.blockwise is None else "blockwise",

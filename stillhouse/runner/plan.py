@@ -62,7 +62,8 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
         without = "without the teacher" if recipe.blockwise is None else "from initial weights, as many epochs in all"
         lines.append(("control", f"{recipe.control.seeds} x the student {without}{again}"))
     else:
-        lines.append(("control", "none: nobody will know whether distillation helped"))
+        what = "distillation" if recipe.blockwise is None else "the teacher's blocks"
+        lines.append(("control", f"none: nobody will know whether {what} helped"))
     lines.append(("energy", _energy(recipe)))
     there = (
         ""

@@ -1,4 +1,4 @@
-"""Did distillation help? The difference between distilled students and controls, with an interval, in words.
+"""Did the teacher help? The difference between distilled students and controls, with an interval, in words.
 
 Arm k of both starts from the same weights and sees the same order. The interval covers two sources of luck: the
 seeds (Welch's t interval over the arms' accuracies) and the test samples (the standard error of the
@@ -19,6 +19,18 @@ _LEVEL = 0.95
 
 
 @dataclass(frozen=True)
+class Question:
+    """What is asked: whether ``what`` helped; ``between``: which two things are compared."""
+
+    what: str
+    between: str
+
+
+DISTILLATION = Question("distillation", "distillation and plain training")
+BLOCKS = Question("the teacher's blocks", "a student of the teacher's blocks and the same network trained plainly")
+
+
+@dataclass(frozen=True)
 class Verdict:
     """``helped`` is None where the interval holds zero. Differences are in accuracy, 0..1, student minus control."""
 
@@ -29,15 +41,18 @@ class Verdict:
     high: float | None = None
 
 
-def judge(students: Sequence[NDArray[np.bool_]], controls: Sequence[NDArray[np.bool_]]) -> Verdict:
+def judge(
+    students: Sequence[NDArray[np.bool_]], controls: Sequence[NDArray[np.bool_]], question: Question = DISTILLATION
+) -> Verdict:
     """Compare the arms.
 
     Args:
         students, controls: for each seed, [N] whether each test sample was classified rightly.
+        question: what the words answer.
     """
     if not controls:
         return Verdict(
-            "No control was trained (control.seeds: 0), so nobody can say whether distillation helped.", None
+            f"No control was trained (control.seeds: 0), so nobody can say whether {question.what} helped.", None
         )
     arms = [np.stack(arm).astype(np.float64) for arm in (students, controls)]
     difference = float(arms[0].mean() - arms[1].mean())
@@ -45,7 +60,7 @@ def judge(students: Sequence[NDArray[np.bool_]], controls: Sequence[NDArray[np.b
     samples = len(per_sample)
     if samples < 2:
         return Verdict(
-            "One test sample can't say whether distillation helped: give a larger test split.", None, difference
+            f"One test sample can't say whether {question.what} helped: give a larger test split.", None, difference
         )
     terms = [(float(per_sample.var(ddof=1)) / samples, samples - 1)]
     terms += [(float(arm.mean(axis=1).var(ddof=1)) / len(arm), len(arm) - 1) for arm in arms if len(arm) > 1]
@@ -57,7 +72,8 @@ def judge(students: Sequence[NDArray[np.bool_]], controls: Sequence[NDArray[np.b
         half = float(stdtrit(freedom, 0.5 + _LEVEL / 2)) * math.sqrt(variance)
     low, high = difference - half, difference + half
     helped = True if low > 0 else False if high < 0 else None
-    return Verdict(_words(helped, difference, low, high, len(controls), samples), helped, difference, low, high)
+    words = f"{_opening(helped, question)}: {_figures(difference, low, high, len(controls), samples)}"
+    return Verdict(words, helped, difference, low, high)
 
 
 def accuracy_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
@@ -68,16 +84,17 @@ def accuracy_interval(correct: NDArray[np.bool_]) -> tuple[float, float]:
     return middle - half if right else 0.0, middle + half if right < samples else 1.0
 
 
-def _words(helped: bool | None, difference: float, low: float, high: float, seeds: int, samples: int) -> str:
-    opening = {
-        True: "Distillation helped",
-        False: "Distillation hurt",
-        None: "No difference can be shown between distillation and plain training",
-    }[helped]
+def _opening(helped: bool | None, question: Question) -> str:
+    if helped is None:
+        return f"No difference can be shown between {question.between}"
+    return f"{question.what[0].upper()}{question.what[1:]} {'helped' if helped else 'hurt'}"
+
+
+def _figures(difference: float, low: float, high: float, seeds: int, samples: int) -> str:
     figures = f"{100 * difference:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
     if seeds > 1:
-        return f"{opening}: {figures}; {seeds} seeds each, {samples:,} test samples)."
+        return f"{figures}; {seeds} seeds each, {samples:,} test samples)."
     return (
-        f"{opening}: {figures}, over {samples:,} test samples; one seed each, so the luck of the seed is not in it: "
+        f"{figures}, over {samples:,} test samples; one seed each, so the luck of the seed is not in it: "
         "raise control.seeds to be sure)."
     )

@@ -100,6 +100,7 @@ def test_all_of_a_run_of_blocks_is_told(folder: Path) -> None:
         "The chosen replacements ended with errors of 0.234 to 0.234.",
         "The student got 95.2 % right before fine-tuning, 97.1 % after it.",
         "Put together, the chosen mix gets 94.2 % right with 24 % of the parameters.", "The front by latency",
+        "trained from initial weights, for as many epochs as blocks, calibration and student together,",
     )  # fmt: skip
     assert [each for each in told if each not in words] == []
     ids = {str(svg["aria-label"])[:20] for svg in outline.svgs}

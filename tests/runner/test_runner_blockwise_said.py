@@ -37,7 +37,7 @@ def test_the_result_says_what_was_chosen_and_from_what(result: dict[str, Any]) -
     """Each block's choice is among what it was offered, and the chosen mix's costs are the sum of its blocks'; the
     student, whose norms are folded, has no more.
     """
-    assert result["method"] == "blockwise"
+    assert result["method"] == "blockwise" and "the teacher's blocks helped" in result["verdict"]["words"]
     told = result["blockwise"]
     params = 0
     for block, name in zip(told["blocks"], told["candidates"][0]["mix"], strict=True):

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from stillhouse.runner.verdict import accuracy_interval, judge
+from stillhouse.runner.verdict import BLOCKS, accuracy_interval, judge
 
 
 def arms(accuracy: float, seeds: int, samples: int = 2000, seed: int = 0) -> list[NDArray[np.bool_]]:
@@ -95,3 +95,17 @@ def test_accuracy_interval_is_wilsons(right: int, samples: int) -> None:
     low, high = accuracy_interval(correct)
     assert (low, high) == pytest.approx((middle - half, middle + half), abs=1e-9)
     assert 0 <= low <= p <= high <= 1
+
+
+@pytest.mark.parametrize(
+    ("student", "words"),
+    [
+        (0.9, "The teacher's blocks helped: +"),
+        (0.7, "The teacher's blocks hurt: -"),
+        (0.8, "No difference can be shown between a student of the teacher's blocks and the same network"),
+    ],
+)
+def test_a_blockwise_run_is_asked_another_question(student: float, words: str) -> None:
+    """The words name what was compared: the teacher's blocks, not distillation."""
+    assert judge(arms(student, 1), arms(0.8, 1, seed=1), BLOCKS).words.startswith(words)
+    assert "whether the teacher's blocks helped" in judge(arms(0.8, 1), [], BLOCKS).words
