@@ -72,7 +72,7 @@ def train_apart(errand: Errand, done: Done, diverged: Diverged) -> None:
         while left:
             begun = _far(errand, left)
             try:
-                _Attempt(errand, gather(wanted), left, done, diverged).run()
+                _Attempt(errand, gather(min(wanted, len(left))), left, done, diverged).run()
             except _LostError as lost:
                 further = _far(errand, left) > begun
                 futile = 0 if further else futile + 1
@@ -178,6 +178,7 @@ class _Attempt:
                 self._readers += [name] if seat.source is None else []
                 ends = self._blocks[seat.first], self._blocks[seat.last]
                 workers.append(BlockWorker(*self._in[name], *ends, tuple(keys)))
+        self._states.clear()
         self._pulse = Pulse(errand.phase, list(self._took), self._first)
         load_s = round(profile.load_s, 6)
         told_plan = (planned.relayed, planned.step_s, planned.efficiency, link_bytes_s, load_s, tuple(workers))
@@ -241,6 +242,8 @@ class _Attempt:
         match header["do"]:
             case "sees":
                 self._reads[name] = str(header["reads"])
+            case "measures":
+                pass  # it lives
             case "measured":
                 self._measured[name] = header
             case "took":

@@ -5,10 +5,11 @@ Times taken alone would promise what processes that share caches, memory and pow
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -21,11 +22,13 @@ from stillhouse.blocks.partition import Block
 from stillhouse.blocks.schedule import BlockTimes
 from stillhouse.data.batch import Batch
 from stillhouse.data.stream import Stream
+from stillhouse.foundation.errors import DivergedError
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.placement import autocast
 from stillhouse.models.taps import Taps
 from stillhouse.recipe.blockwise import BlockwiseSection
 from stillhouse.runner.blockwise.bench import Bench, Key
+from stillhouse.students.fit import Loop
 
 STEPS = 10
 """Steps that are timed; two before them warm up."""
@@ -100,44 +103,56 @@ def measured(
     section: BlockwiseSection,
     pace: Stream,
     make: Callable[[], Tensor],
+    tell: Callable[[], None],
 ) -> Profile:
-    """Time everything.
+    """Time everything, one block after the other, so that no more than one block's trainings are in memory.
 
     Args:
         blocks: of the teacher, on the device.
         modules: not changed.
         make: a batch's inputs for the first block, on the device.
+        tell: called now and then: this may take long.
     """
     optimizer = section.train.optimizer.model_copy(update={"learning_rate": _STILL})
     still = section.model_copy(update={"train": section.train.model_copy(update={"optimizer": optimizer})})
     inputs = make()
-    bench = Bench(
-        "profile", blocks, copy.deepcopy(dict(modules)), still, 0, pace, inputs.device, lambda key: None, lambda _: None
-    )
-    taps, timed = Taps(nn.Identity(), ()), _Timed(inputs.device)
-    outputs: list[Tensor] = []
-    ids = torch.arange(len(inputs)).numpy()
-    for step in range(_WARM + STEPS):
-        timed.keeps = step >= _WARM
-        x = timed.call("load", make)
-        outputs = []
-        for block in blocks:
-            with torch.no_grad(), autocast(str(section.train.engine.precision), x.device):
-                entry, x = timed.call(("teacher", block.name), partial(_passed, block, x))
-            outputs.append(x)
-            seen = Batch(ids, ids, entry, torch.zeros(len(ids), dtype=torch.int64))
-            told = Knowledge(ids, ids, features={OUTPUT: x})
-            for key, loop in bench.loops.items():
-                if key[0] == block.name:
-                    timed.call(key, partial(loop.step, seen, told, taps))
+    timed = _Timed(inputs.device)
+    for _ in timed.steps():
+        inputs = timed.call("load", make)
+    output_bytes = []
+    for block in blocks:
+        tell()
+        own = {key: copy.deepcopy(module) for key, module in modules.items() if key[0] == block.name}
+        bench = Bench("profile", (), own, still, 0, pace, inputs.device, lambda key: None, lambda event: None)
+        inputs = _one_block(block, bench, inputs, str(section.train.engine.precision), timed)
+        output_bytes.append(inputs.nbytes)
     sizes = {key: sum(each.nbytes for each in module.parameters()) for key, module in modules.items()}
     return Profile(
-        timed.median("load"),
-        [timed.median(("teacher", block.name)) for block in blocks],
-        [each.nbytes for each in outputs],
-        {key: timed.median(key) for key in modules},
+        timed.mean("load"),
+        [timed.mean(("teacher", block.name)) for block in blocks],
+        output_bytes,
+        {key: timed.mean(key) for key in modules},
         sizes,
     )
+
+
+def _one_block(block: Block, bench: Bench, inputs: Tensor, precision: str, timed: _Timed) -> Tensor:
+    """Time the teacher's block and all that may replace it; what the block puts out."""
+    ids, taps = torch.arange(len(inputs)).numpy(), Taps(nn.Identity(), ())
+    for _ in timed.steps():
+        with torch.no_grad(), autocast(precision, inputs.device):
+            entry, output = timed.call(("teacher", block.name), partial(_passed, block, inputs))
+        seen = Batch(ids, ids, entry, torch.zeros(len(ids), dtype=torch.int64))
+        told = Knowledge(ids, ids, features={OUTPUT: output})
+        for key, loop in bench.loops.items():
+            timed.call(key, partial(_step, loop, seen, told, taps))
+    return output
+
+
+def _step(loop: Loop, seen: Batch, told: Knowledge, taps: Taps) -> None:
+    with contextlib.suppress(DivergedError):  # that is told when it is trained
+        loop.step(seen, told, taps)
+        loop.after_step()
 
 
 def _passed(block: Block, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,6 +168,12 @@ class _Timed:
         self._device = device
         self._found: dict[object, list[float]] = {}
 
+    def steps(self) -> Iterator[int]:
+        """Those that warm up, then those that are timed."""
+        for step in range(_WARM + STEPS):
+            self.keeps = step >= _WARM
+            yield step
+
     def call(self, name: object, action: Callable[[], T]) -> T:
         """Call and time it."""
         begun_s = self._now_s()
@@ -161,9 +182,9 @@ class _Timed:
             self._found.setdefault(name, []).append(self._now_s() - begun_s)
         return result
 
-    def median(self, name: object) -> float:
+    def mean(self, name: object) -> float:
         """Of what was timed."""
-        return statistics.median(self._found[name])
+        return statistics.mean(self._found[name])
 
     def _now_s(self) -> float:
         if self._device.type == "cuda":

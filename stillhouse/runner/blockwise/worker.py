@@ -5,7 +5,7 @@ It needs no file of the run: weights, checkpoints to go on from and keys of batc
 can't see the data; checkpoints and weights go back by it. Activations go from worker to worker (``blocks.relay``).
 
 run     job {...}, then sight, teacher, and initial + body of each replacement
-worker  sees {reads}; measured {profile, link_bytes_s}
+worker  sees {reads}; measures, while it does; measured {profile, link_bytes_s}
 run     seat {seat, keys}, then checkpoint + body of each replacement of its own
 run     share {number, forms} + body, to whom nobody hands on; stop {signal}
 worker  took {number, busy_s}; event {...}; checkpoint {key, step} + body; trained {key} + body; diverged {key, why}
@@ -100,7 +100,8 @@ def _work(
     pace = cast(Stream, _Pace(section.train.batch_size, job["steps_per_epoch"]))
     with Joined(meeting(job), rank, size, device, own_device=own) as group:
         group.largest([0])  # all begin at once
-        found = measured(blocks, modules, section, pace, _load(job, sight, teacher, section, device))
+        make = _load(job, sight, teacher, section, device)
+        found = measured(blocks, modules, section, pace, make, lambda: line.say({"do": "measures"}))
         link = round_trip_bytes_s(rank, 1 - rank, _link_bytes(found), group.wire) if rank < 2 <= size else None
         line.say({"do": "measured", "profile": found.as_json(), "link_bytes_s": link})
         told = line.next("seat").header
