@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import fx, nn
@@ -59,7 +60,7 @@ def partition(network: nn.Module, inputs: torch.Tensor, granularity: Cut = "bloc
     ends = _chosen(found, points, granularity)
     stretches = _merged(found, _between(found.graph, ends))
     if len(stretches) < 2:
-        raise ModelError(_one_block(found, points))
+        raise ModelError(_one_block(found, points, ends, granularity))
     blocks = tuple(_blocks(found, stretches))
     _check_same(network, blocks, inputs)
     return blocks
@@ -83,8 +84,7 @@ def _chosen(found: Traced, points: list[fx.Node], granularity: Cut) -> list[fx.N
         whole = units(found.network)
         inner = [node for node in inner if not _is_inside(node, whole)]
     if granularity == "stage":
-        sizes = [_size(node) for node in inner]
-        inner = [node for node, size, after in zip(inner, sizes, [*sizes[1:], None], strict=True) if size != after]
+        inner = [node for node, after in pairwise([*inner, last]) if _size(node) != _size(after)]
     return [*inner, last]
 
 
@@ -256,8 +256,17 @@ def _check_same(network: nn.Module, blocks: Sequence[Block], inputs: torch.Tenso
         raise ModelError(f"{type(network).__name__}: its blocks in a row don't give what it gives; its forward decides")
 
 
-def _one_block(found: Traced, points: list[fx.Node]) -> str:
+def _one_block(found: Traced, points: list[fx.Node], ends: list[fx.Node], granularity: Cut) -> str:
+    """Why there is nothing to cut, and where it could not be looked into."""
+    layers = sum(bool(_weights(found, [node])) for node in operations(found.graph))
+    if layers < 2:
+        why = "it has one layer with weights" if layers else "it has no layer with weights"
+    elif len(points) < 2:
+        why = "everywhere inside more than one tensor is alive"
+    elif len(ends) < 2:
+        why = f"no {granularity} ends inside it; cut finer, by layer"
+    else:
+        why = "one of its parts has all weights, or they share them"
     whole = "; ".join(f"{name or 'the network itself'}: {why}" for name, why in found.whole.items())
-    return f"{type(found.network).__name__} can't be cut: everywhere inside more than one tensor is alive" + (
-        f"; could not be looked into: {whole}" if whole else ""
-    )
+    looked = f"; could not be looked into: {whole}" if whole else ""
+    return f"{type(found.network).__name__} can't be cut: {why}{looked}"

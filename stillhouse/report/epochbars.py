@@ -95,6 +95,8 @@ def _who(found: Course) -> str:
     role, _, number = found.phase.name.partition("-")
     if role in ("student", "control") and number.isdigit():
         return f"The {role} of seed {int(number) + 1}" if int(number) else f"The {role}"
+    if role == "blocks" and number.isdigit():
+        return f"{_WHO[role]}, sweep {int(number) + 1},"
     return f"Teacher {int(number) + 1}" if role == "teacher" and number.isdigit() else f"The {found.phase.name}"
 
 

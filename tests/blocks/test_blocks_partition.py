@@ -160,9 +160,9 @@ def test_named_modules_end_blocks() -> None:
 class Odd(nn.Module):
     """Asks for what a trace can't know."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.first, self.second = nn.Sequential(*conv(3, 4)), nn.Sequential(*conv(4, 4))
+        self.first, self.second = nn.Sequential(*conv(channels, 4)), nn.Sequential(*conv(4, 4))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         inputs = self.first(inputs)
@@ -192,6 +192,17 @@ class Adding(nn.Module):
         return self.second(self.first(inputs).add_(self.bias))
 
 
+class Woven(nn.Module):
+    """Two tensors are alive from its beginning to its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.left(inputs) * self.right(inputs)
+
+
 class Twofold(nn.Module):
     """Takes two tensors."""
 
@@ -212,17 +223,23 @@ def test_what_can_not_be_traced_is_one_node_or_told() -> None:
     ("make", "story"),
     [
         (Twofold, "takes several inputs"),
-        (lambda: nn.Sequential(nn.Conv2d(4, 4, 1)), "can't be cut"),
+        (lambda: nn.Sequential(nn.Conv2d(4, 4, 1)), "can't be cut: it has one layer with weights$"),
+        (lambda: nn.Sequential(nn.ReLU(), nn.Flatten()), "can't be cut: it has no layer with weights$"),
+        (Woven, "can't be cut: everywhere inside more than one tensor is alive$"),
+        (lambda: nn.Sequential(*conv(4, 4), *conv(4, 4)), "can't be cut: no stage ends inside it; cut finer, by layer"),
+        (lambda: nn.Sequential(Odd(4)), "can't be cut: it has one .*; could not be looked into: 0: .*control flow"),
     ],
 )
 def test_networks_without_blocks_are_refused(make: Callable[[], nn.Module], story: str) -> None:
-    """Several inputs, nothing to cut: each is said in words."""
+    """Several inputs, nothing to cut: each is said in words, with what could not be looked into."""
     with pytest.raises(ModelError, match=story):
-        partition(make(), torch.randn(2, 4, 8, 8))
+        partition(make(), torch.randn(2, 4, 8, 8), "stage")
 
 
 def test_shared_weights_are_never_split() -> None:
-    """Two uses of one convolution are in one block."""
+    """Two uses of one convolution are in one block; where that is all, the network can't be cut, and that is said."""
+    with pytest.raises(ModelError, match="one of its parts has all weights, or they share them"):
+        partition(nn.Sequential(*[nn.Conv2d(4, 4, 1)] * 2), torch.randn(2, 4, 8, 8), "layer")
     found = partition(Shared(), torch.randn(2, 4, 8, 8), "layer")
     assert names(found) == ["first", "third"]
 
