@@ -27,7 +27,7 @@ class Question:
 
 
 DISTILLATION = Question("distillation", "distillation and plain training")
-BLOCKS = Question("the teacher's blocks", "a student of the teacher's blocks and the same network trained plainly")
+BLOCKS = Question("the teacher's blocks", "the teacher's blocks and plain training")
 
 
 @dataclass(frozen=True)

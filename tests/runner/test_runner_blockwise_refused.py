@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from stillhouse.foundation.errors import DataError, ModelError, RecipeError
 from stillhouse.foundation.events import BlocksOffered, Event, Warned
 from stillhouse.recipe.load import dump, validate
 from stillhouse.recipe.recipe import Recipe
-from stillhouse.runner.run import run
+from stillhouse.runner.blockwise import conversion
+from stillhouse.runner.blockwise.budget import Costs
+from stillhouse.runner.run import resume, run
 
 from .small_blocks import SMALL
 
@@ -172,3 +175,21 @@ def test_a_budget_is_refused_before_anything_trains(tmp_path: Path) -> None:
     assert "from step" not in said.out
     path.unlink()
     nothing_left(tmp_path)
+
+
+def test_a_latency_that_is_missed_later_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the budget was met before the teacher trained and is missed after, the run ends in words, and goes on."""
+    measured = conversion.measured
+
+    def slow(*arguments: Any) -> Costs:
+        found = measured(*arguments)
+        return Costs(
+            [{name: replace(cost, latency_ms=1e6) for name, cost in own.items()} for own in found.options], found.whole
+        )
+
+    monkeypatch.setattr(conversion, "measured", slow)
+    recipe = changed(budget={"latency_ms": 1e5})
+    with pytest.raises(RecipeError, match=r"latency_ms: 100000 \(the least is "):
+        run(recipe, tmp_path / "run")
+    monkeypatch.setattr(conversion, "measured", measured)
+    assert resume(tmp_path / "run")["blockwise"]["limits"] == {"latency_ms": 1e5}

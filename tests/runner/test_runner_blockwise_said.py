@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from stillhouse.foundation.history import read_events
 from stillhouse.recipe.load import validate
 from stillhouse.report.blockwise.read import described
 from stillhouse.runner import phases
-from stillhouse.runner.after import evaluate_run
+from stillhouse.runner.after import evaluate_run, export_run
 from stillhouse.runner.run import run
 
 from .small_blocks import SMALL
@@ -68,6 +69,15 @@ def test_the_stages_are_told_in_order(result: dict[str, Any]) -> None:
 def test_a_student_of_blocks_is_evaluated_like_any_other(folder: Path, result: dict[str, Any]) -> None:
     """The delivered student, built anew from the run's files, is as good as the result says."""
     assert evaluate_run(folder, "test").accuracy == result["student"]["accuracy"]
+
+
+def test_a_student_of_blocks_is_exported_like_any_other(folder: Path, tmp_path: Path) -> None:
+    """``export`` makes an ONNX file of it that answers alike, and the result says so."""
+    pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
+    copied = Path(shutil.copytree(folder, tmp_path / "run"))
+    found = export_run(copied)
+    assert found["agreement"] == 1.0
+    assert json.loads((copied / "result.json").read_text())["export"]["onnx"] == found
 
 
 def test_a_calibration_that_diverges_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

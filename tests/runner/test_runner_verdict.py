@@ -102,7 +102,7 @@ def test_accuracy_interval_is_wilsons(right: int, samples: int) -> None:
     [
         (0.9, "The teacher's blocks helped: +"),
         (0.7, "The teacher's blocks hurt: -"),
-        (0.8, "No difference can be shown between a student of the teacher's blocks and the same network"),
+        (0.8, "No difference can be shown between the teacher's blocks and plain training: "),
     ],
 )
 def test_a_blockwise_run_is_asked_another_question(student: float, words: str) -> None:

@@ -36,7 +36,7 @@ def rehearse_blocks(networks: Networks, emit: Callable[[Event], None]) -> None:
     """
     section = networks.recipe.blockwise
     assert section is not None
-    blocks = blocks_of(networks, networks.teacher())
+    blocks = blocks_of(networks, networks.teacher().to(networks.recipe.compute.device).eval())
     others = offered(blocks, networks.recipe)
     if not any(others):
         named = ", ".join(each.name for each in blocks[:_NAMED]) + (", ..." if len(blocks) > _NAMED else "")
