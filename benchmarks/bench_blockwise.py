@@ -7,6 +7,9 @@ A VGG and a ResNet (``blockwise_task``) on CIFAR-10 (JPEG), every block as many 
 
     energy_saving             1 - E / E1 against both, with assembly and fine-tuning; measured, or by a power model
     simulated_4, simulated_8  more workers, from a profile (``blockwise_simulated``)
+    two_workers               in real runs, against one; and against two runs at once, which is all that the machine
+                              gives: sibling threads of one core are not two (``blockwise_workers``)
+    planner_error             of those two, what was planned against what came of it
 
 The first two without and, ``_end_to_end``, with assembly and fine-tuning. Nobody scores or chooses here.
 """
@@ -25,6 +28,7 @@ from benchmarks.blockwise_ours import Ours, engine_for
 from benchmarks.blockwise_paper import Paper
 from benchmarks.blockwise_simulated import loopback_bytes_s, simulated
 from benchmarks.blockwise_task import Task, tasks
+from benchmarks.blockwise_workers import claims as several
 from benchmarks.harness import Claim, claim_of, commit, machine, quick, tell
 from stillhouse.foundation.allocator import keep_freed_memory
 from stillhouse.foundation.energy import Energy, EnergyMeter, Estimate, PowerModel, energy_saving
@@ -130,9 +134,10 @@ class Size:
     rounds: int
     profile_steps: int
     profiles: int
+    worker_rounds: int
 
 
-QUICK, FULL = Size(32, 3, 3, 4, 1), Size(128, 6, 4, 10, 3)
+QUICK, FULL = Size(32, 3, 3, 4, 1, 1), Size(128, 6, 4, 10, 3, 4)
 
 
 def main(size: Size) -> list[Claim]:
@@ -150,7 +155,7 @@ def main(size: Size) -> list[Claim]:
             engine = engine_for(task)
             claims += one_device(task.shortened(size.steps), engine, size.rounds)
             claims += simulated(task.shortened(size.profile_steps), engine, link_bytes_s, size.profiles)
-    return claims
+    return claims + several(size.worker_rounds, short=size.worker_rounds == 1)
 
 
 if __name__ == "__main__":
