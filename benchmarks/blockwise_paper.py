@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.blockwise_task import Task
-from stillhouse.blocks.objective import squared_error
 from stillhouse.data.batch import Batch
+from stillhouse.students.losses import squared_error
 
 RATE, DECAY, DECAY_STEPS = 2e-3, 0.96, 3000
 

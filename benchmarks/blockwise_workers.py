@@ -1,7 +1,8 @@
 """Several workers train the blocks of a real run: against one, and against what the machine gives to two processes.
 
 Each reading is a run of its own (``python -m benchmarks.blockwise_workers WORKERS``), up to the end of its phase
-``blocks``, in which every worker has one thread: CIFAR-10 (JPEG), a VGG of six convolutions, one replacement for each. Its first quarter does not count: caches and the kernels' choices settle.
+``blocks``, in which every worker has one thread: CIFAR-10 (JPEG), a VGG of six convolutions, one replacement for each.
+Its first quarter does not count: caches and the kernels' choices settle.
 """
 
 from __future__ import annotations

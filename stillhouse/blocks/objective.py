@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
+from stillhouse.students.losses import squared_error
 from stillhouse.students.objective import StepObjective
 
 OUTPUT = "output"
@@ -84,29 +84,3 @@ def normalised_error(outputs: Tensor, wanted: Tensor) -> Tensor:
     spread = torch.linalg.vector_norm(wanted - wanted.mean(dim=others, keepdim=True)).square()
     error: Tensor = squared_error(outputs, wanted) / spread.clamp_min(wanted.numel() * torch.finfo(wanted.dtype).tiny)
     return error
-
-
-def squared_error(outputs: Tensor, wanted: Tensor) -> Tensor:
-    """Sum of squared differences. No gradient flows into ``wanted``."""
-    total: Tensor = _SquaredError.apply(outputs, wanted)  # type: ignore[no-untyped-call]
-    return total
-
-
-class _SquaredError(torch.autograd.Function):
-    """The gradient has the layout of ``outputs``.
-
-    That of F.mse_loss, or of any mean, is contiguous: behind channels-last outputs everything that it goes back through
-    is then several times slower.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, outputs: Tensor, wanted: Tensor) -> Tensor:
-        apart = outputs - wanted
-        ctx.save_for_backward(apart)
-        total: Tensor = torch.linalg.vector_norm(apart).square()
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (apart,) = ctx.saved_tensors
-        return apart * (2 * gradient), None
