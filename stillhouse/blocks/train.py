@@ -95,11 +95,21 @@ class Line:
         told = Knowledge(batch.sample_ids, batch.views, features={OUTPUT: output})
         for name, loop in station.due(step).items():
             try:
-                loop.step(seen, told, self._taps)
+                loop.step(*_share(loop, seen, told), self._taps)
                 loop.after_step()
             except DivergedError as error:
                 del station.loops[name]
                 yield station.block.name, name, error
+
+
+def _share(loop: Loop, seen: Batch, told: Knowledge) -> tuple[Batch, Knowledge]:
+    """The rows that this process learns from, where several share a batch."""
+    group, count = loop.context.group, loop.settings.accumulate
+    if group.size == 1:
+        return seen, told
+    share, size = group.share(count), len(seen) // count
+    rows = share.start * size, share.stop * size
+    return seen.part(*rows), told.part(*rows)
 
 
 def dense(tensor: Tensor) -> Tensor:

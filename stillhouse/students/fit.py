@@ -255,8 +255,8 @@ class Loop:
         if largest != [*parts, *(-part for part in parts)]:
             raise StillhouseError(
                 f"{self.context.phase}: after step {self.state.step} the students' weights differ, though all took the "
-                "same steps: give every student the same kind of processor and the same versions, or say "
-                "fleet.students: 1"
+                "same steps: give every one the same kind of processor and the same versions, or train by one process "
+                "(fleet.students or fleet.block_workers: 1)"
             )
 
     def tell(self) -> None:

@@ -7,7 +7,9 @@ all-reduce, with k of them (k + 1) / 2 times as much, which is the price of an o
 
 from __future__ import annotations
 
+import copy
 import datetime
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import Store  # type: ignore[attr-defined]
 
-from stillhouse.students.group import in_order, share_of
+from stillhouse.students.group import Alone, Group, in_order, share_of
 
 # They wait for each other while the run's process looks at the network, or a compiler works.
 _PATIENCE = datetime.timedelta(hours=1)
@@ -35,6 +37,7 @@ class Joined:
 
     def __init__(self, meeting: Store | None, rank: int, size: int, device: torch.device, *, own_device: bool) -> None:
         self.size, self._rank, self._met_here = size, rank, meeting is not None
+        self._group: dist.ProcessGroup | None = None
         fast = device.type == "cuda" and own_device
         self.wire = device if fast else torch.device("cpu")
         if meeting is not None:
@@ -50,6 +53,20 @@ class Joined:
         if error is None and self._met_here:
             dist.destroy_process_group()
 
+    def among(self, parts: Sequence[Sequence[int]]) -> Group:
+        """This student's group of several, which share no student; alone where it is in none.
+
+        All students call it, with the same ranks in the same order.
+        """
+        own: Group = Alone()
+        for ranks in parts:
+            group = dist.new_group(list(ranks), timeout=_PATIENCE)
+            if self._rank in ranks:
+                part = copy.copy(self)
+                part.size, part._rank, part._group = len(ranks), ranks.index(self._rank), group
+                own = part
+        return own
+
     def share(self, count: int) -> range:
         """This student's micro-batches."""
         return share_of(self._rank, self.size, count)
@@ -61,7 +78,7 @@ class Joined:
         sent = self._sent(flat).new_zeros(max(lengths), flat.shape[1])
         sent[: len(flat)] = flat
         came = sent.new_empty(self.size * max(lengths), flat.shape[1])
-        dist.all_gather_into_tensor(came.view(torch.uint8), sent.view(torch.uint8))
+        dist.all_gather_into_tensor(came.view(torch.uint8), sent.view(torch.uint8), group=self._group)
         kept = [part[:length] for part, length in zip(torch.split(came, max(lengths)), lengths, strict=True)]
         return torch.cat(kept).view(count, *rows.shape[1:]).to(rows.device)
 
@@ -80,16 +97,17 @@ class Joined:
             sent.view(-1).view(torch.uint8),
             [length * rows_bytes for length in lengths],
             [len(rows) * rows_bytes] * self.size,
+            group=self._group,
         )
         own = in_order(came)
         total = own.new_empty(self.size * slice_width)
-        dist.all_gather_into_tensor(total.view(torch.uint8), own.view(torch.uint8))
+        dist.all_gather_into_tensor(total.view(torch.uint8), own.view(torch.uint8), group=self._group)
         return total[:width].to(rows.device)
 
     def largest(self, values: list[int]) -> list[int]:
         """The largest of each, never on the device."""
         found = torch.tensor(values, dtype=torch.int64)
-        dist.all_reduce(found, dist.ReduceOp.MAX)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self._group)
         return found.tolist()
 
     def _sent(self, rows: torch.Tensor) -> torch.Tensor:

@@ -17,10 +17,10 @@ import pytest
 from commandline import SCRIPT
 
 from stillhouse.blocks import schedule
-from stillhouse.blocks.schedule import BlockTimes, Plan, Share
+from stillhouse.blocks.schedule import BlockTimes, Plan, Share, Together
 from stillhouse.cli.workers import as_overrides
 from stillhouse.foundation.block_events import BlocksPlanned, BlockWorkersLost, PlanMeasured
-from stillhouse.foundation.errors import RecipeError
+from stillhouse.foundation.errors import Interrupted, RecipeError
 from stillhouse.foundation.events import Event, PhaseStarted, Progress, ReplacementTrained
 from stillhouse.recipe.load import dump, validate
 from stillhouse.recipe.recipe import Recipe
@@ -82,13 +82,15 @@ def hurt(events: list[Event], how: signal.Signals, which: int) -> Callable[[Even
     return hear
 
 
-def planned_so(monkeypatch: pytest.MonkeyPatch, relayed: bool, *shares: tuple[int, int, int]) -> None:
+def planned_so(
+    monkeypatch: pytest.MonkeyPatch, relayed: bool, *shares: tuple[int, int, int], together: Together = "alternatives"
+) -> None:
     """Plan shares of so many workers from block to block, whatever was measured."""
 
     def plan(blocks: Sequence[BlockTimes], workers: int, *more: Any, **options: Any) -> Plan:
         if sum(count for _, _, count in shares) > workers or len(blocks) != shares[-1][1] + 1:
             return schedule.plan(blocks, workers, *more, **options)
-        made = [Share(*each, "alternatives" if each[2] > 1 else "alone", 1.0) for each in shares]
+        made = [Share(*each, together if each[2] > 1 else "alone", 1.0) for each in shares]
         return Plan(tuple(made), relayed, 1.0, 1.0)
 
     monkeypatch.setattr("stillhouse.runner.blockwise.crew.plan", plan)
@@ -100,9 +102,12 @@ SHARES: dict[str, tuple[bool, tuple[tuple[int, int, int], ...]]] = {
     "handed on to two": (True, ((0, 0, 1), (1, 1, 2))),
     "from two to one": (True, ((0, 0, 2), (1, 1, 1))),
 }
+FEW = ("handed on",)
 
 
-@pytest.mark.parametrize("plan", SHARES)
+@pytest.mark.parametrize(
+    "plan", [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in SHARES if name not in FEW)]
+)
 def test_who_trains_what_changes_no_bit(
     tmp_path: Path, alone: dict[str, str], plan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +136,7 @@ def test_who_trains_what_changes_no_bit(
     assert workers() == []
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_worker_that_dies_costs_steps_and_nothing_else(
     tmp_path: Path, alone: dict[str, str], which: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +150,33 @@ def test_a_worker_that_dies_costs_steps_and_nothing_else(
     first, second = told(events, BlocksPlanned)
     assert first.step == 0 < second.step
     assert not list((tmp_path / "run" / "checkpoints").rglob("*.ckpt"))
+    assert workers() == []
+
+
+@pytest.mark.slow
+def test_batches_are_shared_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two share each batch of the first block, until a signal stops all; then two share those of the second: the
+    weights are those of one process, which cuts its batches into as many parts.
+    """
+    parts = {"accumulate": 4}
+    run(shared(1, parts), tmp_path / "alone")
+    events, asked = list[Event](), list[Event]()
+
+    def stop(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, ReplacementTrained) and event.step == KILLED and not asked:
+            asked.append(event)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    planned_so(monkeypatch, True, (0, 0, 2), (1, 1, 1), together="batches")
+    with pytest.raises(Interrupted, match="of blocks"):
+        run(shared(3, parts), tmp_path / "run", [stop])
+    planned_so(monkeypatch, True, (0, 0, 1), (1, 1, 2), together="batches")
+    resume(tmp_path / "run", [events.append])
+    assert weights(tmp_path / "run") == weights(tmp_path / "alone")
+    first, second = told(events, BlocksPlanned)
+    assert len(first.workers) == len(second.workers) == 3 and second.step > 0
+    assert first.workers[0].replacements == first.workers[1].replacements
     assert workers() == []
 
 
@@ -190,19 +222,24 @@ def test_a_run_that_ends_goes_on_with_any_number(
     assert started.step > 0
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_not_trained_again(tmp_path: Path, alone: dict[str, str]) -> None:
-    """Of all replacements but one the weights are there: only that one is trained, and comes out the same."""
+    """Of all replacements but two the weights are there: workers train only these, and they come out the same."""
     folder = tmp_path / "run"
-    run(shared(2), folder)
-    missing = folder / "weights" / "blocks" / "stage2" / "low_rank-4.safetensors"
-    for each in (missing, folder / "weights" / "assembled.safetensors", folder / "result.json"):
+    run(shared(1), folder)
+    missing = [("stage1", "separable-1"), ("stage2", "low_rank-4")]
+    files = [folder / "weights" / "blocks" / block / f"{name}.safetensors" for block, name in missing]
+    for each in (*files, folder / "weights" / "assembled.safetensors", folder / "result.json"):
         each.unlink()
     events: list[Event] = []
-    resume(folder, [events.append])
+    resume(folder, [events.append], fleet=as_overrides(None, None, 2))
     assert weights(folder) == alone
-    assert {(each.block, each.replacement) for each in told(events, ReplacementTrained)} == {("stage2", "low_rank-4")}
+    (planned,) = told(events, BlocksPlanned)
+    assert sorted(key for each in planned.workers for key in each.replacements) == missing
+    assert {(each.block, each.replacement) for each in told(events, ReplacementTrained)} == set(missing)
 
 
+@pytest.mark.slow
 def test_what_diverges_is_left_out_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replacements that diverge at a rate that is too high have the same stories, and others the same weights, with
     two workers as with one.

@@ -162,13 +162,16 @@ class _Attempt:
         links = [each["link_bytes_s"] for each in self._measured.values() if each["link_bytes_s"]]
         link_bytes_s = min(links, default=_NO_LINK)
         times = times_of(profile, self._blocks, self._keys)
-        planned = plan(times, len(self._names), link_bytes_s, profile.load_s, parts_max=1)
+        parts_max = errand.section.train.accumulate
+        planned = plan(times, len(self._names), link_bytes_s, profile.load_s, parts_max)
         own = seats(planned, times)
         offered = {block: [key for key in self._keys if key[0] == block] for block in self._blocks}
         workers = []
+        groups = sorted({seat.mates for seat in own if len(seat.mates) > 1})
         for name, seat in itertools.zip_longest(self._names, own):
             keys = [offered[self._blocks[block]][which] for block, which in seat.own] if seat else []
-            self._crew.send(name, {"do": "seat", "seat": dataclasses.asdict(seat) if seat else None, "keys": keys})
+            told_seat = {"do": "seat", "seat": dataclasses.asdict(seat) if seat else None}
+            self._crew.send(name, {**told_seat, "keys": keys, "groups": groups})
             for key in keys:
                 newest, state = errand.checkpoints(key).newest(), self._states[key]
                 told = {"do": "checkpoint", "newest": newest.name if newest else ""}

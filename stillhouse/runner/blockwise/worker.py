@@ -19,7 +19,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -59,6 +59,7 @@ from stillhouse.runtime.local.children import die_with_parent
 from stillhouse.runtime.local.door import connected
 from stillhouse.runtime.local.line import Line
 from stillhouse.students.checkpoint import packed, unpacked
+from stillhouse.students.group import Group
 from stillhouse.students.joined import Joined
 
 _LOOK_S = 0.2
@@ -110,11 +111,15 @@ def _work(
             seat = Seat.from_json(told["seat"])
             own_blocks = blocks[seat.begin : seat.last + 1]
             own_modules = {(block, name): modules[block, name] for block, name in told["keys"]}
-            keeper = partial(_Keeper, line, job, recipe.checkpoint.every_s)
-            told_by = (keeper, _Teller(line).emit)
-            bench = Bench(job["phase"], own_blocks, own_modules, section, recipe.seed, pace, device, *told_by)
+            speaks = seat.mates[0] == rank  # for all who share a batch
+            keeper = partial(_Keeper, line, job, recipe.checkpoint.every_s if speaks else None)
+            told_by = (keeper, _Teller(line).emit if speaks else lambda event: None)
+            mates = group.among(told["groups"])
+            bench = Bench(job["phase"], own_blocks, own_modules, section, recipe.seed, pace, device, *told_by, mates)
             del modules, own_modules
-            step_s = _Part(line, job, recipe, seat, bench, teacher, sight, group).train()
+            step_s = _Part(line, job, recipe, seat, bench, teacher, sight, group.wire, mates, speaks=speaks).train()
+        else:
+            group.among(told["groups"])
         line.say({"do": "ended", "how": "done", "step_s": step_s})
         line.next("dismiss")  # the others may not have taken all that was sent to them
 
@@ -131,14 +136,18 @@ class _Part:
         bench: Bench,
         teacher: Network,
         sight: Sight,
-        group: Joined,
+        wire: torch.device,
+        mates: Group,
+        *,
+        speaks: bool,
     ) -> None:
+        self._mates, self._speaks = mates, speaks
         self._line, self._bench, self._teacher, self._sight = line, bench, teacher, sight
         self._first, self._steps = job["first"], job["steps"]
         self._ahead_max_bytes = recipe.data.ahead_max_mb * 2**20
         self._device = teacher.device
-        self._sender = Sender(seat.targets, group.wire) if seat.targets else None
-        self._receiver = Receiver(seat.source, group.wire, self._device) if seat.source is not None else None
+        self._sender = Sender(seat.targets, wire) if seat.targets else None
+        self._receiver = Receiver(seat.source, wire, self._device) if seat.source is not None else None
         self._stop = Stop(line)
         self._ids: NDArray[np.int64] = np.empty(0, np.int64)
         self._handing_s = 0.0
@@ -154,19 +163,17 @@ class _Part:
         begun_s = since_s = time.perf_counter()
         try:
             with contextlib.closing(made):
-                for step, (batch, inputs) in enumerate(made, self._first):
+                for step in range(self._first, self._steps):
+                    batch, inputs = self._next(made)
                     taken, started_s = taken + 1, time.perf_counter()
                     if taken == _WARM_STEPS + 1:
                         since_s = begun_s
                     self._ids, self._handing_s = batch.sample_ids, 0.0
                     for key, error in self._bench.take(step, batch, inputs, self._hand_on if self._sender else None):
-                        self._line.say({"do": "diverged", "key": key, "why": str(error)})
+                        self._tell({"do": "diverged", "key": key, "why": str(error)})
                     begun_s = time.perf_counter()
                     busy_s += begun_s - started_s - self._handing_s
                     self._line.say({"do": "took", "number": step, "busy_s": round(busy_s, 4)})
-                    signal = self._stop.asked() if self._receiver is None else None
-                    if signal and step + 1 < self._steps:
-                        raise Interrupted("stopped", signal)
         except Interrupted as stop:
             self._bench.save()
             if self._sender is not None:
@@ -175,8 +182,32 @@ class _Part:
         if self._sender is not None:
             self._sender.close()
         for key, weights in self._bench.results():
-            self._line.say({"do": "trained", "key": key}, weights)
+            self._tell({"do": "trained", "key": key}, weights)
         return (begun_s - since_s) / (taken - _WARM_STEPS) if taken > 2 * _WARM_STEPS else 0.0
+
+    def _tell(self, header: dict[str, Any], body: bytes = b"") -> None:
+        """Say what one of those who share a batch says for all."""
+        if self._speaks:
+            self._line.say(header, body)
+
+    def _next(self, made: Iterator[tuple[Batch, Tensor]]) -> tuple[Batch, Tensor]:
+        """The next batch; all who share batches take it, or none does.
+
+        Raises:
+            Interrupted: one of them was asked to stop, or whom it follows was.
+        """
+        signal = self._stop.asked() or 0 if self._receiver is None else 0
+        found: tuple[Batch, Tensor] | None = None
+        if not signal:
+            try:
+                found = next(made)
+            except Interrupted as stop:
+                signal = stop.exit_code - 128
+        (signal,) = self._mates.largest([signal])
+        if signal:
+            raise Interrupted("stopped", signal)
+        assert found is not None
+        return found
 
     def _hand_on(self, activation: Tensor) -> None:
         assert self._sender is not None
@@ -227,9 +258,14 @@ class _Teller:
 
 
 class _Keeper:
-    """Keeps one replacement's checkpoints by sending them to the run."""
+    """Keeps one replacement's checkpoints by sending them to the run; of several who share
+    its batches one does.
 
-    def __init__(self, line: Line, job: Mapping[str, Any], every_s: float, key: Key) -> None:
+    Args:
+        every_s: None: another one does.
+    """
+
+    def __init__(self, line: Line, job: Mapping[str, Any], every_s: float | None, key: Key) -> None:
         self._line, self._key, self._every_s = line, key, every_s
         self._folder = Path(job["checkpoints"], *key)
         self._newest = ""
@@ -237,11 +273,12 @@ class _Keeper:
 
     def due(self) -> bool:
         """Whether the time between checkpoints has passed."""
-        return time.monotonic() - self._last_s >= self._every_s
+        return self._every_s is not None and time.monotonic() - self._last_s >= self._every_s
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Send it."""
-        self._line.say({"do": "checkpoint", "key": self._key, "step": step}, packed(state))
+        if self._every_s is not None:
+            self._line.say({"do": "checkpoint", "key": self._key, "step": step}, packed(state))
         self._newest, self._last_s = f"step-{step:010d}.ckpt", time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
