@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -27,6 +27,7 @@ class Block:
         core: the rest, which may be replaced.
         activation: a copy of what its output comes out of; None: it has any sign.
         in_shape, out_shape: of ``core``, without the batch.
+        closed: modules in it that could not be looked into, by name, and why: no cut goes through them.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Block:
     activation: nn.Module | None
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
+    closed: Mapping[str, str]
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Lead and core."""
@@ -193,6 +195,7 @@ def _blocks(found: Traced, stretches: list[Stretch]) -> Iterator[Block]:
             activation_of(core[-1], modules),
             tuple(entry.meta["tensor_meta"].shape[1:]),
             tuple(core[-1].meta["tensor_meta"].shape[1:]),
+            {path: why for path, why in found.whole.items() if path in {str(node.target) for node in stretch}},
         )
         source = core[-1]
 

@@ -70,8 +70,10 @@ def _lines(found: list[ShownBlock], replacements: bool) -> list[str]:
         left = [row[at].ljust(widths[at]) for at in range(3)]
         right = [row[at].rjust(widths[at]) for at in range(3, 6)]
         lines.append("  ".join([*left, *right]).rstrip())
-        if replacements and 0 < number <= len(found):
-            lines += _replacements(found[number - 1])
+        if 0 < number <= len(found):
+            each = found[number - 1]
+            lines += [f"    {name} can't be looked into ({why}): it is not cut" for name, why in each.closed.items()]
+            lines += _replacements(each) if replacements else []
     return lines
 
 

@@ -27,6 +27,7 @@ class ShownBlock:
         in_shape, out_shape: of one sample.
         cost: of all of it.
         replacements: what may stand in its place, by name.
+        closed: modules in it that could not be looked into, and why.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ShownBlock:
     out_shape: tuple[int, ...]
     cost: Cost
     replacements: Mapping[str, Cost]
+    closed: Mapping[str, str]
 
 
 def show(
@@ -54,9 +56,8 @@ def show(
         blocks = partition(network, torch.randn(2, *shape), granularity)
     for block in blocks:
         others = {each.name: cost_of(each.module, block.in_shape) for each in offers(block, 0)} if replaced else {}
-        found.append(
-            ShownBlock(block.name, block.in_shape, block.out_shape, cost_of(block.core, block.in_shape), others)
-        )
+        cost = cost_of(block.core, block.in_shape)
+        found.append(ShownBlock(block.name, block.in_shape, block.out_shape, cost, others, block.closed))
     return found
 
 

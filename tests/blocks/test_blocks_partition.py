@@ -215,6 +215,7 @@ def test_what_can_not_be_traced_is_one_node_or_told() -> None:
     inner = nn.Sequential(*conv(3, 3), Odd(), *conv(4, 4))
     found = partition(inner, torch.randn(2, 3, 8, 8), "layer")
     assert names(found) == ["0", "3", "4"]
+    assert [list(each.closed) for each in found] == [[], ["3"], []] and "control flow" in found[1].closed["3"]
     with pytest.raises(ModelError, match=r"Odd: its forward can't be traced: .*control flow"):
         partition(Odd(), torch.randn(2, 3, 8, 8))
 

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from commandline import Call, refused
+
+OWN = """
+from torch import nn
+
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Conv2d(8, 8, 1)
+
+    def forward(self, inputs):
+        return self.inner(inputs) if inputs.sum() > 0 else inputs
+
+
+def net(classes, channels):
+    return nn.Sequential(nn.Conv2d(channels, 8, 1), nn.ReLU(), Odd(), nn.ReLU(), nn.Flatten(), nn.Linear(512, classes))
+"""
 
 
 def test_a_network_is_shown_block_by_block(call: Call) -> None:
@@ -20,6 +38,16 @@ def test_a_network_is_shown_block_by_block(call: Call) -> None:
     assert sum(int(row[3].replace(",", "")) for row in rows) == int(lines[-1].split()[2].replace(",", ""))
     more = call("blocks", "resnet", "--input", "3x32x32", "--classes", "10", "--option", "width=8", "--replacements")
     assert "separable" in more.out and "of the parameters" in more.out and "is kept" in more.out
+
+
+def test_what_is_not_looked_into_is_named(call: Call) -> None:
+    """A module that decides by values stays whole, and that is said below its block."""
+    Path("own.py").write_text(OWN)
+    said = call("blocks", "own.py:net", "--input", "1x8x8", "--classes", "10", "--by", "layer")
+    assert said.code == 0, said
+    below = said.out.splitlines().index(next(line for line in said.out.splitlines() if line.startswith("2 ")))
+    assert said.out.splitlines()[below + 1].startswith("    2 can't be looked into (TraceError: "), said.out
+    assert said.out.count("it is not cut") == 1
 
 
 @pytest.mark.parametrize(

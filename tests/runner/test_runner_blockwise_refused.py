@@ -44,6 +44,19 @@ class Deciding(nn.Module):
         return self.head(inner if inner.sum() > 0 else -inner)
 
 
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = convolution(8, 8)
+
+    def forward(self, inputs):
+        return self.inner(inputs) if inputs.sum() > 0 else inputs
+
+
+def partly(classes, channels):
+    return nn.Sequential(convolution(channels, 8), Branching(), nn.ReLU(), nn.Flatten(), nn.Linear(512, classes))
+
+
 class Recurrent(nn.Module):
     def __init__(self, classes, channels):
         super().__init__()
@@ -122,6 +135,15 @@ def test_a_network_in_which_nothing_can_be_replaced(own: Any, tmp_path: Path) ->
     """Where it can be cut, but nothing of the library fits a block, that is told, not a budget."""
     with pytest.raises(ModelError, match=r"teacher model: nothing of blockwise\.library .* 2 blocks \(first, second\)"):
         run(changed(model=own("Linears")), tmp_path / "run")
+
+
+def test_a_part_that_can_not_be_looked_into_is_named(own: Any, tmp_path: Path) -> None:
+    """A module that decides by values stays whole within the network; that is said before anything trains."""
+    heard: list[Event] = []
+    with pytest.raises(RecipeError, match="no mix of replacements"):
+        run(changed(model=own("partly"), budget={"params": 0.001}), tmp_path / "run", [heard.append])
+    told = [each.message for each in heard if isinstance(each, Warned)]
+    assert len(told) == 1 and told[0].startswith("blocks: 1 can't be looked into (TraceError"), told
 
 
 def test_a_recurrent_block_is_kept(own: Any, tmp_path: Path) -> None:

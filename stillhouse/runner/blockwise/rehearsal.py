@@ -14,7 +14,7 @@ from stillhouse.blocks.assemble import cut
 from stillhouse.blocks.objective import distance
 from stillhouse.blocks.partition import Block
 from stillhouse.foundation.errors import ModelError
-from stillhouse.foundation.events import BlocksOffered, Event
+from stillhouse.foundation.events import BlocksOffered, Event, Warned
 from stillhouse.models.network import Network
 from stillhouse.models.placement import autocast
 from stillhouse.recipe.engines import AUTO
@@ -37,6 +37,8 @@ def rehearse_blocks(networks: Networks, emit: Callable[[Event], None]) -> None:
     section = networks.recipe.blockwise
     assert section is not None
     blocks = blocks_of(networks, networks.teacher().to(networks.recipe.compute.device).eval())
+    for name, why in {name: why for block in blocks for name, why in block.closed.items()}.items():
+        emit(Warned(f"blocks: {name} can't be looked into ({why}): it is not cut"))
     others = offered(blocks, networks.recipe)
     if not any(others):
         named = ", ".join(each.name for each in blocks[:_NAMED]) + (", ..." if len(blocks) > _NAMED else "")
