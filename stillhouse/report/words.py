@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from stillhouse.foundation.files import read_json
 from stillhouse.report.compare import verdict
 from stillhouse.report.numbers import TIMES, dig, energy, figure, grouped, listed, milliseconds, percent, seconds, size
 from stillhouse.report.plots import student_throughput
@@ -35,15 +36,28 @@ def headline(run: Run) -> tuple[str, str, str]:
 
 
 def usage(run: Run) -> tuple[str, list[str]]:
-    """The Python lines and the commands that use this run's student, names quoted as each language wants."""
-    name = run.folder.resolve().name
+    """The Python lines and the commands that use this run's student, names quoted as each language wants. Where its
+    module was handed over from Python no command can build it.
+    """
+    name, whose = run.folder.resolve().name, _handed_over(run)
     shape = " x ".join(str(side) for side in listed(run.result, "data", "shape"))
     comment = f"  # batch: N x {shape}" if shape else ""
     python = (
-        f"import stillhouse\n\nstudent = stillhouse.load_student({json.dumps(name, ensure_ascii=False)})\n"
+        f"import stillhouse\n\nstudent = stillhouse.load_student({json.dumps(name, ensure_ascii=False)}{whose})\n"
         f"scores = student(batch){comment}"
     )
+    if whose:
+        return python, []
     return python, [f"stillhouse evaluate {shlex.quote(name)}", f"stillhouse export {shlex.quote(name)}"]
+
+
+def _handed_over(run: Run) -> str:
+    """What ``load_student`` needs besides the folder: the module that the student was, or that it is made of."""
+    path = run.folder / "student.json"
+    model = dig(read_json(path), "model") if path.exists() else None
+    made_of_blocks = dig(model, "arch") == "blockwise"
+    arch = dig(model, "options", "of", "arch") if made_of_blocks else dig(model, "arch")
+    return "" if arch != "live" else ", teacher" if made_of_blocks else ", student_module"
 
 
 def speed(run: Run) -> list[str]:

@@ -112,6 +112,22 @@ def test_all_of_a_run_of_blocks_is_told(folder: Path) -> None:
     assert "mathdefault" not in page and len(outline.ids) == len(set(outline.ids))
 
 
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        ({"arch": "live"}, '"run", student_module)'),
+        ({"arch": "blockwise", "options": {"of": {"arch": "live"}}}, '"run", teacher)'),
+        ({"arch": "blockwise", "options": {"of": {"arch": "vgg"}}}, '"run")'),
+    ],
+)
+def test_how_to_load_what_was_handed_over_from_python(folder: Path, model: Json, wanted: str) -> None:
+    """The lines that load the student name the module that is needed; no command is shown that could not work."""
+    (folder / "student.json").write_text(json.dumps({"model": model}))
+    words = Outline(write_report(folder).read_text()).words()
+    assert f"stillhouse.load_student({wanted}" in words
+    assert ("stillhouse evaluate" in words) == ("module" not in wanted and "teacher" not in wanted)
+
+
 def test_a_run_that_still_trains_blocks_shows_what_there_is(make_run: MakeRun, tmp_path: Path) -> None:
     """Without a choice the curves are drawn and the table is there; nothing is said to be chosen."""
     folder = with_blocks(make_run(tmp_path / "run", None, EVENTS, recipe=RECIPE), chosen=False)
