@@ -181,6 +181,26 @@ def test_batches_are_shared_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
+def test_whatever_a_step_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Residual blocks in bf16 and channels last, mixed views, averaged weights, every kind of replacement: the same."""
+    train = {**TRAIN, "batch_size": 200, "ema_decay": 0.9, "clip_norm": 1.0}
+    train["engine"] = {"precision": "bf16", "channels_last": True}
+    library = ["separable", "inverted", "grouped", "low_rank", "slimmer", "shallower", "skip"]
+    blockwise = {**SMALL["blockwise"], "blocks": "block", "library": library, "train": train, "cosine": 0.5}
+    teacher = {"model": {"arch": "resnet", "options": {"width": 8, "blocks": [1, 1, 1]}}, "train": TRAIN}
+    data = {**SMALL["data"], "augment": {"pad_px": 1, "mix": {"kind": "mixup"}}}
+    changed = {**SMALL, "data": data, "teacher": teacher, "blockwise": blockwise, "checkpoint": {"every_s": 0.2}}
+    planned_so(monkeypatch, True, (0, 0, 1), (1, 2, 1))
+    events: list[Event] = []
+    for count in (1, 2):
+        recipe = validate({**changed, "fleet": {"block_workers": count}})
+        run(recipe, tmp_path / f"run-{count}", [events.append])
+    assert weights(tmp_path / "run-1") == weights(tmp_path / "run-2") != {}
+    (planned,) = told(events, BlocksPlanned)
+    assert len(planned.workers) == 2
+
+
+@pytest.mark.slow
 def test_workers_that_freeze_are_not_waited_for(
     tmp_path: Path, alone: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,7 +98,8 @@ def rehearse_replacements(materials: Materials) -> None:
 def _step(what: str, module: nn.Module, inputs: torch.Tensor, wanted: torch.Tensor) -> None:
     try:
         loss = distance(copy.deepcopy(module).train()(inputs), wanted)
-        loss.backward()  # type: ignore[no-untyped-call]
+        if loss.requires_grad:  # a skip has nothing to learn
+            loss.backward()  # type: ignore[no-untyped-call]
     except Exception as error:  # torch's own words about samples too few, out of memory included
         raise ModelError(
             f"{what}: a training step on {len(inputs)} samples raised {type(error).__name__}: {error}"

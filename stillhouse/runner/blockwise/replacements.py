@@ -152,7 +152,7 @@ class Workshop:
         """Replacements that are to be trained."""
         left = []
         for block, others in zip(self._blocks, self._offered, strict=True):
-            for key in ((block.name, name) for name in others):
+            for key in ((block.name, name) for name, module in others.items() if _learns(module)):
                 weights = self._weights(key)
                 if weights.damaged():
                     self._emit(Warned(f"{weights.path} was damaged on disk: it is trained again"))
@@ -163,7 +163,8 @@ class Workshop:
 
     def _with_weights(self, key: Key, module: nn.Module) -> nn.Module:
         made = copy.deepcopy(module)
-        made.load_state_dict(read_weights(self._weights(key).path))
+        if _learns(module):
+            made.load_state_dict(read_weights(self._weights(key).path))
         return made.to(self._materials.device).eval()
 
     def _attempts(self, key: Key) -> int:
@@ -180,6 +181,11 @@ class Workshop:
         if not self._stories_path.exists():
             return {}
         return {(block, name): told for block, name, told in read_json(self._stories_path)}
+
+
+def _learns(module: nn.Module) -> bool:
+    """Whether there is anything to train; in a skip there is not."""
+    return any(True for _ in module.parameters())
 
 
 def offered(blocks: Sequence[Block], recipe: Recipe) -> Offered:
