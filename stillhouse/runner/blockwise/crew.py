@@ -13,7 +13,7 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -24,6 +24,7 @@ from stillhouse.data.ahead import ahead
 from stillhouse.data.batch import Batch
 from stillhouse.foundation import errors
 from stillhouse.foundation.block_events import BlocksPlanned, BlockWorker, BlockWorkersLost, PlanMeasured
+from stillhouse.foundation.cpu_time import cores
 from stillhouse.foundation.errors import DivergedError, FleetError, Interrupted, StillhouseError
 from stillhouse.foundation.events import ReplacementTrained, Warned
 from stillhouse.knowledge.knowledge import Knowledge
@@ -68,6 +69,7 @@ def train_apart(errand: Errand, done: Done, diverged: Diverged) -> None:
     def check() -> None:
         errand.signals.check(f"in {errand.phase}")
 
+    _warn_of_crowds(errand.materials.recipe, warn)
     with gathering(errand.materials.recipe, warn, check, WORKERS, (1, most)) as gather:
         while left:
             begun = _far(errand, left)
@@ -83,6 +85,15 @@ def train_apart(errand: Errand, done: Done, diverged: Diverged) -> None:
                         f"{errand.phase}: the workers died {futile} times without getting any further, at last: "
                         f"{lost.why}; mend that, or say fleet.block_workers: 1, and go on with 'stillhouse resume'"
                     ) from None
+
+
+def _warn_of_crowds(recipe: Recipe, warn: Callable[[str], None]) -> None:
+    """Say so where workers of this machine are in each other's way."""
+    workers, threads, here = recipe.fleet.block_workers, int(recipe.compute.threads), cores()
+    if recipe.fleet.backend == "local" and recipe.compute.device == "cpu" and workers * threads > here > 1:
+        fewer = f"a run with compute.threads: {max(here // workers, 1)} is faster (one that is begun keeps its own)"
+        mend = fewer if workers <= here else f"--block-workers {here} is as fast"
+        warn(f"{workers} workers with {threads} thread{'s' if threads > 1 else ''} each share {here} cores: {mend}")
 
 
 def _far(errand: Errand, left: Mapping[Key, object]) -> tuple[int, int]:
