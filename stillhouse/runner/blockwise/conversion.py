@@ -40,7 +40,6 @@ from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.signals import Signals
 
 ASSEMBLED = "assembled"
-_CALMER = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class Conversion:
             apart = Network(network.preprocess, Apart(body, first))
             trainer = Trainer(self.materials, self.folder, self.emit, self.signals)
             try:
-                trainer.train("calibrate", apart, source, objective, self._calmer(), 0)
+                trainer.train("calibrate", apart, source, objective, self._calibration(), 0)
             except DivergedError as error:  # a step on the way, without which there is a student, too
                 self.emit(Warned(f"{error}; the blocks stay as they were put together"))
             else:
@@ -137,18 +136,10 @@ class Conversion:
         options = [{name: Cost(**cost) for name, cost in own.items()} for own in found["options"]]
         return Costs(options, Cost(**found["whole"]))
 
-    def _calmer(self) -> TrainSection:
-        """The replacements' training, shorter and slower: they know most of it."""
-        train = self._section.train
-        slower = {"learning_rate": train.optimizer.learning_rate * _CALMER}
-        epochs = self._section.calibrate_epochs
-        return train.model_copy(
-            update={
-                "epochs": epochs,
-                "warmup_epochs": min(train.warmup_epochs, epochs),
-                "optimizer": train.optimizer.model_copy(update=slower),
-            }
-        )
+    def _calibration(self) -> TrainSection:
+        """The replacements' training, of another length."""
+        train, epochs = self._section.train, self._section.calibrate_epochs
+        return train.model_copy(update={"epochs": epochs, "warmup_epochs": min(train.warmup_epochs, epochs)})
 
     def _stage(self, name: str, network: Network, samples: Samples) -> None:
         """Measure norms anew, then look how good the network is, and write that down."""
