@@ -27,7 +27,7 @@ SHORT_BLOCKS = [
     "blockwise.train.warmup_epochs=0",
     "blockwise.train.engine.compile=false",
     "blockwise.score_samples=50",
-    "blockwise.library=[low_rank, slimmer]",
+    "blockwise.library=[low_rank, slimmer, skip]",
 ]
 
 

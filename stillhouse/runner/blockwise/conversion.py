@@ -106,7 +106,7 @@ class Conversion:
             try:
                 trainer.train("calibrate", apart, source, objective, self._calibration(), 0)
             except DivergedError as error:  # a step on the way, without which there is a student, too
-                self.emit(Warned(f"{error}; the blocks stay as they were put together"))
+                self.emit(Warned(f"{str(error).partition('. ')[0]}; the blocks stay as they were put together"))
             else:
                 self._stage("calibrated", network, samples)
         return network
