@@ -73,8 +73,10 @@ def train_apart(errand: Errand, done: Done, diverged: Diverged) -> None:
     with gathering(errand.materials.recipe, warn, check, WORKERS, (1, most)) as gather:
         while left:
             begun = _far(errand, left)
+            gathered = gather(min(wanted, len(left) * errand.section.train.accumulate))
             try:
-                _Attempt(errand, gather(min(wanted, len(left))), left, done, diverged).run()
+                with contextlib.closing(gathered.crew):
+                    _Attempt(errand, gathered, left, done, diverged).run()
             except _LostError as lost:
                 further = _far(errand, left) > begun
                 futile = 0 if further else futile + 1
@@ -143,17 +145,14 @@ class _Attempt:
     def run(self) -> None:
         """To the end."""
         errand = self._errand
-        try:
-            for said in (self._in, self._reads, self._measured):
-                self._wait_for_all(said)
-            self._course = Course(errand, self._first, self._stream.steps_per_epoch)
-            planned = self._assign()
-            unseen = all(self._reads[name] != "sent" for name in self._readers)
-            made = ahead(self._stream.batches(self._first, self._steps, unseen=unseen), self._ahead_max_bytes)
-            with contextlib.closing(made):
-                self._feed(made)
-        finally:
-            self._crew.close()
+        for said in (self._in, self._reads, self._measured):
+            self._wait_for_all(said)
+        self._course = Course(errand, self._first, self._stream.steps_per_epoch)
+        planned = self._assign()
+        unseen = all(self._reads[name] != "sent" for name in self._readers)
+        made = ahead(self._stream.batches(self._first, self._steps, unseen=unseen), self._ahead_max_bytes)
+        with contextlib.closing(made):
+            self._feed(made)
         taken_s = [float(each["step_s"]) for each in self._ended.values() if each["how"] == "done"]
         if max(taken_s):
             errand.emit(PlanMeasured(errand.phase, planned.step_s, max(taken_s)))

@@ -120,7 +120,7 @@ class Workshop:
                 tell,
                 self._signals,
             )
-            several = self._materials.recipe.fleet.block_workers > 1 and len(keys) > 1
+            several = self._materials.recipe.fleet.block_workers > 1 and len(keys) * settings.accumulate > 1
             (train_apart if several else sweep)(errand, self._done, self._diverged)
 
     def _in_groups(self) -> list[list[Key]]:
