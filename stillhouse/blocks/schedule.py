@@ -3,8 +3,8 @@
 Each worker gets what the blocks before its own put out, hands on what its own put out, and trains then (Pipe-BD's
 relay, arXiv 2301.12443): nobody waits for anybody but by the slowest one's pace. A stretch of blocks that is too much
 for one worker is given to several: they share its alternatives among them, each passing the activations through the
-teacher's blocks itself; or, where that is faster, each takes a part of every batch and they add up gradients. Where
-links are too slow for activations every worker has a prefix of the teacher of its own instead.
+teacher's blocks itself; or, where that is faster, each then learns from a part of every batch, and they add up
+gradients. Where links are too slow for activations every worker has a prefix of the teacher of its own instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class BlockTimes:
         train_s: one step of each alternative.
         weights_bytes: of the alternatives' parameters together: what gradients weigh.
         output_bytes: of the activation that it hands on.
-        fixed_s: part of all these seconds that a smaller batch would take, too.
+        fixed_s: part of what training takes that a smaller batch would take, too.
     """
 
     teacher_s: float
@@ -76,7 +76,7 @@ def plan(
     Args:
         link_bytes_s: between two workers.
         load_s: making a batch; only who has the first block does that, or everybody who has a prefix.
-        parts_max: workers that may share a batch among them; 1: none do; None: any number.
+        parts_max: parts that a batch is cut into, of which each who shares it takes some; None: any number.
     """
     alone_s = load_s + sum(each.teacher_s + sum(each.train_s) for each in blocks)
     candidates = [_divided(blocks, workers, link_bytes_s, load_s, relayed, parts_max) for relayed in (True, False)]
@@ -114,9 +114,10 @@ def _divided(
             return split_s, "alternatives"
         # Each sends all gradients but its own slice's, and gets that slice's sums: a ring's traffic.
         traffic_s = 2 * (count - 1) / count * sum(each.weights_bytes for each in own) / link_bytes_s
-        whole_s = entry_s + teacher_s + sum(sum(each.train_s) for each in own) + exit_s
-        fixed_s = sum(each.fixed_s for each in own)
-        batches_s = fixed_s + (whole_s - fixed_s) / count + traffic_s
+        fixed_s, train_s = sum(each.fixed_s for each in own), sum(sum(each.train_s) for each in own)
+        most = 1 / count if parts_max is None else -(-parts_max // count) / parts_max
+        # The teacher's pass is of the whole batch: a part of it might have other bits.
+        batches_s = entry_s + teacher_s + fixed_s + (train_s - fixed_s) * most + traffic_s + exit_s
         return (split_s, "alternatives") if split_s <= batches_s else (batches_s, "batches")
 
     @cache

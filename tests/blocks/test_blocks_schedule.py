@@ -54,15 +54,15 @@ def test_a_heavy_block_is_shared() -> None:
     assert [(each.workers, each.together) for each in many.shares if each.last == 4] == [(2, "alternatives")]
     single = plan([*light, block(0.1, 8.0)], 4, FAST)
     assert single.shares[-1].together == "batches" and single.shares[-1].workers > 1
-    assert single.efficiency > 0.8
+    assert single.efficiency > 0.7
 
 
 def test_what_does_not_shrink_is_paid_by_each() -> None:
-    """Of a block that several workers share, each spends the whole of what a smaller batch takes, too."""
+    """Of a block that several workers share, each computes the teacher's pass, and what a smaller batch takes, too."""
     shared = BlockTimes(1.0, (7.0,), 0, 0)
     half = BlockTimes(1.0, (7.0,), 0, 0, fixed_s=4.0)
-    assert plan([shared], 4, FAST).step_s == 2.0
-    assert plan([half], 4, FAST).step_s == 4.0 + 4.0 / 4
+    assert plan([shared], 4, FAST).step_s == 1.0 + 7.0 / 4
+    assert plan([half], 4, FAST).step_s == 1.0 + 4.0 + 3.0 / 4
 
 
 def test_no_batch_is_cut_finer_than_it_may_be() -> None:
@@ -71,6 +71,7 @@ def test_no_batch_is_cut_finer_than_it_may_be() -> None:
     assert plan(heavy, 4, FAST).shares[0].together == "batches"
     assert plan(heavy, 4, FAST, parts_max=4).shares[0].workers == 4
     assert plan(heavy, 4, FAST, parts_max=3).shares[0].workers == 3
+    assert plan(heavy, 3, FAST, parts_max=4).shares[0].workers == 2  # a third one would leave somebody two parts, too
     assert plan(heavy, 4, FAST, parts_max=1).shares[0].workers == 1
 
 

@@ -93,8 +93,7 @@ def times_of(profile: Profile, blocks: Sequence[str], wanted: Sequence[Key]) -> 
         own = [key for key in wanted if key[0] == name]
         trained = tuple(profile.train_s[key] for key in own)
         weights = sum(profile.weights_bytes[key] for key in own)
-        teacher_s = profile.teacher_s[at]  # who shares a batch computes all of it: a part might have other bits
-        found.append(BlockTimes(teacher_s, trained, weights, profile.output_bytes[at], fixed_s=teacher_s))
+        found.append(BlockTimes(profile.teacher_s[at], trained, weights, profile.output_bytes[at]))
     return found
 
 
