@@ -265,7 +265,9 @@ def plan_line(event: b.BlocksPlanned) -> str:
     for each in event.workers:
         blocks = each.first if each.first == each.last else f"{each.first} to {each.last}"
         parts.append(f"{blocks} (process {each.process_id} on {each.host}, {len(each.replacements)} to train)")
-    how = "activations are handed on" if event.relayed else "each computes the teacher's blocks before its own itself"
+    alike = len({(each.first, each.last) for each in event.workers}) == 1
+    own = "each computes the teacher's blocks" + ("" if alike else " before its own") + " itself"
+    how = "activations are handed on" if event.relayed and not alike else own
     promised = f"{1e3 * event.step_s:,.3g} ms a step, efficiency {event.efficiency:.2f}"
     return f"{event.phase}: {'; '.join(parts)}; {how}; expected: {promised}"
 

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from stillhouse.cli.progress import Bars, Lines
+from stillhouse.foundation import block_events as b
 from stillhouse.foundation import events as e
 
 GIVEN = [
@@ -110,3 +111,25 @@ def test_blocks_are_told(view: type[Bars] | type[Lines]) -> None:
         assert "mean error 0.250" in words and "59/59" in words
     else:
         assert "choose: done in 2.0 s\n" in words
+
+
+@pytest.mark.parametrize("view", [Bars, Lines])
+def test_workers_that_train_blocks_are_told_of(view: type[Bars] | type[Lines]) -> None:
+    """Who has which blocks, how activations come there, what was promised and came of it, and who was lost."""
+    keys = (("stem", "low_rank-2"), ("stage1", "separable"))
+    one, other = b.BlockWorker("here", 11, "stem", "stage1", keys), b.BlockWorker("here", 12, "head", "head", keys[:1])
+    told = (0.0312, 0.95, 1e9, 0.001)
+    words = shown(
+        view,
+        b.BlocksPlanned("blocks", 0, True, *told, (one, other)),
+        b.BlocksPlanned("blocks", 4, True, *told, (one, one)),
+        b.BlocksPlanned("blocks", 8, False, *told, (one, other)),
+        b.BlockWorkersLost("blocks", 2, 9, "worker 2 of 2: killed by SIGKILL"),
+        b.PlanMeasured("blocks", 0.0312, 0.0333),
+    ).replace("\n", " ")
+    workers = "stem to stage1 (process 11 on here, 2 to train); head (process 12 on here, 1 to train)"
+    assert f"blocks: {workers}; activations are handed on; expected: 31.2 ms a step, efficiency 0.95" in words
+    assert "each computes the teacher's blocks itself; expected" in words
+    assert "each computes the teacher's blocks before its own itself; expected" in words
+    assert "blocks, step 9: worker 2 of 2: killed by SIGKILL; all begin again from the newest checkpoints" in words
+    assert "blocks: a step of all, 31.2 ms were planned, 33.3 ms measured" in words
