@@ -75,6 +75,17 @@ def forgetful(network: Network, seed: int) -> Network:
     return network
 
 
+def unforgettable(network: Network) -> list[str]:
+    """Names of parameters that no layer draws anew: :func:`forgetful` leaves them as they are."""
+    drawn = {
+        id(each)
+        for module in network.body.modules()
+        if callable(getattr(module, "reset_parameters", None))
+        for each in module.parameters(recurse=False)
+    }
+    return [name for name, each in network.body.named_parameters() if id(each) not in drawn]
+
+
 def cut(network: Network, interface: Interface, by: Cut) -> tuple[Block, ...]:
     """The blocks of a network's body; they share its modules.
 

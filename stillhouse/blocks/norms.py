@@ -10,14 +10,18 @@ from torch import Tensor, nn
 
 
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set running means and variances to the averages over some batches (DNA, CVPR 2020).
+    """Set running means and variances to the averages over some batches (DNA, CVPR 2020); frozen norms stay.
 
     Everything else is in evaluation mode meanwhile, and left in it; weights don't change.
 
     Args:
         batches: inputs of the network.
     """
-    norms: list[Any] = [each for each in network.modules() if isinstance(getattr(each, "running_mean", None), Tensor)]
+    norms: list[Any] = [
+        each
+        for each in network.modules()
+        if isinstance(getattr(each, "running_mean", None), Tensor) and hasattr(each, "reset_running_stats")
+    ]
     network.eval()
     kept = [norm.momentum for norm in norms]
     for norm in norms:

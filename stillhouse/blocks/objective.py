@@ -76,11 +76,15 @@ def _weighted(parts: Mapping[str, Tensor], cosine: float) -> Tensor:
     return parts["error"] + cosine * parts["cosine"] if cosine else parts["error"]
 
 
+STILL = 1e-8
+"""Variance below which an output counts as one that does not change: errors are then in units of this."""
+
+
 def normalised_error(outputs: Tensor, wanted: Tensor) -> Tensor:
     """Squared error over the variance of ``wanted`` about its channels' means; both [B, C, ...]. No gradient flows into
     ``wanted``.
     """
     others = [axis for axis in range(wanted.ndim) if axis != 1]
     spread = torch.linalg.vector_norm(wanted - wanted.mean(dim=others, keepdim=True)).square()
-    error: Tensor = squared_error(outputs, wanted) / spread.clamp_min(wanted.numel() * torch.finfo(wanted.dtype).tiny)
+    error: Tensor = squared_error(outputs, wanted) / spread.clamp_min(wanted.numel() * STILL)
     return error

@@ -89,17 +89,22 @@ def judge_alone(
 
 
 def judge_mix(blocks: Sequence[Block], cores: Sequence[nn.Module], samples: Samples) -> Score:
-    """Swap several blocks at once.
+    """Swap several blocks at once. Norms before the first that is replaced stay as they are.
 
     Args:
         cores: for each block what stands there.
     """
-    mixed, tally = _with_own_norms(joined(blocks, cores)), _Tally()
-    recalibrate(mixed, samples.calibration)
+    changed = [at for at, (block, core) in enumerate(zip(blocks, cores, strict=True)) if core is not block.core]
+    first = min(changed, default=len(blocks))
+    before, after, tally = blocks[:first], joined(blocks[first:], cores[first:]), _Tally()
+    mixed = _with_own_norms(after)
     with torch.no_grad():
+        entries = [_through(before, inputs) for inputs in samples.calibration] if changed else []
+        if changed:
+            recalibrate(mixed, entries)
         for inputs, labels in samples.judged():
             samples.check()
-            tally.add(mixed(inputs), _through(blocks, inputs), labels)
+            tally.add(mixed(_through(before, inputs)), _through(blocks, inputs), labels)
     return tally.score()
 
 

@@ -27,6 +27,8 @@ def resolve(recipe: Recipe) -> Recipe:
     if not _may_be_answered(recipe):
         check_precision(recipe.teacher.engine.precision, device, "teacher.engine.precision")
     check_precision(recipe.student.train.engine.precision, device, "student.train.engine.precision")
+    if recipe.blockwise is not None:
+        check_precision(recipe.blockwise.train.engine.precision, device, "blockwise.train.engine.precision")
     if recipe.teacher.train is not None:
         check_precision(recipe.teacher.train.engine.precision, device, "teacher.train.engine.precision")
     compute = recipe.compute.model_copy(update={"device": str(device), "threads": threads})

@@ -58,6 +58,13 @@ class Materials:
         """The validation split as it is."""
         return self._plain(self.data.table, self.data.labels, self.data.splits.validation)
 
+    def part_of_validation(self, count: int) -> Iterator[Batch]:
+        """At most so many samples of the validation split, of every class its share."""
+        sample_ids = self.data.splits.validation
+        by_class = sample_ids[np.argsort(self.data.labels[sample_ids], kind="stable")]
+        places = np.linspace(0, len(by_class) - 1, min(count, len(by_class))).round().astype(np.int64)
+        return self._plain(self.data.table, self.data.labels, np.sort(by_class[places]))
+
     def test(self) -> Iterator[Batch]:
         """The test split as it is: read once, at the end."""
         return self._plain(self.data.test_table, self.data.survey.test.labels, self.data.splits.test)

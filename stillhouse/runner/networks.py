@@ -154,8 +154,8 @@ class Networks:
         if not isinstance(options.of, ModelSection):
             bare = BlockwiseOptions(of=self.recipe.teacher.model, blocks=self.recipe.blockwise.blocks)
             return converted(self.teacher(), self.interface, bare, seed)
-        base = self._teacher(options.of, 0, self.interface, seed)
-        return forgetful(converted(base, self.interface, options, seed), seed)
+        made = converted(self._teacher(options.of, 0, self.interface, seed), self.interface, options, seed)
+        return forgetful(made, seed) if options.of.arch == "live" else made
 
     def _wrapped(self, module: nn.Module, section: ModelSection, interface: Interface, role: str) -> Network:
         normalise = self.statistics if section.normalise == "auto" else section.normalise

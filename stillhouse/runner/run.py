@@ -24,7 +24,7 @@ from stillhouse.recipe.recipe import Recipe
 from stillhouse.report.html import write_report
 from stillhouse.runner.blockwise.conversion import Conversion
 from stillhouse.runner.blockwise.delivery import delivered
-from stillhouse.runner.blockwise.rehearsal import rehearse_blocks
+from stillhouse.runner.blockwise.rehearsal import check_unsettled, rehearse_blocks
 from stillhouse.runner.environment import check_fleet_device, named_files, resolve, versions
 from stillhouse.runner.filling import fill
 from stillhouse.runner.joining import check_ray_installed
@@ -149,6 +149,7 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
     section = materials.recipe.student.model
     if materials.recipe.blockwise is not None:
         students[0], section = delivered(materials, students[0], log.emit)
+        controls = [delivered(materials, each, log.emit)[0] for each in controls]
     exported = _export(folder, materials, students[0], section, log.emit)
     return measure(materials, folder, teacher, students, controls, store, exported)
 
@@ -190,7 +191,9 @@ def _prepare(
     resumed = folder.manifest.exists()
     if not resumed:  # one that goes on may have lost it, and what then is promised
         check_fleet_device(recipe)
-    shared = recipe.fleet.workers_range[1] > 0 or recipe.fleet.students_range[1] > 1
+        check_unsettled(recipe)
+    fleet = recipe.fleet
+    shared = fleet.workers_range[1] > 0 or fleet.students_range[1] > 1 or fleet.block_workers > 1
     if recipe.fleet.backend == "ray":
         check_ray_installed()
         code_stamp()  # of what was loaded: when the fleet starts, other code may lie here

@@ -25,6 +25,19 @@ SEEN = Normalisation(mean=(0.5,), std=(0.25,))
 RESNET = ModelSection(arch="resnet", options={"width": 16, "blocks": [1, 1]})
 
 
+class FrozenBatchNorm2d(nn.Module):
+    """As torchvision has it."""
+
+    running_mean: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(width))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs - self.running_mean[:, None, None]
+
+
 def resnet(seed: int = 0) -> Network:
     """With statistics as if it had been trained."""
     network = build(RESNET, INTERFACE, SEEN, seed, "teacher")
@@ -137,11 +150,17 @@ def test_alone_and_in_a_mix_a_replacement_scores_the_same() -> None:
         for name, module in own.items():
             cores = [module if at == number else block.core for number, block in enumerate(blocks)]
             whole = judge_mix(blocks, cores, seen)
-            # Norms before the block are measured anew as well there.
-            if at == 0:
-                assert whole.accuracy == alone[at][name].accuracy
-                assert whole.harm == pytest.approx(alone[at][name].harm, rel=1e-4)
-            assert whole.harm > 0
+            assert whole.accuracy == alone[at][name].accuracy
+            assert whole.harm == pytest.approx(alone[at][name].harm, rel=1e-4)
+    assert judge_mix(blocks, [block.core for block in blocks], seen).harm == pytest.approx(0, abs=1e-7)
+
+
+def test_frozen_norms_are_left_alone() -> None:
+    """A norm with fixed statistics has none to measure anew."""
+    frozen = FrozenBatchNorm2d(3)
+    network = nn.Sequential(frozen, nn.BatchNorm2d(3))
+    recalibrate(network, [torch.randn(8, 3, 4, 4) + 5])
+    assert torch.equal(frozen.running_mean, torch.zeros(3)) and network[1].running_mean.mean() > 4  # type: ignore[operator,union-attr]
 
 
 def apart(network: Network, first: int) -> tuple[Network, list[str]]:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from stillhouse.blocks import train
 from stillhouse.blocks.assemble import cut
+from stillhouse.data.open import open_data, survey
 from stillhouse.export.weights import load_student
-from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError
+from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError, UserError
 from stillhouse.foundation.events import Evaluated, Event, PhaseStarted, ReplacementTrained, Warned
 from stillhouse.models.build import build
 from stillhouse.models.interface import Interface
@@ -24,6 +26,7 @@ from stillhouse.recipe.blockwise import BudgetSection
 from stillhouse.recipe.load import dump, load
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.blockwise.replacements import offered
+from stillhouse.runner.materials import gather
 from stillhouse.runner.run import resume, run
 
 SEEN = Normalisation(mean=(0.5,), std=(0.25,))
@@ -143,6 +146,71 @@ def test_an_automatic_engine_is_settled_before_any_block_is_trained(
     run(tiny(**{**BLOCKWISE, "blockwise": section}), tmp_path / "run")
     settled = load(tmp_path / "run" / "recipe.yaml").blockwise
     assert settled is not None and settled.train.engine.settled and settled.train.engine.compile is False
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("choice", None), ("choice", "{}"), ("costs", "torn"), ("stages", None), ("stages", "[]")]
+)
+def test_notes_that_were_damaged_are_measured_again(
+    tmp_path: Path, recipe: Recipe, name: str, text: str | None
+) -> None:
+    """A file of the folder ``blocks`` that is gone or torn is made again, no block is trained, the student the same."""
+    expected = run(recipe, tmp_path / "run")
+    note = tmp_path / "run" / "blocks" / f"{name}.json"
+    note.unlink() if text is None else note.write_text(text)
+    (tmp_path / "run" / "result.json").unlink()
+    heard: list[Event] = []
+    result = resume(tmp_path / "run", [heard.append])
+    assert result["digests"]["student_weights"] == expected["digests"]["student_weights"]
+    assert result["blockwise"]["stages"] == expected["blockwise"]["stages"]
+    assert "blocks" not in [each.phase for each in heard if isinstance(each, PhaseStarted)]
+
+
+def test_norms_before_a_block_count(tmp_path: Path, tiny: Callable[..., Recipe]) -> None:
+    """What stays before a block is in the costs of every mix: the student meets its budget, to the parameter."""
+    code = tmp_path / "pre.py"
+    code.write_text(
+        "from torch import nn\n"
+        "def net(classes, channels):\n"
+        "    def block(a, b): return [nn.MaxPool2d(2), nn.BatchNorm2d(a), nn.ReLU(), nn.Conv2d(a, b, 3, padding=1)]\n"
+        "    return nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), *block(8, 16), nn.ReLU(), "
+        "*block(16, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, classes))\n"
+    )
+    teacher = {"model": {"arch": f"{code}:net"}, "train": TRAIN}
+    result = run(tiny(**{**BLOCKWISE, "teacher": teacher}), tmp_path / "run")
+    made = result["blockwise"]["candidates"][0]["costs"]["params"]
+    weights = load_file(tmp_path / "run" / "weights" / "student.safetensors")
+    learnt = [name for name in weights if name.startswith("body.") and "running" not in name and "num_b" not in name]
+    assert sum(weights[name].numel() for name in learnt) == made <= 0.7 * result["teacher"]["params"]
+
+
+def test_replacements_are_judged_on_all_classes(recipe: Recipe, tmp_path: Path) -> None:
+    """However few samples are asked for, every class has its share of them."""
+    found = survey(recipe.data, recipe.seed)
+    data = open_data(found, recipe.data, tmp_path, lambda name, done, count: None)
+    cpu = recipe.model_copy(update={"compute": recipe.compute.model_copy(update={"device": "cpu"})})
+    materials = gather(cpu, data, None)
+    batches = list(materials.part_of_validation(50))
+    counts = torch.bincount(torch.cat([batch.targets for batch in batches]), minlength=10)
+    assert counts.sum() == 50 and counts.min() >= 4
+    assert sum(len(batch) for batch in materials.part_of_validation(10**6)) == len(data.splits.validation)
+
+
+@pytest.mark.parametrize(
+    ("section", "story"),
+    [
+        ({"student": {"model": {"arch": "blockwise", "options": {"mix": ["keep"]}}}}, r"options\.mix.*leave them out"),
+        ({"objective": {"features": [{"teacher": "stage1", "student": "stage1.0"}]}}, "no block of the student"),
+        ({"blockwise": {**BLOCKWISE["blockwise"], "train": {**TRAIN, "engine": {"precision": "fp16"}}}}, "needs a"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_at_once(
+    tmp_path: Path, tiny: Callable[..., Recipe], section: dict[str, Any], story: str
+) -> None:
+    """Before anything is trained, and nothing is left behind."""
+    with pytest.raises(UserError, match=story):
+        run(tiny(**{**BLOCKWISE, **section}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_block_that_saves_nothing_is_kept(recipe: Recipe) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from torch import nn
 
 from stillhouse.blocks.assemble import KEEP, joined
 from stillhouse.blocks.choose import Option, Problem, best
-from stillhouse.blocks.cost import Cost, cost_of
+from stillhouse.blocks.cost import Cost, cost_of, params_of
 from stillhouse.blocks.partition import Block
 from stillhouse.foundation.errors import RecipeError
+from stillhouse.models.cost import weight_bytes
 from stillhouse.recipe.blockwise import MEASURES, BudgetSection
 
 
@@ -35,23 +36,26 @@ def measured(blocks: Sequence[Block], offered: Sequence[Mapping[str, nn.Module]]
     Args:
         timed: whether latencies are wanted, which takes most of the time; else they are NaN.
     """
-    # The first block's lead, which has no weights, is in no whole; its time is next to nothing.
-    whole = cost_of(
-        nn.Sequential(blocks[0].core, joined(blocks[1:], [each.core for each in blocks[1:]])),
-        blocks[0].in_shape,
-        timed=timed,
-    )
+    # What comes before the first block's core has no multiply-adds; its time is next to nothing.
+    after = joined(blocks[1:], [each.core for each in blocks[1:]])
+    whole = cost_of(nn.Sequential(blocks[0].core, after), blocks[0].in_shape, timed=timed)
+    whole = _with_lead(whole, blocks[0])
     apart = [
         {KEEP: cost_of(block.core, block.in_shape, timed=timed)}
         | {name: cost_of(module, block.in_shape, timed=timed) for name, module in others.items()}
         for block, others in zip(blocks, offered, strict=True)
     ]
     scale = whole.latency_ms / sum(each[KEEP].latency_ms for each in apart)
-    return Costs([{name: _scaled(cost, scale) for name, cost in each.items()} for each in apart], whole)
+    options = [
+        {name: _with_lead(replace(cost, latency_ms=cost.latency_ms * scale), block) for name, cost in own.items()}
+        for block, own in zip(blocks, apart, strict=True)
+    ]
+    return Costs(options, whole)
 
 
-def _scaled(cost: Cost, scale: float) -> Cost:
-    return Cost(cost.params, cost.macs, cost.bytes, cost.latency_ms * scale)
+def _with_lead(cost: Cost, block: Block) -> Cost:
+    """With what stays before a block, whatever replaces it: norms, for one."""
+    return replace(cost, params=cost.params + params_of(block.lead), bytes=cost.bytes + weight_bytes(block.lead))
 
 
 def limits(budget: BudgetSection, costs: Costs) -> dict[str, float]:

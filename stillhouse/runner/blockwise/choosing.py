@@ -48,11 +48,6 @@ class Choice:
     candidates: Sequence[Judged]
     fronts: Mapping[str, Sequence[Judged]]
 
-    @property
-    def mix(self) -> Mix:
-        """The chosen one."""
-        return self.candidates[0].mix
-
 
 @dataclass
 class Chooser:

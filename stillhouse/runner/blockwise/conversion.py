@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import torch
+from torch import nn
 
 from stillhouse.blocks.assemble import cut, joined
 from stillhouse.blocks.calibrate import Activations, Apart, ApartObjective
@@ -22,15 +22,16 @@ from stillhouse.blocks.partition import Block
 from stillhouse.blocks.score import Samples, judge_alone
 from stillhouse.foundation.errors import DivergedError
 from stillhouse.foundation.events import Evaluated, Event, Warned
-from stillhouse.foundation.files import read_json, write_json
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_bytes
 from stillhouse.recipe.architectures import BlockwiseOptions, ModelSection, Normalisation
 from stillhouse.recipe.blockwise import BlockwiseSection
+from stillhouse.recipe.engines import AUTO
 from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.blockwise.budget import Costs, check_reachable, measured
 from stillhouse.runner.blockwise.choosing import Chooser, first_replaced
 from stillhouse.runner.blockwise.judging import CHOOSE, Judging
+from stillhouse.runner.blockwise.notes import Notes
 from stillhouse.runner.blockwise.replacements import Offered, Trained, Workshop, offered
 from stillhouse.runner.blockwise.samples import samples_of
 from stillhouse.runner.energy import meter_of, metered
@@ -64,15 +65,31 @@ class Conversion:
             Interrupted: a signal came.
         """
         start = PhaseWeights(self.folder.weights(ASSEMBLED))
-        if not start.done() or start.damaged():
+        noted = [self._notes.read(name) is not None for name in ("costs", "choice", "stages")]
+        if not start.done() or start.damaged() or not all(noted):
             start.write(weights_bytes(self._assembled()))
         recipe = self.materials.recipe
-        model = self._student_model(read_json(self._path("choice"))["candidates"][0]["mix"])
+        mix = self._settled_mix
+        if mix is None:
+            choice = self._notes.read("choice")
+            assert choice is not None
+            mix = tuple(choice["candidates"][0]["mix"])
+        model = self._student_model(mix)
         student = recipe.student.model_copy(update={"model": model})
         recipe = recipe.model_copy(update={"student": student})
         self.folder.resettle(recipe)
         networks = replace(self.materials.networks, recipe=recipe, start=start.path)
         return replace(self.materials, recipe=recipe, networks=networks)
+
+    @property
+    def _notes(self) -> Notes:
+        return Notes(self.folder.path / "blocks", lambda message: self.emit(Warned(message)))
+
+    @property
+    def _settled_mix(self) -> Mix | None:
+        """The mix that the recipe says, once it does."""
+        mix = BlockwiseOptions.model_validate(self.materials.recipe.student.model.options).mix
+        return None if mix == AUTO else mix
 
     @property
     def _section(self) -> BlockwiseSection:
@@ -94,8 +111,8 @@ class Conversion:
         mix = self._mix(chooser, trained)
         body = copy.deepcopy(joined(blocks, chooser.cores(mix)))
         network = Network(copy.deepcopy(teacher.preprocess), body)
-        self._stage("assembled", network, samples)
         first = first_replaced(mix)
+        self._stage("assembled", network, samples, first)
         if self._section.calibrate_epochs and first < len(mix):
             names = [name for name, _ in body.named_children()]
             objective = ApartObjective(names[first:], self._section.cosine)
@@ -108,13 +125,13 @@ class Conversion:
             except DivergedError as error:  # a step on the way, without which there is a student, too
                 self.emit(Warned(f"{str(error).partition('. ')[0]}; the blocks stay as they were put together"))
             else:
-                self._stage("calibrated", network, samples)
+                self._stage("calibrated", network, samples, first)
         return network
 
     def _mix(self, chooser: Chooser, trained: Trained) -> Mix:
         """The best mix: the one that an earlier process chose, or chosen now."""
-        path = self._path("choice")
-        if not path.exists():
+        known = self._notes.read("choice")
+        if known is None:
             with metered(meter_of(self.materials.recipe), CHOOSE, self.emit) as tell:
                 judging = Judging(sum(map(len, trained.modules)) + chooser.steps(self._section), tell)
                 alone = judge_alone(chooser.blocks, trained.modules, chooser.samples, judging.add)
@@ -122,17 +139,18 @@ class Conversion:
                 judging.end()
             told = [{name: asdict(score) for name, score in own.items()} for own in alone]
             stories = [[*key, list(lines)] for key, lines in trained.stories.items()]
-            write_json(path, {**asdict(choice), "alone": told, "diverged": stories})
-        return tuple(read_json(path)["candidates"][0]["mix"])
+            known = {**asdict(choice), "alone": told, "diverged": stories}
+            self._notes.write("choice", known)
+        return self._settled_mix or tuple(known["candidates"][0]["mix"])
 
     def _costs(self, blocks: Sequence[Block], others: Offered) -> Costs:
         """Measured once in a run: latencies differ from time to time. What no budget is met with is not kept."""
-        path = self._path("costs")
-        if not path.exists():
+        found = self._notes.read("costs")
+        if found is None:
             costs = measured(blocks, others)
             check_reachable(self._section.budget, costs, others)
-            write_json(path, asdict(costs) | {"blocks": [_form(each) for each in blocks]})
-        found = read_json(path)
+            found = asdict(costs) | {"blocks": [_form(each) for each in blocks]}
+            self._notes.write("costs", found)
         options = [{name: Cost(**cost) for name, cost in own.items()} for own in found["options"]]
         return Costs(options, Cost(**found["whole"]))
 
@@ -141,14 +159,17 @@ class Conversion:
         train, epochs = self._section.train, self._section.calibrate_epochs
         return train.model_copy(update={"epochs": epochs, "warmup_epochs": min(train.warmup_epochs, epochs)})
 
-    def _stage(self, name: str, network: Network, samples: Samples) -> None:
-        """Measure norms anew, then look how good the network is, and write that down."""
-        recalibrate(network.body, samples.calibration)
+    def _stage(self, name: str, network: Network, samples: Samples, first: int) -> None:
+        """Measure norms anew from the first block that is replaced, look how good the network is, write that down."""
+        body = network.body
+        assert isinstance(body, nn.Sequential)
+        with torch.no_grad():
+            entries = [body[:first](inputs) for inputs in samples.calibration]
+        recalibrate(body[first:], entries)
         found = Trainer(self.materials, self.folder, self.emit, self.signals).validate(network)
         self.emit(Evaluated(name, 0, 0.0, "validation", found.accuracy, found.loss))
-        path = self._path("stages")
-        known = read_json(path) if path.exists() else {}
-        write_json(path, {**known, name: {"accuracy": found.accuracy, "loss": found.loss}})
+        known = self._notes.read("stages") or {}
+        self._notes.write("stages", {**known, name: {"accuracy": found.accuracy, "loss": found.loss}})
 
     def _student_model(self, mix: Sequence[str]) -> ModelSection:
         """What the student is, said so that it can be built anywhere; weights it has its own."""
@@ -160,9 +181,6 @@ class Conversion:
         of = teacher.model_copy(update={"weights": None, "options": options, "normalise": normalise})
         made = BlockwiseOptions(of=of, blocks=self._section.blocks, mix=tuple(mix))
         return self.materials.recipe.student.model.model_copy(update={"options": made.model_dump(mode="json")})
-
-    def _path(self, name: str) -> Path:
-        return self.folder.path / "blocks" / f"{name}.json"
 
 
 def _form(block: Block) -> dict[str, object]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import torch
 from torch import nn
 
-from stillhouse.blocks.assemble import cut
+from stillhouse.blocks.assemble import cut, unforgettable
 from stillhouse.blocks.objective import distance
 from stillhouse.blocks.partition import Block
-from stillhouse.foundation.errors import ModelError
+from stillhouse.foundation.errors import ModelError, RecipeError, nearest
 from stillhouse.foundation.events import BlocksOffered, Event, Warned
 from stillhouse.models.network import Network
 from stillhouse.models.placement import autocast
+from stillhouse.recipe.architectures import BlockwiseOptions
 from stillhouse.recipe.engines import AUTO
+from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.blockwise.budget import check_reachable, limits, measured
 from stillhouse.runner.blockwise.replacements import offered
 from stillhouse.runner.materials import Materials
@@ -25,6 +27,21 @@ from stillhouse.runner.networks import Networks
 from stillhouse.students import losses
 
 _NAMED = 6
+
+
+def check_unsettled(recipe: Recipe) -> None:
+    """Refuse a blockwise recipe that says what its run is to find out.
+
+    Raises:
+        RecipeError: names the key.
+    """
+    if recipe.blockwise is None:
+        return
+    options = BlockwiseOptions.model_validate(recipe.student.model.options)
+    said = [name for name in ("of", "blocks", "mix") if getattr(options, name) != AUTO]
+    if said or options.folded:
+        key = f"student.model.options.{(said or ['folded'])[0]}"
+        raise RecipeError(f"{key}: of a blockwise student the run settles all options: leave them out")
 
 
 def rehearse_blocks(networks: Networks, emit: Callable[[Event], None]) -> None:
@@ -46,11 +63,36 @@ def rehearse_blocks(networks: Networks, emit: Callable[[Event], None]) -> None:
             f"teacher model: nothing of blockwise.library ({', '.join(section.library)}) may replace any of its "
             f"{len(blocks)} blocks ({named}): name more kinds, or cut elsewhere by blockwise.blocks"
         )
+    _check_features(networks.recipe, blocks)
+    if networks.recipe.control.seeds and (kept := _remembered(networks)):
+        emit(
+            Warned(
+                f"the control can't begin with initial weights throughout: no layer draws {kept} of the teacher anew"
+            )
+        )
     costs = measured(blocks, others, timed=section.budget.latency_ms is not None)
     check_reachable(section.budget, costs, others)
     count = sum(map(len, others))
     whole = {name: value for name, value in asdict(costs.whole).items() if not math.isnan(value)}
     emit(BlocksOffered(len(blocks), count, whole, limits(section.budget, costs)))
+
+
+def _check_features(recipe: Recipe, blocks: Sequence[Block]) -> None:
+    """Refuse terms about modules that the student may not have."""
+    names = [each.name.replace(".", "_") for each in blocks]
+    for number, term in enumerate(recipe.objective.features):
+        if term.student not in names:
+            raise RecipeError(
+                f"objective.features.{number}.student: '{term.student}' is no block of the student, and what is inside "
+                f"its blocks is not known yet: {nearest(term.student, names)}"
+            )
+
+
+def _remembered(networks: Networks) -> str:
+    """The first of a live teacher's weights that a control would keep."""
+    live = networks.recipe.teacher.models["teacher.model"].arch == "live"
+    names = unforgettable(networks.teacher()) if live else []
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "") if names else ""
 
 
 def blocks_of(networks: Networks, teacher: Network) -> tuple[Block, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Iterator, Sequence
 
@@ -24,15 +23,7 @@ def samples_of(materials: Materials, preprocess: nn.Module, blocks: Sequence[Blo
     """Views of training samples for the norms; of the validation split as many as the recipe says."""
     section = materials.recipe.blockwise
     assert section is not None
-    judged, count = [], 0
-    validation = materials.validation()
-    with contextlib.closing(validation):  # type: ignore[type-var]
-        for batch in validation:
-            part = batch.part(0, min(len(batch), section.score_samples - count))
-            judged.append(part)
-            count += len(part)
-            if count == section.score_samples:
-                break
+    judged = list(materials.part_of_validation(section.score_samples))
 
     def inputs() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in judged:
@@ -57,6 +48,6 @@ def _views(materials: Materials, count: int) -> Iterator[Tensor]:
     stream = materials.stream(section.train, 0)
     steps = min(-(-count // section.train.batch_size), stream.steps_per_epoch)
     inputs = torch.cat([batch.inputs for batch in stream.batches(0, steps)])[:count]
-    for part in torch.split(inputs, _BATCH):
-        if len(part) > 1:
-            yield part.to(materials.device)
+    # Even parts: the norms' statistics are averages over batches, each alike.
+    for part in torch.tensor_split(inputs, -(-len(inputs) // _BATCH)):
+        yield part.to(materials.device)
