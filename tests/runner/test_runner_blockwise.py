@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from stillhouse.blocks import train
 from stillhouse.blocks.assemble import cut
+from stillhouse.blocks.score import Score
 from stillhouse.data.open import open_data, survey
 from stillhouse.export.weights import load_student
 from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError, UserError
@@ -25,6 +27,7 @@ from stillhouse.recipe.architectures import ModelSection, Normalisation
 from stillhouse.recipe.blockwise import BudgetSection
 from stillhouse.recipe.load import dump, load
 from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.blockwise import conversion
 from stillhouse.runner.blockwise.replacements import offered
 from stillhouse.runner.materials import gather
 from stillhouse.runner.run import resume, run
@@ -244,6 +247,26 @@ def test_replacements_that_find_no_room_are_trained_in_groups(tmp_path: Path, re
     again: list[Event] = []
     assert resume(tmp_path / "run", [again.append])["digests"]["student_weights"] == expected
     assert "blocks" not in [each.phase for each in again if isinstance(each, PhaseStarted)]
+
+
+def test_a_replacement_without_finite_answers_is_not_chosen(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left out of the choice, with its story."""
+    judge = conversion.judge_alone
+
+    def judged(*args: Any) -> list[dict[str, Score]]:
+        found = judge(*args)
+        for own in found:
+            if "separable" in own:
+                own["separable"] = Score(math.nan, 0.1)
+        return found
+
+    monkeypatch.setattr(conversion, "judge_alone", judged)
+    run(recipe, tmp_path / "run")
+    choice = json.loads((tmp_path / "run" / "blocks" / "choice.json").read_text())
+    assert {name for _, name, _ in choice["diverged"]} == {"separable"}
+    assert not any("separable" in each["mix"] for each in choice["candidates"])
 
 
 @pytest.mark.slow

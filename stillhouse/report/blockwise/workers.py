@@ -71,7 +71,8 @@ def block_workers(events: Sequence[Mapping[str, Any]]) -> BlockWorkers:
             now = [_planned(each, figure(event, "step") or 0.0) for each in _rows(event, 5)]
             found.workers += now
             found.plans_s.append(found.span_s)
-            found.relayed = bool(event.get("relayed"))
+            spans = {tuple(row[2:4]) for row in _rows(event, 5)}
+            found.relayed = bool(event.get("relayed")) and len(spans) > 1
         elif kind == "BlocksMeasured":
             until_s = found.span_s + (figure(event, "seconds") or 0.0)
             for worker, (step, share) in zip(now, _rows(event, 2), strict=False):
@@ -155,7 +156,7 @@ def _draw(axes: Axes, shown: Sequence[BlockWorker], span_s: float, unit_s: float
 
 
 def _note(found: BlockWorkers, rows: int) -> str:
-    handed = "activations were handed on" if found.relayed else "each computed the blocks before its own itself"
+    handed = "activations were handed on" if found.relayed else "each computed the teacher's blocks itself"
     said = f"On the right the share of time in which each was busy; {handed}."
     for planned_s, measured_s in found.promises[-1:]:
         planned, took = (three_digits(1e3 * each) for each in (planned_s, measured_s))

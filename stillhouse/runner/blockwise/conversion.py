@@ -7,6 +7,7 @@ is not measured again.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -19,7 +20,7 @@ from stillhouse.blocks.choose import Mix
 from stillhouse.blocks.cost import Cost
 from stillhouse.blocks.norms import recalibrate
 from stillhouse.blocks.partition import Block
-from stillhouse.blocks.score import Samples, judge_alone
+from stillhouse.blocks.score import Samples, Score, judge_alone
 from stillhouse.foundation.errors import DivergedError
 from stillhouse.foundation.events import Evaluated, Event, Warned
 from stillhouse.models.network import Network
@@ -28,6 +29,7 @@ from stillhouse.recipe.architectures import BlockwiseOptions, ModelSection, Norm
 from stillhouse.recipe.blockwise import BlockwiseSection
 from stillhouse.recipe.engines import AUTO
 from stillhouse.recipe.train import TrainSection
+from stillhouse.runner.blockwise.bench import Key
 from stillhouse.runner.blockwise.budget import Costs, check_reachable, measured
 from stillhouse.runner.blockwise.choosing import Chooser, first_replaced
 from stillhouse.runner.blockwise.judging import CHOOSE, Judging
@@ -135,10 +137,11 @@ class Conversion:
             with metered(meter_of(self.materials.recipe), CHOOSE, self.emit) as tell:
                 judging = Judging(sum(map(len, trained.modules)) + chooser.steps(self._section), tell)
                 alone = judge_alone(chooser.blocks, trained.modules, chooser.samples, judging.add)
+                hopeless = _without_answers(chooser.blocks, alone)
                 choice = chooser.choose(alone, self._section, judging.add)
                 judging.end()
             told = [{name: asdict(score) for name, score in own.items()} for own in alone]
-            stories = [[*key, list(lines)] for key, lines in trained.stories.items()]
+            stories = [[*key, list(lines)] for key, lines in {**trained.stories, **hopeless}.items()]
             known = {**asdict(choice), "alone": told, "diverged": stories}
             self._notes.write("choice", known)
         return self._settled_mix or tuple(known["candidates"][0]["mix"])
@@ -181,6 +184,16 @@ class Conversion:
         of = teacher.model_copy(update={"weights": None, "options": options, "normalise": normalise})
         made = BlockwiseOptions(of=of, blocks=self._section.blocks, mix=tuple(mix))
         return self.materials.recipe.student.model.model_copy(update={"options": made.model_dump(mode="json")})
+
+
+def _without_answers(blocks: Sequence[Block], alone: Sequence[dict[str, Score]]) -> dict[Key, list[str]]:
+    """Take out replacements with which the teacher's answers are not finite; what to say of them."""
+    found = dict[Key, list[str]]()
+    for block, own in zip(blocks, alone, strict=True):
+        for name in [name for name, score in own.items() if not math.isfinite(score.harm)]:
+            del own[name]
+            found[block.name, name] = [f"{block.name}/{name}: with it the teacher's answers are NaN or infinite"]
+    return found
 
 
 def _form(block: Block) -> dict[str, object]:

@@ -17,7 +17,7 @@ from torch import nn
 from stillhouse.blocks.cost import cost_of
 from stillhouse.blocks.library.offers import offers
 from stillhouse.blocks.partition import Block
-from stillhouse.foundation.errors import DivergedError
+from stillhouse.foundation.errors import DivergedError, RunDirError
 from stillhouse.foundation.events import Event, Warned
 from stillhouse.foundation.files import read_json, write_json
 from stillhouse.foundation.seeding import subseed
@@ -180,7 +180,11 @@ class Workshop:
     def _read_stories(self) -> dict[Key, list[str]]:
         if not self._stories_path.exists():
             return {}
-        return {(block, name): told for block, name, told in read_json(self._stories_path)}
+        try:
+            return {(block, name): told for block, name, told in read_json(self._stories_path)}
+        except (RunDirError, ValueError, TypeError):
+            self._emit(Warned(f"{self._stories_path} was damaged: what diverged is tried again"))
+            return {}
 
 
 def _learns(module: nn.Module) -> bool:
