@@ -56,7 +56,7 @@ class BlockwiseSection(Section):
     score_samples: PositiveInt = Field(2048, description="of the validation split, by which replacements are judged")
     candidates: PositiveInt = Field(4, description="best mixes that are put together and compared")
     calibrate_epochs: NonNegativeInt = Field(
-        1, description="of training each block on what the blocks before it give once they are replaced"
+        2, description="of training each block on what the blocks before it give once they are replaced"
     )
 
     @model_validator(mode="after")
