@@ -79,7 +79,7 @@ def test_a_student_of_blocks_is_said(tiny: Path, call: Call) -> None:
     for words in (
         "cut by layer; each is kept, or replaced by separable, low_rank",
         "at most 25 % of its parameters and 0.5 ms a sample",
-        "all on one pass of the teacher, then 1 more for all together; judged by 9 samples",
+        "all on one pass of the teacher, then 2 more for all together; judged by 9 samples",
         "student      the teacher with blocks replaced; 1 epochs",
         "whether the teacher can be cut and the budget met",
     ):

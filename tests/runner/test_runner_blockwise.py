@@ -231,7 +231,7 @@ def test_a_block_that_saves_nothing_is_kept(recipe: Recipe) -> None:
 
 def test_replacements_that_find_no_room_are_trained_in_groups(tmp_path: Path, recipe: Recipe) -> None:
     """Said, each group a phase of its own, and the student is the same to the last bit; resumed in the second, too."""
-    wide = {"model": recipe.teacher.model.model_copy(update={"options": {"width": 64, "blocks": [2, 2]}})}  # type: ignore[union-attr]
+    wide = {"model": recipe.teacher.model.model_copy(update={"options": {"width": 40, "blocks": [1, 2]}})}  # type: ignore[union-attr]
     large = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update=wide)})
     expected = run(large, tmp_path / "whole")["digests"]["student_weights"]
     heard: list[Event] = []
