@@ -155,7 +155,7 @@ class Networks:
             bare = BlockwiseOptions(of=self.recipe.teacher.model, blocks=self.recipe.blockwise.blocks)
             return converted(self.teacher(), self.interface, bare, seed)
         made = converted(self._teacher(options.of, 0, self.interface, seed), self.interface, options, seed)
-        return forgetful(made, seed) if options.of.arch == "live" else made
+        return forgetful(made, seed)
 
     def _wrapped(self, module: nn.Module, section: ModelSection, interface: Interface, role: str) -> Network:
         normalise = self.statistics if section.normalise == "auto" else section.normalise
