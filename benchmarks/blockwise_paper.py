@@ -9,6 +9,7 @@ tensors, and the loss of ours, whose gradient keeps the layout.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator
 
@@ -65,13 +66,9 @@ class Paper:
             raise _Reached
 
         hook = convolution.register_forward_hook(stop)
-        try:
-            with torch.no_grad():
-                self._task.teacher(batch.inputs)
-        except _Reached:
-            pass
-        finally:
-            hook.remove()
+        with torch.no_grad(), contextlib.suppress(_Reached):  # raised where it got far enough
+            self._task.teacher(batch.inputs)
+        hook.remove()
         return found[0], found[1]
 
 

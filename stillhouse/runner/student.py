@@ -13,6 +13,7 @@ student  ended {how, why, signal}, after its weights
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -69,17 +70,23 @@ def attend(line: Line, meeting: Callable[[Mapping[str, Any]], Store | None] = la
     """
     job = line.next("job").header
     recipe = parse(job["recipe"], (), "the run's recipe")
-    try:
+    with errors_told(line):
         with fixed_numerics(int(recipe.compute.threads)):
             line.say({"do": "weights"}, _trained(line, job, recipe, meeting))
+        line.say({"do": "ended", "how": "done"})
+    line.next("dismiss")  # the others may not be done with what they have to tell each other
+    return 0
+
+
+@contextlib.contextmanager
+def errors_told(line: Line) -> Iterator[None]:
+    """Tell the run what ended the work, where it is a signal or an error of ours."""
+    try:
+        yield
     except Interrupted as error:
         line.say({"do": "ended", "how": "Interrupted", "why": str(error), "signal": error.exit_code - 128})
     except StillhouseError as error:
         line.say({"do": "ended", "how": type(error).__name__, "why": str(error)})
-    else:
-        line.say({"do": "ended", "how": "done"})
-    line.next("dismiss")  # the others may not be done with what they have to tell each other
-    return 0
 
 
 def _trained(
@@ -97,7 +104,7 @@ def _trained(
             phase=job["phase"],
             seed=subseed(recipe.seed, job["phase"], "steps"),
             device=device,
-            emit=_Teller(line).emit if first else lambda event: None,
+            emit=Teller(line).emit if first else lambda event: None,
             checkpoints=_Keeper(line, job, recipe.checkpoint.every_s if first else None),
             evaluate=_Asker(line).evaluate if first else None,
             interrupted=Stop(line).asked,
@@ -138,12 +145,13 @@ def _network(line: Line, recipe: Recipe, job: Mapping[str, Any]) -> Network:
     content = bytes(line.next("network").body)
     state = safetensors.torch.load(content)
     mean, std = (tuple(state[f"preprocess.{name}"].flatten().tolist()) for name in ("mean", "std"))
-    network = build_any(bare, _interface(job), Normalisation(mean=mean, std=std), 0, "student")
+    network = build_any(bare, interface_in(job), Normalisation(mean=mean, std=std), 0, "student")
     load_into(network, state, "the run's student")
     return network
 
 
-def _interface(job: Mapping[str, Any]) -> Interface:
+def interface_in(job: Mapping[str, Any]) -> Interface:
+    """What the run's data offer a model."""
     return Interface(tuple(job["shape"]), job["image"], job["classes"])
 
 
@@ -152,7 +160,7 @@ def _objective(line: Line, recipe: Recipe, job: Mapping[str, Any], network: Netw
     objective = Objective(
         section,
         recipe.student.train.label_smoothing,
-        shapes(network, [term.student for term in section.features], _interface(job)),
+        shapes(network, [term.student for term in section.features], interface_in(job)),
         {name: tuple(shape) for name, shape in job["teacher_shapes"].items()},
         leaves_out_unknown=recipe.fleet.without_teachers == "stored_only",
     )
@@ -211,13 +219,14 @@ class _Desk:
         return {}
 
 
-class _Teller:
+class Teller:
     """Sends events to the run."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
 
     def emit(self, event: Event) -> None:
+        """One."""
         values = dataclasses.asdict(event)
         self._line.say({"do": "event", "event": type(event).__name__, "values": values})
 

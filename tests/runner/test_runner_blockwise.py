@@ -32,25 +32,11 @@ from stillhouse.runner.blockwise.replacements import offered
 from stillhouse.runner.materials import gather
 from stillhouse.runner.run import resume, run
 
+from .small_blocks import SMALL, TRAIN
+
 SEEN = Normalisation(mean=(0.5,), std=(0.25,))
 FORKED = Path(__file__).with_name("forked.py")
-TRAIN = {"epochs": 2, "batch_size": 400, "optimizer": {"kind": "adamw", "learning_rate": 0.01}}
-BLOCKWISE: dict[str, Any] = {
-    "teacher": {
-        "model": {"arch": "vgg", "options": {"width": 8, "blocks": [1, 1]}},
-        "train": {**TRAIN, "epochs": 4},
-    },
-    "student": {"model": {"arch": "blockwise"}, "train": {**TRAIN, "epochs": 1}},
-    "blockwise": {
-        "blocks": "layer",
-        "library": ["separable", "low_rank"],
-        "budget": {"params": 0.7},
-        "train": TRAIN,
-        "score_samples": 100,
-        "candidates": 2,
-    },
-    "control": {"seeds": 0},
-}
+BLOCKWISE: dict[str, Any] = {name: SMALL[name] for name in ("teacher", "student", "blockwise", "control")}
 
 pytestmark = pytest.mark.usefixtures("not_drawn")
 

@@ -40,9 +40,7 @@ from stillhouse.data.batch import Batch
 from stillhouse.data.stream import Stream
 from stillhouse.foundation.allocator import keep_freed_memory
 from stillhouse.foundation.errors import Interrupted, StillhouseError
-from stillhouse.foundation.events import Event
 from stillhouse.models.build import build
-from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network
 from stillhouse.models.placement import fixed_numerics
 from stillhouse.models.weights import load_into
@@ -54,7 +52,7 @@ from stillhouse.runner.blockwise.bench import Bench, Key
 from stillhouse.runner.blockwise.profile import Profile, measured
 from stillhouse.runner.shares import unpack_share
 from stillhouse.runner.sight import Sight
-from stillhouse.runner.student import Stop, device_of, in_folder, sight_by
+from stillhouse.runner.student import Stop, Teller, device_of, errors_told, in_folder, interface_in, sight_by
 from stillhouse.runtime.local.children import die_with_parent
 from stillhouse.runtime.local.door import connected
 from stillhouse.runtime.local.line import Line
@@ -75,14 +73,9 @@ def attend(line: Line, meeting: Callable[[Mapping[str, Any]], Store | None] = la
     """
     job = line.next("job").header
     recipe = parse(job["recipe"], (), "the run's recipe")
-    try:
+    with errors_told(line):
         with fixed_numerics(int(recipe.compute.threads)):
             _work(line, job, recipe, meeting)
-    except Interrupted as error:
-        line.say({"do": "ended", "how": "Interrupted", "why": str(error), "signal": error.exit_code - 128})
-    except StillhouseError as error:
-        line.say({"do": "ended", "how": type(error).__name__, "why": str(error)})
-    else:
         return 0
     line.next("dismiss")
     return 0
@@ -96,7 +89,7 @@ def _work(
     device, own = device_of(recipe, rank, size)
     sight = sight_by(line)
     teacher = _teacher(line, recipe, job, section, device)
-    blocks = cut(teacher, _interface(job), section.blocks)[: job["blocks"]]
+    blocks = cut(teacher, interface_in(job), section.blocks)[: job["blocks"]]
     modules = {(block, name): _initial(line, blocks, block, name) for block, name in job["keys"]}
     pace = cast(Stream, _Pace(section.train.batch_size, job["steps_per_epoch"]))
     with Joined(meeting(job), rank, size, device, own_device=own) as group:
@@ -113,7 +106,7 @@ def _work(
             own_modules = {(block, name): modules[block, name] for block, name in told["keys"]}
             speaks = seat.mates[0] == rank  # for all who share a batch
             keeper = partial(_Keeper, line, job, recipe.checkpoint.every_s if speaks else None)
-            told_by = (keeper, _Teller(line).emit if speaks else lambda event: None)
+            told_by = (keeper, Teller(line).emit if speaks else lambda event: None)
             mates = group.among(told["groups"])
             bench = Bench(job["phase"], own_blocks, own_modules, section, recipe.seed, pace, device, *told_by, mates)
             del modules, own_modules
@@ -247,16 +240,6 @@ class _Pace:
     steps_per_epoch: int
 
 
-class _Teller:
-    """Sends events to the run."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    def emit(self, event: Event) -> None:
-        self._line.say({"do": "event", "event": type(event).__name__, "values": dataclasses.asdict(event)})
-
-
 class _Keeper:
     """Keeps one replacement's checkpoints by sending them to the run; of several who share
     its batches one does.
@@ -299,15 +282,11 @@ def _teacher(
     model = recipe.teacher.models["teacher.model"]
     state = safetensors.torch.load(bytes(line.next("teacher").body))
     mean, std = (tuple(state[f"preprocess.{name}"].flatten().tolist()) for name in ("mean", "std"))
-    network = build(model, _interface(job), Normalisation(mean=mean, std=std), 0, "teacher")
+    network = build(model, interface_in(job), Normalisation(mean=mean, std=std), 0, "teacher")
     load_into(network, state, "the run's teacher")
     layout = torch.channels_last if section.train.engine.channels_last is True else torch.contiguous_format
     network.eval().to(device=device, memory_format=layout)  # type: ignore[call-overload]
     return network
-
-
-def _interface(job: Mapping[str, Any]) -> Interface:
-    return Interface(tuple(job["shape"]), job["image"], job["classes"])
 
 
 def _initial(line: Line, blocks: Sequence[Block], block: str, name: str) -> nn.Module:
@@ -322,7 +301,7 @@ def _load(
 ) -> Callable[[], Tensor]:
     """What makes a batch of some samples; where data can't be seen, of numbers."""
     ids = np.arange(section.train.batch_size) % job["samples"]
-    zeros = _interface(job).zeros(len(ids), torch.device("cpu"))
+    zeros = interface_in(job).zeros(len(ids), torch.device("cpu"))
     ramp = torch.arange(zeros.numel(), dtype=torch.int32).remainder(251).view(zeros.shape).to(zeros.dtype)
 
     @torch.no_grad()
