@@ -224,13 +224,14 @@ class RayBackend:
             refused, member.why = not member.why, member.why or why
             return self._left(name, None)._replace(refused=refused)
         self._expect(name, member.actor.process.remote(), self._met)
-        self._expect(name, member.actor.load.remote(self._job, self._prepare), self._loaded)
-        self._expect(name, member.actor.wants_to_leave.remote(), self._leaving)
-        self._expect(name, member.actor.live.remote(), self._ended)
         return None
 
     def _met(self, name: str, member: _Member, reply: Any) -> None:
+        """From now on it can be killed whatever it does: only then it may begin."""
         member.process = Process(*reply)
+        self._expect(name, member.actor.load.remote(self._job, self._prepare), self._loaded)
+        self._expect(name, member.actor.wants_to_leave.remote(), self._leaving)
+        self._expect(name, member.actor.live.remote(), self._ended)
 
     def _loaded(self, name: str, member: _Member, reply: Any) -> Report | None:
         kind, told = reply

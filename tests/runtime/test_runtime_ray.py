@@ -30,7 +30,7 @@ ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
 def gone(pid: int) -> None:
     """A process is no more, soon."""
-    end_s = time.monotonic() + 30
+    end_s = time.monotonic() + 60
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < end_s
         time.sleep(0.05)
