@@ -1,8 +1,12 @@
 """Several workers, simulated: a profile of every block, measured here, and the plan that the scheduler makes of it.
 
-A step takes as long as its slowest worker; transfers count, none of them hidden behind work. What a step costs whatever
-the size of its batch (calls, the optimiser) is told apart by a second profile, on half of each batch: who shares a
-batch with others pays that in full. Any number may share one: a run needs as many micro-batches (``accumulate``).
+A step takes as long as its slowest worker; transfers count, none of them hidden behind work. Twice: with one
+replacement a block, as in the paper, and with all that a run offers by ``LIBRARY``.
+
+Of one replacement a block, what a step costs whatever the size of its batch (calls, the optimiser) is told apart by a
+second profile, on half of each batch: who shares a batch with others pays that in full. Any number may share one: a run
+needs as many micro-batches (``accumulate``). Of the library nobody shares batches, which is how a run begins; its
+profile is taken by the very code of a run.
 """
 
 from __future__ import annotations
@@ -10,46 +14,88 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from benchmarks.blockwise_ours import Ours
+from benchmarks.bench_online import SEED
+from benchmarks.blockwise_ours import BLOCKS, Course, Ours
 from benchmarks.blockwise_task import CPU, Task
 from benchmarks.harness import Claim, claim_of
+from stillhouse.blocks.library.offers import offers
 from stillhouse.blocks.schedule import BlockTimes, Plan, plan
 from stillhouse.blocks.train import Line
+from stillhouse.data.stream import Stream
 from stillhouse.models.placement import autocast
 from stillhouse.models.trials import label_of, typical_s
+from stillhouse.recipe.blockwise import BlockwiseSection, BudgetSection, Replacement
 from stillhouse.recipe.engines import StepEngineSection
+from stillhouse.recipe.train import TrainSection
+from stillhouse.runner.blockwise.profile import measured, times_of
 
 AIMS = {4: 0.97, 8: 0.93}
+LIBRARY: tuple[Replacement, ...] = ("separable", "low_rank", "grouped")
 MESSAGE_BYTES, MESSAGES, ROUNDS = 16 * 2**20, 8, 5
 
 
 def simulated(task: Task, engine: StepEngineSection, link_bytes_s: float, rounds: int) -> list[Claim]:
-    """Efficiency with four and eight workers, each round from a profile of its own."""
-    profiles = [profiled(task, engine) for _ in range(rounds)]
+    """Efficiency with four and eight workers, each round from profiles of its own."""
+    one = [profiled(task, engine) for _ in range(rounds)]
+    every = [of_library(task, engine) for _ in range(rounds)]
+    single = _claims(task, engine, link_bytes_s, one, "", "one replacement a block")
+    kinds = f"{sum(len(each.train_s) for each in every[0])} replacements ({', '.join(LIBRARY)})"
+    return single + _claims(task, engine, link_bytes_s, every, "_library", kinds, parts_max=1)
+
+
+def _claims(
+    task: Task,
+    engine: StepEngineSection,
+    link_bytes_s: float,
+    profiles: Sequence[Sequence[BlockTimes]],
+    suffix: str,
+    words: str,
+    parts_max: int | None = None,
+) -> list[Claim]:
     size, claims = len(task.batches[0]), []
     for workers, aim in AIMS.items():
-        plans = [plan(each, workers, link_bytes_s, task.load_s) for each in profiles]
+        plans = [plan(each, workers, link_bytes_s, task.load_s, parts_max, _input_bytes(task)) for each in profiles]
         definition = (
-            f"SIMULATED from a measured profile of {len(task.batches)} steps of {size}, {task.words}, "
+            f"SIMULATED from a measured profile of steps of {size}, {task.words}, {words}, "
             f"{label_of(engine)}, links of {link_bytes_s / 1e9:.2f} GB/s (gloo over loopback, measured): samples "
             f"a second of {workers} workers, the slowest one sets the pace, / {workers} times one worker; aim {aim}; "
             f"{told(plans[0])}"
         )
         rates = [size / each.step_s for each in plans]
         ideal = [rate / each.efficiency for rate, each in zip(rates, plans, strict=True)]
-        claims.append(claim_of(f"simulated_{workers}_{task.name}", definition, "samples/s", rates, ideal))
+        claims.append(claim_of(f"simulated_{workers}_{task.name}{suffix}", definition, "samples/s", rates, ideal))
     return claims
+
+
+def _input_bytes(task: Task) -> int:
+    return task.batches[0].inputs.nbytes
+
+
+def of_library(task: Task, engine: StepEngineSection) -> list[BlockTimes]:
+    """Every block with all that may replace it, up to the last that anything may replace."""
+    train = TrainSection(epochs=1, warmup_epochs=0, optimizer=BLOCKS, engine=engine)
+    section = BlockwiseSection(blocks="layer", library=LIBRARY, budget=BudgetSection(params=0.25), train=train)
+    modules = {
+        (block.name, each.name): each.module for block in task.blocks for each in offers(block, SEED, section.library)
+    }
+    names = [block.name for block in task.blocks]
+    last = max(names.index(block) for block, _ in modules)
+    pace = cast(Stream, Course(task))
+    found = measured(task.blocks[: last + 1], modules, section, pace, lambda: task.batches[0].inputs, lambda: None)
+    return times_of(found, names[: last + 1], list(modules))
 
 
 def told(found: Plan) -> str:
     """A plan in words."""
-    shares = (f"{each.first}-{each.last} {each.together} on {each.workers}" for each in found.shares)
+    shares = (f"{each.first}-{each.last} ({len(each.own)}) on {each.workers}" for each in found.shares)
     return f"{'relay' if found.relayed else 'own prefixes'}, blocks {', '.join(shares)}"
 
 
@@ -62,10 +108,11 @@ def profiled(task: Task, engine: StepEngineSection) -> list[BlockTimes]:
     full, small = whole.typical(), half.typical()
     # Blocks alike, for the difference of two readings is lost in the noise of one block.
     fixed_s = max(2 * sum(map(sum, small)) - sum(map(sum, full)), 0.0) / sum(len(each) > 1 for each in full)
+    last = max(at for at, (_, *train_s) in enumerate(full) if train_s)
     return [
         BlockTimes(teacher_s, tuple(train_s), weights_bytes, output_bytes, min(fixed_s, sum(train_s)))
         for (teacher_s, *train_s), (weights_bytes, output_bytes) in zip(full, _bytes(task, engine), strict=True)
-    ]
+    ][: last + 1]
 
 
 class _Passes:

@@ -1,7 +1,6 @@
 """What each worker does, of a plan: which replacements it trains, from whom it gets activations, to whom it gives them.
 
-Workers are numbered from the first share's on. Those that share the alternatives of a stretch deal them out, the
-longest first, to whoever has least; in a stretch that they share by batches, each trains all of them, on its part of
+Workers are numbered from the first share's on. Those that have a share together train all of it, each on its part of
 every batch.
 """
 
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stillhouse.blocks.schedule import BlockTimes, Plan
+from stillhouse.blocks.schedule import Plan
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,12 @@ class Seat:
     """One worker's part.
 
     Attributes:
-        first, last: blocks whose replacements it trains.
+        first, last: blocks that it has to do with.
         own: (block, alternative) by number, of each that it trains.
-        source: the worker that hands it what the blocks before put out; None: it makes batches itself.
+        source: the worker that hands it what goes into its first block; None: it makes batches itself.
         begin: the block at which its own pass of the teacher begins.
-        targets: workers that want what its last block puts out.
+        targets: workers that it hands something on to.
+        hands_on: the block whose input that is.
         mates: workers that share each batch, this one among them; one alone where nobody does.
     """
 
@@ -33,6 +33,7 @@ class Seat:
     source: int | None
     begin: int
     targets: tuple[int, ...]
+    hands_on: int
     mates: tuple[int, ...]
 
     @classmethod
@@ -43,44 +44,28 @@ class Seat:
         return cls(**{**values, "own": pairs, **lists})
 
 
-def seats(plan: Plan, blocks: Sequence[BlockTimes]) -> list[Seat]:
+def seats(plan: Plan) -> list[Seat]:
     """One for each worker that has something to do."""
     places: list[list[int]] = []
     count = 0
     for share in plan.shares:
         places.append(list(range(count, count + share.workers)))
         count += share.workers
-    return list(_seats(plan, blocks, places))
+    return list(_seats(plan, places))
 
 
-def _seats(plan: Plan, blocks: Sequence[BlockTimes], places: Sequence[Sequence[int]]) -> Iterator[Seat]:
+def _seats(plan: Plan, places: Sequence[Sequence[int]]) -> Iterator[Seat]:
     for at, (share, workers) in enumerate(zip(plan.shares, places, strict=True)):
         before = places[at - 1] if plan.relayed and at else []
         after = places[at + 1] if plan.relayed and at + 1 < len(places) else []
-        every = [
-            (block, which)
-            for block in range(share.first, share.last + 1)
-            for which in range(len(blocks[block].train_s))
-        ]
-        together = share.together == "batches"
-        hands = [every] * share.workers if together else _dealt(every, blocks, share.workers)
-        for number, (worker, own) in enumerate(zip(workers, hands, strict=True)):
+        for number in range(share.workers):
             yield Seat(
                 share.first,
                 share.last,
-                tuple(sorted(own)),
+                share.own,
                 before[number % len(before)] if before else None,
                 share.first if before else 0,
                 tuple(each for place, each in enumerate(after) if place % len(workers) == number),
-                tuple(workers) if together else (worker,),
+                share.last + 1 if share.next_first is None else share.next_first,
+                tuple(workers),
             )
-
-
-def _dealt(every: Sequence[tuple[int, int]], blocks: Sequence[BlockTimes], count: int) -> list[list[tuple[int, int]]]:
-    hands: list[list[tuple[int, int]]] = [[] for _ in range(count)]
-    loads_s = [0.0] * count
-    for block, which in sorted(every, key=lambda each: -blocks[each[0]].train_s[each[1]]):
-        least = loads_s.index(min(loads_s))
-        hands[least].append((block, which))
-        loads_s[least] += blocks[block].train_s[which]
-    return hands

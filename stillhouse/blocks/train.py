@@ -2,13 +2,14 @@
 
 At each step a batch runs through the teacher's blocks in order; at each block all of its alternatives take their step
 on what went in and what came out, and the input is let go: two activations are alive, however deep the network. Where
-somebody waits for what the last block puts out, he gets it first, and all activations live until they are learnt from.
+somebody waits for an activation, he gets it first, and all before it live until they are learnt from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,18 @@ class Station:
         return {name: loop for name, loop in self.loops.items() if loop.state.step == step}
 
 
+class HandOn(NamedTuple):
+    """Who waits for an activation.
+
+    Attributes:
+        before: the station whose input is wanted; one past the last: what the last puts out.
+        give: is given it, before anything learns.
+    """
+
+    before: int
+    give: Callable[[Tensor], None]
+
+
 class Line:
     """Consecutive stations on one device.
 
@@ -53,7 +66,7 @@ class Line:
         self._taps = Taps(nn.Identity(), ())
 
     def take(
-        self, step: int, batch: Batch, inputs: Tensor, hand_on: Callable[[Tensor], None] | None = None
+        self, step: int, batch: Batch, inputs: Tensor, hand_on: HandOn | None = None
     ) -> list[tuple[str, str, DivergedError]]:
         """One step of every training that is due.
 
@@ -61,7 +74,7 @@ class Line:
             step: its number; a training that is ahead of it, from a checkpoint, waits.
             batch: says whose activations these are.
             inputs: [B, ...] of the first station.
-            hand_on: given what the last station puts out, before anything learns; none: nobody wants it.
+            hand_on: none: nobody waits.
 
         Returns:
             Block and name of each training that diverged, and how.
@@ -69,17 +82,20 @@ class Line:
         lost: list[tuple[str, str, DivergedError]] = []
         waiting: list[tuple[Station, Tensor, Tensor]] = []
         due = [at for at, each in enumerate(self._stations) if each.due(step)]
-        last = len(self._stations) - 1 if hand_on else max(due, default=-1)
-        for at, station in enumerate(self._stations[: last + 1]):
+        wanted = hand_on.before if hand_on else 0
+        inputs = dense(inputs)
+        for at, station in enumerate(self._stations[: max(wanted, max(due, default=-1) + 1)]):
+            if hand_on is not None and at == wanted:
+                hand_on.give(inputs)
             with torch.no_grad(), autocast(self._precision, inputs.device):
                 entry = station.block.lead(inputs)
                 inputs = dense(station.block.core(entry))
             if at in due:
                 waiting.append((station, entry, inputs))
-            if hand_on is None:
+            if at >= wanted:
                 lost += self._trained(waiting, step, batch)
-        if hand_on is not None:
-            hand_on(inputs)
+        if hand_on is not None and wanted > max(due, default=-1):
+            hand_on.give(inputs)
         return lost + list(self._trained(waiting, step, batch))
 
     def _trained(

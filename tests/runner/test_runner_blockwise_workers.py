@@ -17,7 +17,7 @@ import pytest
 from commandline import SCRIPT
 
 from stillhouse.blocks import schedule
-from stillhouse.blocks.schedule import BlockTimes, Plan, Share, Together
+from stillhouse.blocks.schedule import BlockTimes, Plan, Share
 from stillhouse.cli.workers import as_overrides
 from stillhouse.foundation.block_events import BlocksPlanned, BlockWorkersLost, PlanMeasured
 from stillhouse.foundation.errors import Interrupted, RecipeError
@@ -82,27 +82,29 @@ def hurt(events: list[Event], how: signal.Signals, which: int) -> Callable[[Even
     return hear
 
 
-def planned_so(
-    monkeypatch: pytest.MonkeyPatch, relayed: bool, *shares: tuple[int, int, int], together: Together = "alternatives"
-) -> None:
-    """Plan shares of so many workers from block to block, whatever was measured."""
+def planned_so(monkeypatch: pytest.MonkeyPatch, relayed: bool, counts: Sequence[int], *cuts: tuple[int, int]) -> None:
+    """Plan shares for so many workers each, whatever was measured; each begins at a block and an alternative of it."""
 
     def plan(blocks: Sequence[BlockTimes], workers: int, *more: Any, **options: Any) -> Plan:
-        if sum(count for _, _, count in shares) > workers or len(blocks) != shares[-1][1] + 1:
+        every = [(at, which) for at, each in enumerate(blocks) for which in range(len(each.train_s))]
+        if sum(counts) > workers or not all(cut in every for cut in cuts):
             return schedule.plan(blocks, workers, *more, **options)
-        made = [Share(*each, together if each[2] > 1 else "alone", 1.0) for each in shares]
+        made = []
+        for begin, end, count in zip([(0, 0), *cuts], [*cuts, None], counts, strict=True):
+            own = tuple(each for each in every if begin <= each and (end is None or each < end))
+            made.append(Share(begin[0], own, end[0] if end else None, count, 1.0))
         return Plan(tuple(made), relayed, 1.0, 1.0)
 
     monkeypatch.setattr("stillhouse.runner.blockwise.crew.plan", plan)
 
 
-SHARES: dict[str, tuple[bool, tuple[tuple[int, int, int], ...]]] = {
-    "handed on": (True, ((0, 0, 1), (1, 1, 1))),
-    "own prefix": (False, ((0, 0, 1), (1, 1, 1))),
-    "handed on to two": (True, ((0, 0, 1), (1, 1, 2))),
-    "from two to one": (True, ((0, 0, 2), (1, 1, 1))),
+SHARES: dict[str, tuple[bool, tuple[tuple[int, int], ...]]] = {
+    "handed over at a block": (True, ((1, 0),)),
+    "handed over within blocks": (True, ((0, 1), (1, 2))),
+    "own prefix": (False, ((1, 0),)),
+    "own prefix up to a part of a block": (False, ((1, 2),)),
 }
-FEW = ("handed on",)
+FEW = ("handed over within blocks",)
 
 
 @pytest.mark.parametrize(
@@ -111,16 +113,16 @@ FEW = ("handed on",)
 def test_who_trains_what_changes_no_bit(
     tmp_path: Path, alone: dict[str, str], plan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Activations are handed on or computed again, alternatives shared, pixels seen or sent: the same weights."""
+    """Activations are handed on or computed again, blocks shared, pixels seen or sent: the same weights."""
     relayed, shares = SHARES[plan]
-    planned_so(monkeypatch, relayed, *shares)
+    count = len(shares) + 1
+    planned_so(monkeypatch, relayed, [1] * count, *shares)
     if plan == "own prefix":
 
         def hidden(materials: Materials) -> Job:
             return replace(sight_job(materials), samples=None, source_digest="of other data")
 
         monkeypatch.setattr("stillhouse.runner.blockwise.crew.sight_job", hidden)
-    count = sum(workers for _, _, workers in shares)
     events: list[Event] = []
     run(shared(count), tmp_path / "run", [events.append])
     assert weights(tmp_path / "run") == alone
@@ -141,7 +143,7 @@ def test_a_worker_that_dies_costs_steps_and_nothing_else(
     tmp_path: Path, alone: dict[str, str], which: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first or the second of two is killed on the way: a new plan, the newest checkpoints, the same weights."""
-    planned_so(monkeypatch, True, (0, 0, 1), (1, 1, 1))
+    planned_so(monkeypatch, True, [1, 1], (1, 0))
     events: list[Event] = []
     run(shared(2), tmp_path / "run", [hurt(events, signal.SIGKILL, which)])
     assert weights(tmp_path / "run") == alone
@@ -155,8 +157,8 @@ def test_a_worker_that_dies_costs_steps_and_nothing_else(
 
 @pytest.mark.slow
 def test_batches_are_shared_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two share each batch of the first block, until a signal stops all; then two share those of the second: the
-    weights are those of one process, which cuts its batches into as many parts.
+    """Two share each batch of the first block, until a signal stops all; then two share those of a part of the
+    second: the weights are those of one process, which cuts its batches into as many parts.
     """
     parts = {"accumulate": 4}
     run(shared(1, parts), tmp_path / "alone")
@@ -168,10 +170,10 @@ def test_batches_are_shared_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             asked.append(event)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    planned_so(monkeypatch, True, (0, 0, 2), (1, 1, 1), together="batches")
+    planned_so(monkeypatch, True, [2, 1], (1, 0))
     with pytest.raises(Interrupted, match="of blocks"):
         run(shared(3, parts), tmp_path / "run", [stop])
-    planned_so(monkeypatch, True, (0, 0, 1), (1, 1, 2), together="batches")
+    planned_so(monkeypatch, True, [1, 2], (1, 1))
     resume(tmp_path / "run", [events.append])
     assert weights(tmp_path / "run") == weights(tmp_path / "alone")
     first, second = told(events, BlocksPlanned)
@@ -190,7 +192,7 @@ def test_whatever_a_step_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     teacher = {"model": {"arch": "resnet", "options": {"width": 8, "blocks": [1, 1, 1]}}, "train": TRAIN}
     data = {**SMALL["data"], "augment": {"pad_px": 1, "mix": {"kind": "mixup"}}}
     changed = {**SMALL, "data": data, "teacher": teacher, "blockwise": blockwise, "checkpoint": {"every_s": 0.2}}
-    planned_so(monkeypatch, True, (0, 0, 1), (1, 2, 1))
+    planned_so(monkeypatch, True, [1, 1], (1, 2))
     events: list[Event] = []
     for count in (1, 2):
         recipe = validate({**changed, "fleet": {"block_workers": count}})
@@ -265,7 +267,7 @@ def test_what_diverges_is_left_out_alike(tmp_path: Path, monkeypatch: pytest.Mon
     two workers as with one.
     """
     wild = {"optimizer": {"kind": "sgd", "learning_rate": 2.0}, "loss_ratio_max": 1.0}
-    planned_so(monkeypatch, True, (0, 0, 1), (1, 1, 1))
+    planned_so(monkeypatch, True, [1, 1], (1, 0))
     for count in (1, 2):
         recipe = shared(count, wild)
         assert recipe.blockwise is not None

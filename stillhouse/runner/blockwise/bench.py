@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stillhouse.blocks.objective import BlockObjective
 from stillhouse.blocks.partition import Block
-from stillhouse.blocks.train import Line, Station
+from stillhouse.blocks.train import HandOn, Line, Station
 from stillhouse.data.batch import Batch
 from stillhouse.data.stream import Stream
 from stillhouse.foundation.errors import DivergedError
@@ -126,7 +126,7 @@ class Bench:
         self._line = Line(stations, str(section.train.engine.precision))
 
     def take(
-        self, step: int, batch: Batch, inputs: Tensor, hand_on: Callable[[Tensor], None] | None = None
+        self, step: int, batch: Batch, inputs: Tensor, hand_on: HandOn | None = None
     ) -> list[tuple[Key, DivergedError]]:
         """One step, as :meth:`stillhouse.blocks.train.Line.take`; what diverged is left out from now on."""
         lost = [((block, name), error) for block, name, error in self._line.take(step, batch, inputs, hand_on)]

@@ -173,8 +173,8 @@ class _Attempt:
         link_bytes_s = min(links, default=_NO_LINK)
         times = times_of(profile, self._blocks, self._keys)
         parts_max = errand.section.train.accumulate
-        planned = plan(times, len(self._names), link_bytes_s, profile.load_s, parts_max)
-        own = seats(planned, times)
+        planned = plan(times, len(self._names), link_bytes_s, profile.load_s, parts_max, profile.input_bytes)
+        own = seats(planned)
         offered = {block: [key for key in self._keys if key[0] == block] for block in self._blocks}
         workers = []
         groups = sorted({seat.mates for seat in own if len(seat.mates) > 1})

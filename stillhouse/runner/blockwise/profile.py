@@ -44,12 +44,13 @@ class Profile:
     """What one worker measured; seconds a batch.
 
     Attributes:
-        load_s: making the batch.
+        load_s, input_bytes: making the batch, and its size.
         teacher_s, output_bytes: of each block.
         train_s, weights_bytes: of each replacement.
     """
 
     load_s: float
+    input_bytes: int
     teacher_s: Sequence[float]
     output_bytes: Sequence[int]
     train_s: Mapping[Key, float]
@@ -59,7 +60,7 @@ class Profile:
         """Plain values."""
         trained = [[*key, self.train_s[key], self.weights_bytes[key]] for key in self.train_s]
         blocks = [list(each) for each in zip(self.teacher_s, self.output_bytes, strict=True)]
-        return {"load_s": self.load_s, "blocks": blocks, "trained": trained}
+        return {"load_s": self.load_s, "input_bytes": self.input_bytes, "blocks": blocks, "trained": trained}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Profile:
@@ -67,6 +68,7 @@ class Profile:
         trained = {(block, name): (seconds, size) for block, name, seconds, size in values["trained"]}
         return cls(
             values["load_s"],
+            values["input_bytes"],
             [seconds for seconds, _ in values["blocks"]],
             [size for _, size in values["blocks"]],
             {key: seconds for key, (seconds, _) in trained.items()},
@@ -79,6 +81,7 @@ def mean_of(profiles: Sequence[Profile]) -> Profile:
     one = profiles[0]
     return Profile(
         statistics.mean(each.load_s for each in profiles),
+        one.input_bytes,
         [statistics.mean(column) for column in zip(*(each.teacher_s for each in profiles), strict=True)],
         one.output_bytes,
         {key: statistics.mean(each.train_s[key] for each in profiles) for key in one.train_s},
@@ -119,7 +122,7 @@ def measured(
     timed = _Timed(inputs.device)
     for _ in timed.steps():
         inputs = timed.call("load", make)
-    output_bytes = []
+    input_bytes, output_bytes = inputs.nbytes, []
     for block in blocks:
         tell()
         own = {key: copy.deepcopy(module) for key, module in modules.items() if key[0] == block.name}
@@ -129,6 +132,7 @@ def measured(
     sizes = {key: sum(each.nbytes for each in module.parameters()) for key, module in modules.items()}
     return Profile(
         timed.mean("load"),
+        input_bytes,
         [timed.mean(("teacher", block.name)) for block in blocks],
         output_bytes,
         {key: timed.mean(key) for key in modules},

@@ -35,6 +35,7 @@ from stillhouse.blocks.assemble import cut, replacement
 from stillhouse.blocks.partition import Block
 from stillhouse.blocks.relay import Receiver, Sender, round_trip_bytes_s
 from stillhouse.blocks.seats import Seat
+from stillhouse.blocks.train import HandOn
 from stillhouse.data.ahead import ahead
 from stillhouse.data.batch import Batch
 from stillhouse.data.stream import Stream
@@ -140,6 +141,7 @@ class _Part:
         self._ahead_max_bytes = recipe.data.ahead_max_mb * 2**20
         self._device = teacher.device
         self._sender = Sender(seat.targets, wire) if seat.targets else None
+        self._hands_on = HandOn(seat.hands_on - seat.begin, self._give) if seat.targets else None
         self._receiver = Receiver(seat.source, wire, self._device) if seat.source is not None else None
         self._stop = Stop(line)
         self._ids: NDArray[np.int64] = np.empty(0, np.int64)
@@ -162,7 +164,7 @@ class _Part:
                     if taken == _WARM_STEPS + 1:
                         since_s = begun_s
                     self._ids, self._handing_s = batch.sample_ids, 0.0
-                    for key, error in self._bench.take(step, batch, inputs, self._hand_on if self._sender else None):
+                    for key, error in self._bench.take(step, batch, inputs, self._hands_on):
                         self._tell({"do": "diverged", "key": key, "why": str(error)})
                     begun_s = time.perf_counter()
                     busy_s += begun_s - started_s - self._handing_s
@@ -202,7 +204,7 @@ class _Part:
         assert found is not None
         return found
 
-    def _hand_on(self, activation: Tensor) -> None:
+    def _give(self, activation: Tensor) -> None:
         assert self._sender is not None
         begun_s = time.perf_counter()
         self._sender.send(self._ids, activation)
