@@ -30,7 +30,7 @@ from stillhouse.recipe.section import (
     Section,
     WholeNumber,
 )
-from stillhouse.recipe.train import TrainSection
+from stillhouse.recipe.train import Optimizer, TrainSection
 
 MixAlpha = Annotated[float, Field(ge=0.01, le=100.0)]
 
@@ -261,6 +261,10 @@ class ControlSection(Section):
 
     seeds: NonNegativeInt = Field(
         1, description="controls to train; beyond 1, as many distilled students are trained for the comparison"
+    )
+    optimizer: Optimizer | None = Field(
+        None,
+        description="of the controls; default: the student's, and of a blockwise run the teacher's if it trains one",
     )
 
 

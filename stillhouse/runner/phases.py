@@ -82,12 +82,16 @@ class Trainer:
         """The same student, from the same weights, in the same order, without the teacher.
 
         Where the student is made of the teacher's blocks it begins with initial ones, and trains for as many epochs as
-        blocks, calibration and student together.
+        blocks, calibration and student together, as the teacher was trained: a rate for fine-tuning would starve it.
         """
-        settings, blockwise = self.materials.recipe.student.train, self.materials.recipe.blockwise
+        recipe = self.materials.recipe
+        settings, blockwise, optimizer = recipe.student.train, recipe.blockwise, recipe.control.optimizer
         if blockwise is not None:
             epochs = settings.epochs + blockwise.train.epochs + blockwise.calibrate_epochs
             settings = settings.model_copy(update={"epochs": epochs})
+            if recipe.teacher.train is not None:
+                optimizer = optimizer or recipe.teacher.train.optimizer
+        settings = settings.model_copy(update={"optimizer": optimizer or settings.optimizer})
         objective = Objective(LABELS_ONLY, settings.label_smoothing)
         network = self.materials.networks.untaught(number)
         return self.train(f"control-{number}", network, NoKnowledge(), objective, settings, number)

@@ -228,7 +228,7 @@ def test_replacements_that_find_no_room_are_trained_in_groups(tmp_path: Path, re
             raise Interrupted("stopped by the test", 15)
 
     with pytest.raises(Interrupted):
-        run(changed(large, memory_max_mb=1), tmp_path / "run", [stop])
+        run(changed(large, memory_max_mb=4), tmp_path / "run", [stop])
     assert any(isinstance(each, Warned) and "groups, one by one" in each.message for each in heard)
     again: list[Event] = []
     assert resume(tmp_path / "run", [again.append])["digests"]["student_weights"] == expected

@@ -2,33 +2,80 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
+from stillhouse.blocks.cost import zeros
+from stillhouse.blocks.partition import Block
 from stillhouse.models.cost import weight_bytes
+from stillhouse.models.network import evaluating
 from stillhouse.recipe.train import SGD, TrainSection
 from stillhouse.runner.blockwise.bench import Key
 
+_ROWS = 2
 
-def groups(sizes: Mapping[Key, int], bytes_max: int) -> list[list[Key]]:
+
+class Need(NamedTuple):
+    """Bytes that a training takes.
+
+    Attributes:
+        kept: from step to step.
+        step: while it takes one; of several, one at a time does.
+    """
+
+    kept: int
+    step: int
+
+
+def groups(needs: Mapping[Key, Need], bytes_max: int) -> list[list[Key]]:
     """Neighbours together, so that a group's pass of the teacher ends early; one that is too large is alone.
 
     Args:
-        sizes: bytes that the training of each keeps, front to back.
+        needs: of each, front to back.
     """
     found: list[list[Key]] = []
-    held = 0
-    for key, size in sizes.items():
-        if not found or held + size > bytes_max:
+    held = Need(0, 0)
+    for key, need in needs.items():
+        more = Need(held.kept + need.kept, max(held.step, need.step))
+        if not found or sum(more) > bytes_max:
             found.append([])
-            held = 0
+            more = need
         found[-1].append(key)
-        held += size
+        held = more
     return found
 
 
-def training_bytes(module: nn.Module, settings: TrainSection) -> int:
-    """What a training keeps from step to step: weights, gradients, the optimiser's state, a moving average."""
+def need_of(module: nn.Module, block: Block, settings: TrainSection) -> Need:
+    """Of the training of what may replace a block, in fp32: at most.
+
+    Kept are weights, gradients, the optimiser's state and a moving average; a step has what goes into the block and
+    comes out of it, and all that a micro-batch's backward pass wants.
+    """
     copies = 2 + (1 if isinstance(settings.optimizer, SGD) else 2) + (settings.ema_decay is not None)
-    return copies * weight_bytes(module)
+    rows = settings.batch_size // settings.accumulate
+    ends = 4 * settings.batch_size * (math.prod(block.in_shape) + math.prod(block.out_shape))
+    return Need(copies * weight_bytes(module), ends + rows * _saved_bytes(module, block.in_shape))
+
+
+def _saved_bytes(module: nn.Module, in_shape: tuple[int, ...]) -> int:
+    """What a forward pass saves for the backward pass, of each sample."""
+    found: dict[int, int] = {}
+    own = {each.untyped_storage().data_ptr() for each in (*module.parameters(), *module.buffers())}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    inputs = zeros(module, in_shape, _ROWS)
+    with evaluating(module), torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = module(inputs)
+    found.pop(inputs.untyped_storage().data_ptr(), None)
+    del outputs
+    return sum(found.values()) // _ROWS

@@ -27,7 +27,7 @@ from stillhouse.recipe.blockwise import MEASURES, BudgetSection
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.blockwise.bench import Errand, Key
 from stillhouse.runner.blockwise.crew import train_apart
-from stillhouse.runner.blockwise.groups import groups, training_bytes
+from stillhouse.runner.blockwise.groups import groups, need_of
 from stillhouse.runner.blockwise.sweep import sweep
 from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.materials import Materials
@@ -127,16 +127,22 @@ class Workshop:
         """All replacements, in groups that find room together; said where they are several."""
         section = self._materials.recipe.blockwise
         assert section is not None
-        sizes = {
-            (block.name, name): training_bytes(module, section.train)
+        needs = {
+            (block.name, name): need_of(module, block, section.train)
             for block, others in zip(self._blocks, self._offered, strict=True)
             for name, module in others.items()
         }
-        found = groups(sizes, section.memory_max_mb * 2**20)
+        found = groups(needs, section.memory_max_mb * 2**20)
+        limit = f"more than {section.memory_max_mb:,} (blockwise.memory_max_mb)"
         if len(found) > 1:
-            told = f"blocks: the training of {len(sizes)} replacements takes {sum(sizes.values()) / 2**20:,.0f} MB"
-            limit = f"{section.memory_max_mb:,} (blockwise.memory_max_mb)"
-            self._emit(Warned(f"{told}, more than {limit}: they are trained in {len(found)} groups, one by one"))
+            all_mb = sum(each.kept for each in needs.values()) / 2**20
+            step_mb = max(each.step for each in needs.values()) / 2**20
+            told = f"blocks: {len(needs)} replacements take {all_mb:,.0f} MB, a step of one up to {step_mb:,.0f} more"
+            self._emit(Warned(f"{told}, {limit}: they are trained in {len(found)} groups, one by one"))
+        largest = max(needs, key=lambda key: sum(needs[key]), default=None)
+        if largest is not None and (bytes_alone := sum(needs[largest])) > section.memory_max_mb * 2**20:
+            told = f"blocks: {'/'.join(largest)} takes up to {bytes_alone / 2**20:,.0f} MB by itself, {limit}"
+            self._emit(Warned(f"{told}: a larger blockwise.train.accumulate or a smaller batch_size takes less"))
         return found
 
     def _done(self, key: Key, data: bytes) -> None:
