@@ -105,7 +105,7 @@ def _size(node: fx.Node) -> tuple[int, ...] | None:
 def _named(found: Traced, points: list[fx.Node], names: Sequence[str]) -> Iterator[fx.Node]:
     modules = dict(found.network.named_modules())
     at = {node: index for index, node in enumerate(found.graph.nodes)}
-    ends: list[fx.Node] = []
+    ends: dict[fx.Node, str] = {}
     for name in names:
         if name not in modules:
             raise ModelError(f"blocks: the network has no module '{name}'")
@@ -117,8 +117,12 @@ def _named(found: Traced, points: list[fx.Node], names: Sequence[str]) -> Iterat
         outside = [node for node in operations(found.graph) if end is not None and at[mine[-1]] < at[node] <= at[end]]
         if end is None or not all(is_finish(node, modules) or passes(node, modules) for node in outside):
             raise ModelError(f"blocks: the network can't be cut behind '{name}'")
-        ends.append(end)
-    yield from sorted(set(ends), key=at.__getitem__)
+        if end in ends:
+            raise ModelError(
+                f"blocks: a block ends behind '{name}' where one ends behind '{ends[end]}': name one of them"
+            )
+        ends[end] = name
+    yield from sorted(ends, key=at.__getitem__)
 
 
 def _is_part(path: str, name: str) -> bool:

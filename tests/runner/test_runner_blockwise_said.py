@@ -48,6 +48,7 @@ def test_the_result_says_what_was_chosen_and_from_what(result: dict[str, Any]) -
         params += costs[name]
     assert params == told["candidates"][0]["costs"]["params"] <= told["limits"]["params"]
     assert result["student"]["params"] <= params
+    assert told["workers"] is None
     assert told["budget"] == {"params": 0.7} and set(told["fronts"]) == {"params", "macs", "latency_ms"}
 
 

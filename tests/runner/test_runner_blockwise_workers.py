@@ -145,12 +145,15 @@ def test_a_worker_that_dies_costs_steps_and_nothing_else(
     """The first or the second of two is killed on the way: a new plan, the newest checkpoints, the same weights."""
     planned_so(monkeypatch, True, [1, 1], (1, 0))
     events: list[Event] = []
-    run(shared(2), tmp_path / "run", [hurt(events, signal.SIGKILL, which)])
+    result = run(shared(2), tmp_path / "run", [hurt(events, signal.SIGKILL, which)])
     assert weights(tmp_path / "run") == alone
     (lost,) = told(events, BlockWorkersLost)
     assert lost.text == f"worker {which + 1} of 2: killed by SIGKILL" and lost.workers == 2
     first, second = told(events, BlocksPlanned)
     assert first.step == 0 < second.step
+    use = result["blockwise"]["workers"]
+    assert [each["step"] for each in use["plans"]] == [0, second.step] and use["lost"] == 1
+    assert use["plans"][0]["measured_s"] is None and use["plans"][1]["measured_s"] > 0
     assert not list((tmp_path / "run" / "checkpoints").rglob("*.ckpt"))
     assert workers() == []
 

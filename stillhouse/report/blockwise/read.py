@@ -31,7 +31,8 @@ def described(folder: Path, events: Sequence[Values]) -> dict[str, Any] | None:
         ``blocks``: of each its name, shapes, cost, what was ``chosen`` and the ``replacements`` that were offered, with
         cost, error at the end, harm and accuracy alone, and the story of one that diverged; ``candidates`` (the chosen
         mix first) and ``fronts`` by measure: mix, costs, expected harm, harm and accuracy put together; ``stages``:
-        accuracies on the validation split. What is not known yet is None or empty. None where the run has no blocks.
+        accuracies on the validation split; ``workers``: who trained the blocks (:func:`workers_use`). What is not known
+        yet is None or empty. None where the run has no blocks.
     """
     costs = _read(folder, "costs")
     if not costs:
@@ -66,7 +67,25 @@ def described(folder: Path, events: Sequence[Values]) -> dict[str, Any] | None:
         "candidates": candidates,
         "fronts": {name: [_judged(each) for each in points] for name, points in choice.get("fronts", {}).items()},
         "stages": _stages(events, blocks, _read(folder, "stages")),
+        "workers": workers_use(events),
     }
+
+
+def workers_use(events: Sequence[Values]) -> dict[str, Any] | None:
+    """Processes that trained the blocks; None where the run's own did.
+
+    ``plans``, in order: phase, step from which on, how many workers, predicted efficiency, seconds a step as planned
+    and as measured (None: it did not come to an end); ``lost``: how often one was.
+    """
+    plans: list[dict[str, Any]] = []
+    for event in events:
+        if event["event"] == "BlocksPlanned":
+            told = {name: event[name] for name in ("phase", "step", "efficiency")}
+            plans.append({**told, "workers": len(event["workers"]), "planned_s": event["step_s"], "measured_s": None})
+        elif event["event"] == "PlanMeasured":
+            plans[-1]["measured_s"] = event["measured_s"]
+    lost = sum(event["event"] == "BlockWorkersLost" for event in events)
+    return {"plans": plans, "lost": lost} if plans or lost else None
 
 
 def curves(events: Sequence[Values]) -> dict[tuple[str, str], list[tuple[float, float]]]:
