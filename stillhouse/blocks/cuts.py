@@ -33,7 +33,7 @@ def cut_points(traced: Traced) -> list[fx.Node]:
     for node in traced.graph.nodes:
         alone = node.op not in ("placeholder", "get_attr", "output") and furthest <= at[node]
         reachable = node.meta.get("type") is torch.Tensor and not _is_unfinished(node, modules)
-        if alone and reachable and not any(changes(user, node) for user in node.users):
+        if alone and reachable and not any(changes(user, node, modules) for user in node.users):
             found.append(node)
         if node.op != "get_attr":
             furthest = max([furthest, *(at[user] for user in node.users)])

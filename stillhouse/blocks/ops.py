@@ -51,9 +51,13 @@ def passes(node: fx.Node, modules: Modules) -> bool:
     return _kind(node, modules).startswith(_PASSING)
 
 
-def changes(node: fx.Node, source: fx.Node) -> bool:
+def changes(node: fx.Node, source: fx.Node, modules: Modules) -> bool:
     """Whether it writes into what it gets from another one: then that is nobody's output any more."""
-    return node.op != "call_module" and node.args[:1] == (source,) and _kind(node, {}).endswith("_")
+    if node.args[:1] != (source,):
+        return False
+    if node.op == "call_module":
+        return bool(getattr(modules[str(node.target)], "inplace", False)) and not passes(node, modules)
+    return _kind(node, {}).endswith("_") or (node.op == "call_function" and node.kwargs.get("inplace") is True)
 
 
 def activation_of(node: fx.Node, modules: Modules) -> nn.Module | None:

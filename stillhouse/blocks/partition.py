@@ -258,7 +258,16 @@ def _common(paths: Sequence[str]) -> str:
 
 def _check_same(network: nn.Module, blocks: Sequence[Block], inputs: torch.Tensor) -> None:
     with evaluating(network):
-        expected, got = network(inputs), rejoined(blocks).eval()(inputs)
+        expected, got = network(inputs.clone()), inputs.clone()
+        for block in blocks:
+            entry = block.lead.eval()(got)
+            version = entry._version
+            got = block.core.eval()(entry)
+            if entry._version != version:
+                raise ModelError(
+                    f"block '{block.name}' begins by writing into what goes in, which its replacements learn from, "
+                    "too: make that operation not in-place, or name blocks that end elsewhere (blockwise.blocks)"
+                )
     if expected.shape != got.shape or not torch.allclose(expected, got, rtol=1e-4, atol=1e-5):
         raise ModelError(f"{type(network).__name__}: its blocks in a row don't give what it gives; its forward decides")
 

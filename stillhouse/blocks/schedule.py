@@ -12,10 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 
 _PRECISION = 1e-4
-_SUBSETS_MAX = 12
+_BOUNDS = 8
+_REACH = 0.1
+_TRIED_MAX = 8
+_SUBSETS_OF = 8
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,10 @@ def _divided(row: _Row, workers: int, most: int, alone_s: float) -> tuple[Share,
             low_s = step_s
         else:
             found, high_s = better, min(step_s, _slowest(better))
+    for number in range(1, _BOUNDS):  # what a time fails at a shorter one may allow: other subsets fill it
+        step_s = high_s * (1 - _REACH * (1 - number / _BOUNDS))
+        if (better := _Filling(row, step_s, most).shares(row.whole, workers)) is not None:
+            return better
     return found
 
 
@@ -144,11 +151,20 @@ class _Row:
         self._link_bytes_s = link_bytes_s
         self._enters_s = [each / link_bytes_s for each in (input_bytes, *(each.output_bytes for each in blocks))]
         self._before_s = [0.0, *accumulate(each.teacher_s for each in blocks)]
+        own_s = [sum(each.train_s) for each in blocks]
+        self._after_s = [*accumulate(reversed([each.teacher_s + own for each, own in zip(blocks, own_s, strict=True)]))]
+        self._after_s = [*reversed(self._after_s), 0.0]
         self.whole: _Left = (0, tuple(range(len(blocks[0].train_s))))
 
     def of(self, at: int) -> tuple[int, ...]:
         """All alternatives of a block."""
         return tuple(range(len(self.blocks[at].train_s)))
+
+    def left_s(self, left: _Left) -> float:
+        """The work that is left, were nothing done twice."""
+        at, alternatives = left
+        block = self.blocks[at]
+        return block.teacher_s + sum(block.train_s[which] for which in alternatives) + self._after_s[at + 1]
 
     def entry_s(self, left: _Left) -> float:
         """Making a batch, or getting what goes into a block; of a prefix, running it."""
@@ -169,8 +185,9 @@ class _Row:
             return train_s
         most = 1 / count if self._parts_max is None else -(-self._parts_max // count) / self._parts_max
         fixed_s, weights_bytes = (each / len(block.train_s) for each in (block.fixed_s, block.weights_bytes))
-        # Each sends all gradients but its own slice's, and gets that slice's sums: a ring's traffic.
-        traffic_s = 2 * (count - 1) / count * weights_bytes / self._link_bytes_s
+        # Each sends its micro-batches' gradients but its own slice's, and that slice's sum (``students.joined``).
+        parts = count if self._parts_max is None else -(-self._parts_max // count) * count
+        traffic_s = (parts / count + 1) * (count - 1) / count * weights_bytes / self._link_bytes_s
         return fixed_s + max(train_s - fixed_s, 0.0) * most + traffic_s
 
 
@@ -184,13 +201,15 @@ class _Filling:
     def shares(self, left: _Left, workers: int) -> tuple[Share, ...] | None:
         """Of what is left, for so many workers or fewer; None: they are too few."""
         key = left, workers
+        if self._row.left_s(left) > workers * self._step_s * (1 + _PRECISION):
+            return None
         if key not in self._known:
             self._known[key] = self._found(left, workers)
         return self._known[key]
 
     def _found(self, left: _Left, workers: int) -> tuple[Share, ...] | None:
         for count in range(1, min(self._most, workers) + 1):
-            for share, rest in self._stretches(left, count):
+            for share, rest in islice(self._stretches(left, count), _TRIED_MAX):
                 if rest is None:
                     return (share,)
                 if (others := self.shares(rest, workers - count)) is not None:
@@ -207,6 +226,8 @@ class _Filling:
             spent_s += row.blocks[at].teacher_s
             costs_s = {which: row.train_s(at, which, count) for which in alternatives}
             some = _fullest(costs_s, self._step_s - spent_s - row.exit_s(at))
+            if len(some) == len(alternatives) > 1 and row.exit_s(at) < row.exit_s(at + 1):
+                some = some[:-1]  # what goes in is cheaper to hand on than what comes out
             if 0 < len(some) < len(alternatives):
                 own = tuple(sorted([*taken, *((at, which) for which in some)]))
                 took_s = spent_s + sum(costs_s[which] for which in some) + row.exit_s(at)
@@ -225,9 +246,16 @@ class _Filling:
 
 
 def _fullest(costs_s: dict[int, float], room_s: float) -> tuple[int, ...]:
-    """Of some alternatives those that together fill the room best; of very many the longest are looked at."""
+    """Of some alternatives those that together fill the room best: the longest while they fit, then of what is left
+    the best of all subsets of a few.
+    """
+    chosen, left = list[int](), sorted(costs_s, key=lambda each: -costs_s[each])
+    while len(left) > _SUBSETS_OF:
+        which = left.pop(0)
+        if costs_s[which] <= room_s:
+            chosen, room_s = [*chosen, which], room_s - costs_s[which]
     sums: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
-    for which in sorted(costs_s, key=lambda each: -costs_s[each])[:_SUBSETS_MAX]:
-        longer = ((spent_s + costs_s[which], (*chosen, which)) for spent_s, chosen in sums)
+    for which in left:
+        longer = ((spent_s + costs_s[which], (*some, which)) for spent_s, some in sums)
         sums += [each for each in longer if each[0] <= room_s]
-    return max(sums, key=lambda each: each[0])[1]
+    return (*chosen, *max(sums, key=lambda each: each[0])[1])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from torch import nn
 
+from stillhouse.foundation.errors import DivergedError
 from stillhouse.foundation.events import Evaluated, Event, PhaseStarted, Warned
 from stillhouse.foundation.files import sha256, sha256_file, write_atomic
 from stillhouse.foundation.seeding import subseed
@@ -22,6 +23,7 @@ from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
 from stillhouse.models.network import Network
 from stillhouse.models.weights import load_into, read_weights, weights_bytes
 from stillhouse.recipe.train import TrainSection
+from stillhouse.runner.control import control_settings
 from stillhouse.runner.course import course_of
 from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.gathering import gathering
@@ -78,23 +80,20 @@ class Trainer:
         source: KnowledgeSource = NoKnowledge() if teaching is None else teaching.source()
         return self.train(student_phase(number), network, source, objective, settings, number, several=True)
 
-    def control(self, number: int) -> Network:
-        """The same student, from the same weights, in the same order, without the teacher.
+    def control(self, number: int) -> Network | None:
+        """The same student, from the same weights, in the same order, without the teacher; None where it diverges.
 
         Where the student is made of the teacher's blocks it begins with initial ones, and trains for as many epochs as
-        blocks, calibration and student together, as the teacher was trained: a rate for fine-tuning would starve it.
+        blocks, calibration and student together (:func:`control_settings`).
         """
-        recipe = self.materials.recipe
-        settings, blockwise, optimizer = recipe.student.train, recipe.blockwise, recipe.control.optimizer
-        if blockwise is not None:
-            epochs = settings.epochs + blockwise.train.epochs + blockwise.calibrate_epochs
-            settings = settings.model_copy(update={"epochs": epochs})
-            if recipe.teacher.train is not None:
-                optimizer = optimizer or recipe.teacher.train.optimizer
-        settings = settings.model_copy(update={"optimizer": optimizer or settings.optimizer})
+        settings = control_settings(self.materials.recipe)
         objective = Objective(LABELS_ONLY, settings.label_smoothing)
         network = self.materials.networks.untaught(number)
-        return self.train(f"control-{number}", network, NoKnowledge(), objective, settings, number)
+        try:
+            return self.train(f"control-{number}", network, NoKnowledge(), objective, settings, number)
+        except DivergedError as error:  # what is delivered is there; only nobody knows whether it helped
+            self.warn(f"{error}; for a control of its own rate say control.optimizer")
+            return None
 
     def train(
         self,

@@ -14,6 +14,7 @@ from stillhouse.recipe.members import MemberSection, class_numbers
 from stillhouse.recipe.recipe import FunctionSource, LiveSource, Recipe, TeacherSection
 from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.blockwise.foreseen import foreseen
+from stillhouse.runner.control import control_settings
 from stillhouse.runner.rundir import RunDir, free_folder
 from stillhouse.store.checksum import row_bytes
 
@@ -59,7 +60,11 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
         again = (
             f", and {recipe.control.seeds - 1} more distilled for the comparison" if recipe.control.seeds > 1 else ""
         )
-        without = "without the teacher" if recipe.blockwise is None else "from initial weights, as many epochs in all"
+        without = "without the teacher"
+        if recipe.blockwise is not None:
+            settings = control_settings(recipe)
+            how = f"{settings.optimizer.kind} at {settings.optimizer.learning_rate:g}"
+            without = f"from initial weights; {_training(settings, found, 'control')}, {how}"
         lines.append(("control", f"{recipe.control.seeds} x the student {without}{again}"))
     else:
         what = "distillation" if recipe.blockwise is None else "the teacher's blocks"

@@ -144,7 +144,9 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
         trainer = Trainer(materials, folder, log.emit, signals)
         students = [trainer.student(number, teacher, teaching) for number in range(max(recipe.control.seeds, 1))]
         store = teaching.summary() if teaching is not None else None
-    controls = [trainer.control(number) for number in range(recipe.control.seeds)]
+    trained = [trainer.control(number) for number in range(recipe.control.seeds)]
+    # The arms are compared seed by seed: one that is missing leaves nothing to compare.
+    controls = [each for each in trained if each is not None] if None not in trained else []
     signals.check("before the test")
     section = materials.recipe.student.model
     if materials.recipe.blockwise is not None:

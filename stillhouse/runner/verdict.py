@@ -51,9 +51,8 @@ def judge(
         question: what the words answer.
     """
     if not controls:
-        return Verdict(
-            f"No control was trained (control.seeds: 0), so nobody can say whether {question.what} helped.", None
-        )
+        missing = "There is no control (control.seeds: 0, or it diverged)"
+        return Verdict(f"{missing}, so nobody can say whether {question.what} helped.", None)
     arms = [np.stack(arm).astype(np.float64) for arm in (students, controls)]
     difference = float(arms[0].mean() - arms[1].mean())
     per_sample = arms[0].mean(axis=0) - arms[1].mean(axis=0)

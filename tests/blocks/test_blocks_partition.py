@@ -159,6 +159,45 @@ def test_named_modules_end_blocks() -> None:
         partition(network, inputs, ("layer3", "layer1.1", "layer1"))
 
 
+class InPlace(nn.Module):
+    """Begins by writing into what it gets; as a module of torch, or one that nobody knows."""
+
+    def __init__(self, act: nn.Module) -> None:
+        super().__init__()
+        self.act, self.conv, self.bn = act, nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs + self.bn(self.conv(self.act(inputs)))
+
+
+class Hidden(nn.Module):
+    """Writes without saying so; too wild for a trace."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.mul_(1 if self.training else 2)
+
+
+@pytest.mark.parametrize("by", ["layer", "block"])
+def test_no_block_writes_into_what_goes_in(by: str) -> None:
+    """Where an operation writes into an activation, no block begins with it; where that can't be known before, it is
+    told: several learn from that activation.
+    """
+    inputs = torch.randn(2, 3, 8, 8)
+
+    def network(make: Callable[[], nn.Module]) -> nn.Module:
+        parts = [*conv(3, 4), InPlace(make()), InPlace(make()), *conv(4, 4), nn.Flatten(), nn.Linear(256, 2)]
+        return nn.Sequential(*parts).eval()
+
+    found = partition(network(lambda: nn.SiLU(inplace=True)), inputs, by)
+    for block in found:
+        entry = block.lead(inputs)
+        before = entry.clone()
+        inputs = block.core(entry)
+        assert torch.equal(entry, before)
+    with pytest.raises(ModelError, match=r"begins by writing into what goes in.*not in-place"):
+        partition(network(Hidden), torch.randn(2, 3, 8, 8), by)
+
+
 class Odd(nn.Module):
     """Asks for what a trace can't know."""
 

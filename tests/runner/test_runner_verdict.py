@@ -67,7 +67,7 @@ def test_interval_keeps_its_promise() -> None:
 def test_no_control_no_claim() -> None:
     """Without a control nothing is claimed, and the words say why."""
     verdict = judge(arms(0.9, 1), [])
-    assert verdict.helped is None and "No control" in verdict.words and verdict.low is None
+    assert verdict.helped is None and "There is no control" in verdict.words and verdict.low is None
 
 
 def test_identical_arms() -> None:
