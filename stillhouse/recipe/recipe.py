@@ -7,7 +7,7 @@ word of a name (``_px``, ``_s``, ``_epochs``); a number without a unit is a rati
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
@@ -293,6 +293,10 @@ class ExportSection(Section):
     onnx: bool = Field(False, description="export to ONNX and check it on real samples; needs the extra 'onnx'")
 
 
+FINE_TUNING: Final = {"kind": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01}
+"""The default optimiser of a blockwise student, once its blocks are put together."""
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -310,6 +314,17 @@ class Recipe(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     compute: ComputeSection = ComputeSection()
     export: ExportSection = ExportSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tunes_blocks_gently(cls, values: Any) -> Any:
+        """A student made of trained blocks is only fine-tuned: the default rate would undo them."""
+        if isinstance(values, dict) and values.get("blockwise") is not None:
+            student = values.get("student")
+            if isinstance(student, dict) and isinstance(train := student.get("train", {}), dict):
+                tuned = {"optimizer": FINE_TUNING, **train}
+                return {**values, "student": {**student, "train": tuned}}
+        return values
 
     @model_validator(mode="after")
     def _is_made_of_blocks(self) -> Self:

@@ -74,11 +74,32 @@ class Trainer:
         return teacher
 
     def student(self, number: int, teacher: Network, teaching: Teaching | None) -> Network:
-        """A distilled student; number 0 is the one delivered."""
+        """A distilled student; number 0 is the one delivered.
+
+        One that is made of the teacher's blocks is fine-tuned, and stays as it was where that does no good.
+        """
         settings, network = self.materials.recipe.student.train, self.materials.networks.student(number)
         objective = objective_of(self.materials.networks, network, teacher, number)
         source: KnowledgeSource = NoKnowledge() if teaching is None else teaching.source()
-        return self.train(student_phase(number), network, source, objective, settings, number, several=True)
+        phase = student_phase(number)
+        if self.materials.recipe.blockwise is None:
+            return self.train(phase, network, source, objective, settings, number, several=True)
+        start = copy.deepcopy(network).to(self.materials.device)
+        before = self.validate(start)
+        try:
+            tuned = self.train(phase, network, source, objective, settings, number, several=True)
+        except DivergedError as error:
+            why = str(error).partition(". ")[0]
+        else:
+            after = self.validate(tuned)
+            if after.accuracy >= before.accuracy:
+                return tuned
+            shares = f"{100 * after.accuracy:.1f} % of the validation samples right, of {100 * before.accuracy:.1f} %"
+            why = f"{phase}: fine-tuning left {shares}"
+        self.warn(f"{why}; the student stays as it was before: try a lower student.train.optimizer.learning_rate")
+        self.emit(Evaluated(phase, 0, 0.0, "validation", before.accuracy, before.loss))
+        self._keep(phase, start, anew=True)
+        return self.train(phase, start, source, objective, settings, number)  # which is done: that only reads it
 
     def control(self, number: int) -> Network | None:
         """The same student, from the same weights, in the same order, without the teacher; None where it diverges.
@@ -92,7 +113,7 @@ class Trainer:
         try:
             return self.train(f"control-{number}", network, NoKnowledge(), objective, settings, number)
         except DivergedError as error:  # what is delivered is there; only nobody knows whether it helped
-            self.warn(f"{error}; for a control of its own rate say control.optimizer")
+            self.warn(f"{str(error).partition('. ')[0]}; for a control of its own rate say control.optimizer")
             return None
 
     def train(
@@ -133,10 +154,10 @@ class Trainer:
         load_into(network, read_weights(weights.path), str(weights.path))
         return network.to(self.materials.device)
 
-    def _keep(self, phase: str, network: Network) -> None:
+    def _keep(self, phase: str, network: Network, *, anew: bool = False) -> None:
         """Write weights that no training did: what a worker on another machine may be given."""
         weights = PhaseWeights(self.folder.weights(phase))
-        if not weights.done() or weights.damaged():
+        if anew or not weights.done() or weights.damaged():
             weights.write(weights_bytes(network))
 
     def warn(self, message: str) -> None:

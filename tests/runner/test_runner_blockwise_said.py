@@ -15,9 +15,9 @@ from stillhouse.recipe.load import validate
 from stillhouse.report.blockwise.read import described
 from stillhouse.runner import phases
 from stillhouse.runner.after import evaluate_run, export_run
-from stillhouse.runner.run import run
+from stillhouse.runner.run import resume, run
 
-from .small_blocks import SMALL
+from .small_blocks import SMALL, TRAIN
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_calibration_that_diverges_is_left_out(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(phases, "fit", explode)
     result = run(validate(SMALL), tmp_path / "run")
     assert "calibrated" not in result["blockwise"]["stages"] and "assembled" in result["blockwise"]["stages"]
-    assert result["warnings"] == ["calibrate: the loss exploded; the blocks stay as they were put together"]
+    assert result["warnings"][0] == "calibrate: the loss exploded; the blocks stay as they were put together"
 
 
 def test_an_unfinished_run_says_what_it_knows(folder: Path, tmp_path: Path) -> None:
@@ -114,3 +114,32 @@ def test_an_unfinished_run_says_what_it_knows(folder: Path, tmp_path: Path) -> N
 def test_a_run_without_blocks_says_nothing_of_them(finished: Path) -> None:
     """The result of a distilled student has none."""
     assert json.loads((finished / "result.json").read_text())["blockwise"] is None
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"optimizer": {"kind": "sgd", "learning_rate": 30.0}, "loss_ratio_max": 1e9}, "fine-tuning left"),
+        ({"optimizer": {"kind": "sgd", "learning_rate": 30.0}, "loss_ratio_max": 1.0}, "exploded"),
+    ],
+)
+def test_fine_tuning_that_does_no_good_is_left_out(tmp_path: Path, train: dict[str, Any], words: str) -> None:
+    """The student is delivered as it was put together and calibrated, which is said; resumed, it is the same."""
+    values = {**SMALL, "student": {"model": {"arch": "blockwise"}, "train": {**TRAIN, "epochs": 2, **train}}}
+    result = run(validate(values), tmp_path / "run")
+    (told,) = (each for each in result["warnings"] if "the student stays as it was before" in each)
+    stages = result["blockwise"]["stages"]
+    assert stages["fine_tuned"] == stages["calibrated"]
+    assert words in told and "try a lower student.train.optimizer.learning_rate" in told
+    weights = [(tmp_path / "run" / "weights" / f"{name}.safetensors").read_bytes() for name in ("assembled", "student")]
+    assert weights[0] == weights[1] and not list((tmp_path / "run" / "checkpoints").rglob("*.ckpt"))
+    (tmp_path / "run" / "result.json").unlink()
+    assert resume(tmp_path / "run")["digests"] == result["digests"]
+
+
+def test_blocks_are_fine_tuned_gently_by_default() -> None:
+    """A recipe that names no optimiser has one for fine-tuning; what it says of the training else stays."""
+    values = {**SMALL, "student": {"model": {"arch": "blockwise"}, "train": {"epochs": 3}}}
+    found = validate(values).student.train
+    assert found.optimizer.kind == "adamw" and found.optimizer.learning_rate == 1e-3 and found.epochs == 3
+    assert validate({**SMALL, "student": {"model": {"arch": "blockwise"}}}).student.train.optimizer == found.optimizer

@@ -137,11 +137,11 @@ class Workshop:
         if len(found) > 1:
             all_mb = sum(each.kept for each in needs.values()) / 2**20
             step_mb = max(each.step for each in needs.values()) / 2**20
-            told = f"blocks: {len(needs)} replacements take {all_mb:,.0f} MB, a step of one up to {step_mb:,.0f} more"
+            told = f"blocks: {len(needs)} replacements take {all_mb:,.1f} MB, a step of one some {step_mb:,.1f} more"
             self._emit(Warned(f"{told}, {limit}: they are trained in {len(found)} groups, one by one"))
         largest = max(needs, key=lambda key: sum(needs[key]), default=None)
         if largest is not None and (bytes_alone := sum(needs[largest])) > section.memory_max_mb * 2**20:
-            told = f"blocks: {'/'.join(largest)} takes up to {bytes_alone / 2**20:,.0f} MB by itself, {limit}"
+            told = f"blocks: {'/'.join(largest)} takes some {bytes_alone / 2**20:,.0f} MB by itself, {limit}"
             self._emit(Warned(f"{told}: a larger blockwise.train.accumulate or a smaller batch_size takes less"))
         return found
 
@@ -152,7 +152,8 @@ class Workshop:
         self._stories.setdefault(key, []).append(str(error))
         write_json(self._stories_path, [[*key, told] for key, told in self._stories.items()])
         given_up = self._attempts(key) == ATTEMPTS
-        self._emit(Warned(f"{error}; {'given up' if given_up else 'it begins again at a third of its learning rate'}"))
+        what = "given up" if given_up else "it begins again at a third of its learning rate"
+        self._emit(Warned(f"{str(error).partition('. ')[0]}; {what}"))
 
     def _left(self) -> list[Key]:
         """Replacements that are to be trained."""
