@@ -1,7 +1,7 @@
 """Several workers, simulated: a profile of every block, measured here, and the plan that the scheduler makes of it.
 
 A step takes as long as its slowest worker; transfers count, none of them hidden behind work. Twice: with one
-replacement a block, as in the paper, and with all that a run offers by ``LIBRARY``.
+replacement a block, as in the paper, and with all that a run would train of ``LIBRARY``.
 
 Of one replacement a block, what a step costs whatever the size of its batch (calls, the optimiser) is told apart by a
 second profile, on half of each batch: who shares a batch with others pays that in full. Any number may share one: a run
@@ -22,20 +22,21 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from benchmarks.bench_online import SEED
 from benchmarks.blockwise_ours import BLOCKS, Course, Ours
 from benchmarks.blockwise_task import CPU, Task
 from benchmarks.harness import Claim, claim_of
-from stillhouse.blocks.library.offers import offers
 from stillhouse.blocks.schedule import BlockTimes, Plan, plan
 from stillhouse.blocks.train import Line
 from stillhouse.data.stream import Stream
 from stillhouse.models.placement import autocast
 from stillhouse.models.trials import label_of, typical_s
+from stillhouse.recipe.architectures import BLOCKWISE, ModelSection
 from stillhouse.recipe.blockwise import BlockwiseSection, BudgetSection, Replacement
 from stillhouse.recipe.engines import StepEngineSection
+from stillhouse.recipe.recipe import DataSection, DigitsSource, Recipe, StudentSection, TeacherSection
 from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.blockwise.profile import measured, times_of
+from stillhouse.runner.blockwise.replacements import offered
 
 AIMS = {4: 0.97, 8: 0.93}
 LIBRARY: tuple[Replacement, ...] = ("separable", "low_rank", "grouped")
@@ -46,7 +47,8 @@ def simulated(task: Task, engine: StepEngineSection, link_bytes_s: float, rounds
     """Efficiency with four and eight workers, each round from profiles of its own."""
     one = [profiled(task, engine) for _ in range(rounds)]
     every = [of_library(task, engine) for _ in range(rounds)]
-    single = _claims(task, engine, link_bytes_s, one, "", "one replacement a block")
+    words = "one replacement a block (who shares a batch has micro-batches; the one worker alone none)"
+    single = _claims(task, engine, link_bytes_s, one, "", words)
     kinds = f"{sum(len(each.train_s) for each in every[0])} replacements ({', '.join(LIBRARY)})"
     return single + _claims(task, engine, link_bytes_s, every, "_library", kinds, parts_max=1)
 
@@ -83,10 +85,15 @@ def of_library(task: Task, engine: StepEngineSection) -> list[BlockTimes]:
     """Every block with all that may replace it, up to the last that anything may replace."""
     train = TrainSection(epochs=1, warmup_epochs=0, optimizer=BLOCKS, engine=engine)
     section = BlockwiseSection(blocks="layer", library=LIBRARY, budget=BudgetSection(params=0.25), train=train)
-    modules = {
-        (block.name, each.name): each.module for block in task.blocks for each in offers(block, SEED, section.library)
-    }
+    recipe = Recipe(
+        data=DataSection(source=DigitsSource(kind="digits")),  # which nobody looks at
+        teacher=TeacherSection(model=ModelSection(arch="vgg"), train=train),
+        student=StudentSection(model=ModelSection(arch=BLOCKWISE)),
+        blockwise=section,
+    )
+    others = offered(task.blocks, recipe)
     names = [block.name for block in task.blocks]
+    modules = {(name, key): each for name, own in zip(names, others, strict=True) for key, each in own.items()}
     last = max(names.index(block) for block, _ in modules)
     pace = cast(Stream, Course(task))
     found = measured(task.blocks[: last + 1], modules, section, pace, lambda: task.batches[0].inputs, lambda: None)

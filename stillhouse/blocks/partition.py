@@ -118,9 +118,8 @@ def _named(found: Traced, points: list[fx.Node], names: Sequence[str]) -> Iterat
         if end is None or not all(is_finish(node, modules) or passes(node, modules) for node in outside):
             raise ModelError(f"blocks: the network can't be cut behind '{name}'")
         if end in ends:
-            raise ModelError(
-                f"blocks: a block ends behind '{name}' where one ends behind '{ends[end]}': name one of them"
-            )
+            same = "it is named twice" if ends[end] == name else f"so does one behind '{ends[end]}': name one of them"
+            raise ModelError(f"blocks: a block ends behind '{name}', and {same}")
         ends[end] = name
     yield from sorted(ends, key=at.__getitem__)
 

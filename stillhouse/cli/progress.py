@@ -20,6 +20,7 @@ from stillhouse.foundation import events as e
 from stillhouse.foundation.errors import Interrupted
 from stillhouse.foundation.files import read_json
 from stillhouse.foundation.words import printable
+from stillhouse.report.numbers import three_digits
 
 _PLAIN_EVERY_S = 10.0
 _STAGES = {"assembled": "the chosen blocks put together", "calibrated": "blocks used to each other"}
@@ -189,10 +190,22 @@ def blocks_line(event: e.BlocksOffered) -> str:
     most = []
     for measure, limit in event.limits.items():
         whole = event.whole[measure]
-        limited, all_of_it = (f"{each:.3g}" if measure == "latency_ms" else f"{each:,.0f}" for each in (limit, whole))
-        most.append(f"{limited} of {all_of_it} {_UNITS[measure]}")
+        told = three_digits if measure == "latency_ms" else "{:,.0f}".format
+        met = " (met already)" if limit >= whole else ""
+        most.append(f"{told(limit)} of {told(whole)} {_UNITS[measure]}{met}")
     offered = f"{event.blocks} of them, {event.replacements} replacements"
     return f"blocks: {offered}; the student may have at most {' and '.join(most)}"
+
+
+def chosen_line(event: b.BlocksChosen) -> str:
+    """What stands for which block, and what that costs, as a line."""
+    pairs = zip(event.blocks, event.chosen, strict=True)
+    others = [f"{block} {name}" for block, name in pairs if name != "keep"]
+    left = len(event.blocks) - len(others)
+    units = {**_UNITS, "latency_ms": "time"}
+    shares = ", ".join(f"{100 * share:,.0f} % of its {units[name]}" for name, share in event.shares.items())
+    kept = f"; {left} {'stay' if left > 1 else 'stays'} the teacher's" if left else ""
+    return f"chosen: {', '.join(others) or 'nothing'}{kept}; {shares}"
 
 
 def _say_if_remarkable(event: e.Event, console: Console) -> None:
@@ -207,6 +220,8 @@ def _say_if_remarkable(event: e.Event, console: Console) -> None:
         say(console, f"label store: {event.folder} ({size}): {share}")
         if event.note:
             say(console, f"  {event.note}", "dim")
+    elif isinstance(event, b.BlocksChosen):
+        console.print(chosen_line(event), markup=False, highlight=False)
     elif isinstance(event, e.BlocksOffered):
         say(console, blocks_line(event))
     elif isinstance(event, e.SourceMeasured):
@@ -265,9 +280,7 @@ def plan_line(event: b.BlocksPlanned) -> str:
     for each in event.workers:
         blocks = each.first if each.first == each.last else f"{each.first} to {each.last}"
         parts.append(f"{blocks} (process {each.process_id} on {each.host}, {len(each.replacements)} to train)")
-    alike = len({(each.first, each.last) for each in event.workers}) == 1
-    own = "each computes the teacher's blocks" + ("" if alike else " before its own") + " itself"
-    how = "activations are handed on" if event.relayed and not alike else own
+    how = "activations are handed on" if event.relayed else "each runs the teacher from the first block on"
     promised = f"{1e3 * event.step_s:,.3g} ms a step, efficiency {event.efficiency:.2f}"
     return f"{event.phase}: {'; '.join(parts)}; {how}; expected: {promised}"
 

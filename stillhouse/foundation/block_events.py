@@ -1,9 +1,21 @@
-"""Events of several workers that train a teacher's blocks; beside those of ``events``."""
+"""Events of a teacher's blocks: what was chosen, and the workers that train them; beside those of ``events``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class BlocksChosen:
+    """What stands for each block from now on: the names of ``blocks`` and of what is ``chosen`` for each (``keep``: the
+    teacher's own); ``shares`` of the teacher's costs, by measure.
+    """
+
+    blocks: tuple[str, ...]
+    chosen: tuple[str, ...]
+    shares: Mapping[str, float]
 
 
 class BlockWorker(NamedTuple):
@@ -26,7 +38,7 @@ class BlockWorker(NamedTuple):
 class BlocksPlanned:
     """Several workers train blocks from ``step`` on, as planned from a few steps that they all timed at once.
 
-    ``relayed``: whether activations are handed on; else each computes the teacher's blocks before its own itself.
+    ``relayed``: whether anything is handed on; else each runs the teacher from the first block on itself.
     ``step_s``: predicted seconds a batch; ``efficiency``: what one worker would need, over ``step_s`` times the number
     of workers asked for. ``link_bytes_s``: as measured between two of them; ``load_s``: making a batch. ``workers``:
     those with something to do, front to back.

@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stillhouse.foundation.block_events import BlocksMeasured, BlocksPlanned, BlockWorkersLost, PlanMeasured
+from stillhouse.foundation.block_events import (
+    BlocksChosen,
+    BlocksMeasured,
+    BlocksPlanned,
+    BlockWorkersLost,
+    PlanMeasured,
+)
 from stillhouse.foundation.energy import EnergyRead
 from stillhouse.foundation.errors import StorageError
 
@@ -330,6 +336,7 @@ Event = (
     | EnergyRead
     | Progress
     | BlocksOffered
+    | BlocksChosen
     | ReplacementTrained
     | Evaluated
     | CheckpointWritten

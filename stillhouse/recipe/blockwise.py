@@ -50,7 +50,9 @@ class BlockwiseSection(Section):
     budget: BudgetSection
     train: TrainSection = Field(default_factory=_train, description="of each replacement")
     memory_max_mb: PositiveInt = Field(
-        4096, description="for training replacements, a step's activations included; beyond it it is done in groups"
+        4096,
+        description="for training replacements, by an estimate; beyond it they are trained in groups. Activations that "
+        "wait between several workers come on top",
     )
     cosine: NonNegativeFloat = Field(0.0, description="weight of 1 - cosine, beside the normalised squared error")
     score_samples: PositiveInt = Field(2048, description="of the validation split, by which replacements are judged")

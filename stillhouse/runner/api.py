@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 
 from stillhouse.export.weights import load_student
 from stillhouse.foundation.errors import RecipeError, RunDirError
+from stillhouse.foundation.events import Event, Warned
 from stillhouse.models.network import Network
 from stillhouse.recipe.load import differences, load, validate
 from stillhouse.recipe.recipe import Recipe
@@ -130,6 +132,8 @@ def blockwise(
         StillhouseError: see ``stillhouse.foundation.errors``; a ModelError where the teacher can't be cut, a
             RecipeError where nothing meets the budget.
     """
+    if not isinstance(budget, Mapping):
+        raise RecipeError(f"budget={budget!r}: say of what, e.g. budget={{'params': 0.25}}")
     values: dict[str, Any] = {"name": "blockwise", **sections}
     values["teacher"] = _teachers([teacher], None, values.pop("teacher_options", {}))
     values["teacher"] |= {"engine": values.pop("teacher_engine")} if "teacher_engine" in values else {}
@@ -147,14 +151,20 @@ def _taken_to_its_end(
     """Start a run, or go on with it; its folder and result."""
     if not resume:
         folder = Path(out) if out is not None else free_folder(recipe.name)
-        return folder, runs.run(recipe, folder, live=live)
+        return folder, runs.run(recipe, folder, [_warn], live=live)
     if out is None:
         raise RunDirError("resume=True needs out: the folder of the run to go on with")
     begun, before = open_run(Path(out))
     changed = differences(that_matters(before), that_matters(begun.settled(recipe)))
     if changed:
         raise RunDirError(f"{out} was begun with other settings:\n  " + "\n  ".join(changed))
-    return begun.path, runs.resume(Path(out), live=live)
+    return begun.path, runs.resume(Path(out), [_warn], live=live)
+
+
+def _warn(event: Event) -> None:
+    """What a person should know now; the rest is in the run's folder."""
+    if isinstance(event, Warned):
+        warnings.warn(event.message, RuntimeWarning, stacklevel=2)
 
 
 def _teachers(

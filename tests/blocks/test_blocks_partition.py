@@ -155,7 +155,7 @@ def test_named_modules_end_blocks() -> None:
         partition(network, inputs, ("layer9",))
     with pytest.raises(ModelError, match=r"can't be cut behind 'layer1.0.conv1'"):
         partition(network, inputs, ("layer1.0.conv1",))
-    with pytest.raises(ModelError, match=r"ends behind 'layer1' where one ends behind 'layer1.1': name one of them"):
+    with pytest.raises(ModelError, match=r"behind 'layer1', and so does one behind 'layer1.1': name one of them"):
         partition(network, inputs, ("layer3", "layer1.1", "layer1"))
 
 

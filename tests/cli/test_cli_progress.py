@@ -122,14 +122,21 @@ def test_workers_that_train_blocks_are_told_of(view: type[Bars] | type[Lines]) -
     words = shown(
         view,
         b.BlocksPlanned("blocks", 0, True, *told, (one, other)),
-        b.BlocksPlanned("blocks", 4, True, *told, (one, one)),
         b.BlocksPlanned("blocks", 8, False, *told, (one, other)),
         b.BlockWorkersLost("blocks", 2, 9, "worker 2 of 2: killed by SIGKILL"),
         b.PlanMeasured("blocks", 0.0312, 0.0333),
     ).replace("\n", " ")
     workers = "stem to stage1 (process 11 on here, 2 to train); head (process 12 on here, 1 to train)"
     assert f"blocks: {workers}; activations are handed on; expected: 31.2 ms a step, efficiency 0.95" in words
-    assert "each computes the teacher's blocks itself; expected" in words
-    assert "each computes the teacher's blocks before its own itself; expected" in words
+    assert "each runs the teacher from the first block on; expected" in words
     assert "blocks, step 9: worker 2 of 2: killed by SIGKILL; all begin again from the newest checkpoints" in words
     assert "blocks: a step of all, 31.2 ms were planned, 33.3 ms measured" in words
+
+
+@pytest.mark.parametrize("view", [Lines, Bars])
+def test_what_was_chosen_is_told(view: Any) -> None:
+    """What stands for which block, how many stay, and what share of the teacher's costs that is."""
+    shares = {"params": 0.245, "latency_ms": 1.2}
+    words = shown(view, b.BlocksChosen(("stem", "stage1", "head"), ("keep", "low_rank-2", "keep"), shares))
+    told = "chosen: stage1 low_rank-2; 2 stay the teacher's; 24 % of its parameters, 120 % of its time"
+    assert told in words.replace("\n", " ")

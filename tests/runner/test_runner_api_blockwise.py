@@ -53,11 +53,19 @@ def own(classes: int = 10) -> nn.Module:
         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, classes)).train()
 
 
+def test_a_budget_is_of_something(tmp_path: Path) -> None:
+    """A bare number is refused with an example, before anything is looked at."""
+    with pytest.raises(RecipeError, match=r"budget=0.25: say of what, e.g. budget=\{'params': 0.25\}"):
+        stillhouse.blockwise(own(), Digits(), budget=0.25, out=tmp_path / "run")  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_module_of_ones_own_is_made_small(tmp_path: Path) -> None:
     """The student meets the budget, is loaded again with the teacher's module, and the module is left as it was."""
     teacher = own()
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    done = stillhouse.blockwise(teacher, Digits(), out=tmp_path / "run", **SECTIONS)
+    with pytest.warns(RuntimeWarning, match=r"the teacher gets 10.0 % of the validation samples right"):
+        done = stillhouse.blockwise(teacher, Digits(), out=tmp_path / "run", **SECTIONS)
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert teacher.training
     assert done.result["student"]["params"] <= 0.7 * done.result["teacher"]["params"]

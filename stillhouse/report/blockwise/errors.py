@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from stillhouse.report.blockwise.kinds import colour_of
+from stillhouse.report.blockwise.read import KEEP
 from stillhouse.report.draw import COLOURS, Drawing, canvas, epochs_axis, thin, to_svg
 from stillhouse.report.numbers import three_digits
 
@@ -42,14 +43,15 @@ def draw_errors(curves: Mapping[tuple[str, str], Curve], chosen: Mapping[str, st
     )
     rows = -(-len(shown) // _COLUMNS)
     drawn = [error for others in shown.values() for curve in others.values() for _, error in curve if error > 0]
-    bottom, top = min(drawn, default=0.1) / 1.3, min(max([1.2, *drawn]), 4.0) * 1.1
+    least, most = min(drawn, default=0.1), max(min(max([1.2, *drawn]), 4.0), *ends)
+    bottom, top = least / 1.3, most * 1.1
     with canvas("errors", 0.5 + 1.25 * rows) as figure:
         grid = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False)
         for axes in grid.flat[len(shown) :]:
             axes.set_visible(False)
         for axes, (block, others) in zip(grid.flat, shown.items(), strict=False):
             _panel(axes, others, chosen[block])
-            kept = chosen[block] is not None and chosen[block] not in others
+            kept = chosen[block] == KEEP
             axes.set_title(_short(block), pad=3, color=COLOURS["muted" if kept else "ink"])
             axes.set_ylim(bottom, top)
         figure.supxlabel("epoch", fontsize=11, color=COLOURS["muted"])

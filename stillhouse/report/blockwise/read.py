@@ -74,16 +74,18 @@ def described(folder: Path, events: Sequence[Values]) -> dict[str, Any] | None:
 def workers_use(events: Sequence[Values]) -> dict[str, Any] | None:
     """Processes that trained the blocks; None where the run's own did.
 
-    ``plans``, in order: phase, step from which on, how many workers, predicted efficiency, seconds a step as planned
-    and as measured (None: it did not come to an end); ``lost``: how often one was.
+    ``plans``, in order: phase, step from which on, how many workers had something to do, efficiency predicted for those
+    that were asked for, seconds a step as planned and as measured (None: it did not come to an end); ``lost``: how
+    often one was.
     """
     plans: list[dict[str, Any]] = []
     for event in events:
         if event["event"] == "BlocksPlanned":
-            told = {name: event[name] for name in ("phase", "step", "efficiency")}
-            plans.append({**told, "workers": len(event["workers"]), "planned_s": event["step_s"], "measured_s": None})
-        elif event["event"] == "PlanMeasured":
-            plans[-1]["measured_s"] = event["measured_s"]
+            told = {name: event.get(name) for name in ("phase", "step", "efficiency")}
+            busy = len(event.get("workers") or ())
+            plans.append({**told, "workers": busy, "planned_s": event.get("step_s"), "measured_s": None})
+        elif event["event"] == "PlanMeasured" and plans:
+            plans[-1]["measured_s"] = event.get("measured_s")
     lost = sum(event["event"] == "BlockWorkersLost" for event in events)
     return {"plans": plans, "lost": lost} if plans or lost else None
 

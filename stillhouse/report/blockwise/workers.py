@@ -71,8 +71,7 @@ def block_workers(events: Sequence[Mapping[str, Any]]) -> BlockWorkers:
             now = [_planned(each, figure(event, "step") or 0.0) for each in _rows(event, 5)]
             found.workers += now
             found.plans_s.append(found.span_s)
-            spans = {tuple(row[2:4]) for row in _rows(event, 5)}
-            found.relayed = bool(event.get("relayed")) and len(spans) > 1
+            found.relayed = bool(event.get("relayed"))
         elif kind == "BlocksMeasured":
             until_s = found.span_s + (figure(event, "seconds") or 0.0)
             for worker, (step, share) in zip(now, _rows(event, 2), strict=False):
@@ -87,6 +86,8 @@ def block_workers(events: Sequence[Mapping[str, Any]]) -> BlockWorkers:
             now = []
         elif kind == "BlockWorkersLost":
             found.lost += 1
+            for worker in now:
+                worker.step = max(worker.step, figure(event, "step") or 0.0)
             _end(now, f"begun again: {str(event.get('text') or '').partition(chr(10))[0]}")
             now = []
         elif kind == "RunStarted":

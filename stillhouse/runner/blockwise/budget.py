@@ -101,7 +101,7 @@ def check_reachable(budget: BudgetSection, costs: Costs, left: Sequence[Mapping[
     together = " at once" if all(problem.least(name) <= limit for name, limit in limited.items()) else ""
     raise RecipeError(
         f"blockwise.budget: no mix of replacements meets {' and '.join(words)}{together}: allow more, or more kinds in "
-        "blockwise.library, or cut finer by blockwise.blocks: layer"
+        "blockwise.library, or a finer cut (blockwise.blocks: layer is the finest)"
     )
 
 

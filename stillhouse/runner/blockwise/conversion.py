@@ -21,6 +21,7 @@ from stillhouse.blocks.cost import Cost
 from stillhouse.blocks.norms import recalibrate
 from stillhouse.blocks.partition import Block
 from stillhouse.blocks.score import Samples, Score, judge_alone
+from stillhouse.foundation.block_events import BlocksChosen
 from stillhouse.foundation.errors import DivergedError
 from stillhouse.foundation.events import Evaluated, Event, Warned
 from stillhouse.models.network import Network
@@ -43,6 +44,7 @@ from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.signals import Signals
 
 ASSEMBLED = "assembled"
+_DOUBT = 0.1
 
 
 @dataclass(frozen=True)
@@ -140,11 +142,31 @@ class Conversion:
                 hopeless = _without_answers(chooser.blocks, alone)
                 choice = chooser.choose(alone, self._section, judging.add)
                 judging.end()
+                self._doubt(alone)
             told = [{name: asdict(score) for name, score in own.items()} for own in alone]
             stories = [[*key, list(lines)] for key, lines in {**trained.stories, **hopeless}.items()]
             known = {**asdict(choice), "alone": told, "diverged": stories}
             self._notes.write("choice", known)
-        return self._settled_mix or tuple(known["candidates"][0]["mix"])
+        mix = self._settled_mix or tuple(known["candidates"][0]["mix"])
+        whole = asdict(chooser.costs.whole)
+        shares = {name: value / whole[name] for name, value in known["candidates"][0]["costs"].items() if whole[name]}
+        self.emit(BlocksChosen(tuple(each.name for each in chooser.blocks), mix, shares))
+        return mix
+
+    def _doubt(self, alone: Sequence[dict[str, Score]]) -> None:
+        """Norms are measured anew behind a replacement: where that makes it better than the teacher, the teacher's own
+        don't fit what it sees.
+        """
+        best = max((each.accuracy for own in alone for each in own.values()), default=0.0)
+        teacher = Trainer(self.materials, self.folder, self.emit, self.signals).validate(self.teacher).accuracy
+        if best > max(teacher + _DOUBT, 0.5):
+            self.emit(
+                Warned(
+                    f"the teacher gets {100 * teacher:.1f} % of the validation samples right, and {100 * best:.1f} % "
+                    "with a block replaced and norms measured anew: was it trained to see what its model.normalise "
+                    "says (auto: the data's own mean and deviation)?"
+                )
+            )
 
     def _costs(self, blocks: Sequence[Block], others: Offered) -> Costs:
         """Measured once in a run: latencies differ from time to time. What no budget is met with is not kept."""

@@ -194,7 +194,8 @@ class _Attempt:
         self._states.clear()
         self._pulse = Pulse(errand.phase, list(self._took), self._first)
         load_s = round(profile.load_s, 6)
-        told_plan = (planned.relayed, planned.step_s, planned.efficiency, link_bytes_s, load_s, tuple(workers))
+        relayed = any(seat.source is not None for seat in own)
+        told_plan = (relayed, planned.step_s, planned.efficiency, link_bytes_s, load_s, tuple(workers))
         errand.emit(BlocksPlanned(errand.phase, self._first, *told_plan))
         return planned
 

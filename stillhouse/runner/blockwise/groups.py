@@ -51,15 +51,17 @@ def groups(needs: Mapping[Key, Need], bytes_max: int) -> list[list[Key]]:
 
 
 def need_of(module: nn.Module, block: Block, settings: TrainSection) -> Need:
-    """Of the training of what may replace a block, in fp32: at most.
+    """Of the training of what may replace a block, in fp32, estimated.
 
-    Kept are weights, gradients, the optimiser's state and a moving average; a step has what goes into the block and
-    comes out of it, and all that a micro-batch's backward pass wants.
+    Kept are weights, gradients, the optimiser's state and a moving average. A step has what goes into the block, twice
+    what comes out of it, and, of a micro-batch, what the backward pass wants, its gradients, and what the loss makes of
+    two outputs. What a kernel takes for itself is not in it.
     """
     copies = 2 + (1 if isinstance(settings.optimizer, SGD) else 2) + (settings.ema_decay is not None)
     rows = settings.batch_size // settings.accumulate
-    ends = 4 * settings.batch_size * (math.prod(block.in_shape) + math.prod(block.out_shape))
-    return Need(copies * weight_bytes(module), ends + rows * _saved_bytes(module, block.in_shape))
+    ends = 4 * settings.batch_size * (math.prod(block.in_shape) + 2 * math.prod(block.out_shape))
+    learning = 2 * _saved_bytes(module, block.in_shape) + 4 * 2 * math.prod(block.out_shape)
+    return Need(copies * weight_bytes(module), ends + rows * learning)
 
 
 def _saved_bytes(module: nn.Module, in_shape: tuple[int, ...]) -> int:
