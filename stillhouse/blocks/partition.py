@@ -28,6 +28,7 @@ class Block:
         activation: a copy of what its output comes out of; None: it has any sign.
         in_shape, out_shape: of ``core``, without the batch.
         closed: modules in it that could not be looked into, by name, and why: no cut goes through them.
+        end: the innermost module behind which it ends: what a recipe calls this cut.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Block:
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
     closed: Mapping[str, str]
+    end: str
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Lead and core."""
@@ -199,6 +201,7 @@ def _blocks(found: Traced, stretches: list[Stretch]) -> Iterator[Block]:
             tuple(entry.meta["tensor_meta"].shape[1:]),
             tuple(core[-1].meta["tensor_meta"].shape[1:]),
             {path: why for path, why in found.whole.items() if path in {str(node.target) for node in stretch}},
+            next((path for node in reversed(stretch) if (path := path_of(node))), ""),
         )
         source = core[-1]
 

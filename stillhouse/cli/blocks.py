@@ -49,10 +49,11 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _lines(found: list[ShownBlock], replacements: bool) -> list[str]:
-    rows = [("block", "input", "output", "parameters", "MMAC", "ms")]
+    rows = [("block", "ends behind", "input", "output", "parameters", "MMAC", "ms")]
     rows += [
         (
             each.name,
+            each.end,
             "x".join(map(str, each.in_shape)),
             "x".join(map(str, each.out_shape)),
             f"{each.cost.params:,}",
@@ -63,12 +64,12 @@ def _lines(found: list[ShownBlock], replacements: bool) -> list[str]:
     ]
     params, macs = sum(each.cost.params for each in found), sum(each.cost.macs for each in found)
     total_ms = sum(each.cost.latency_ms for each in found)
-    rows.append((f"{len(found)} blocks", "", "", f"{params:,}", f"{macs / 1e6:,.1f}", f"{total_ms:.2f}"))
+    rows.append((f"{len(found)} blocks", "", "", "", f"{params:,}", f"{macs / 1e6:,.1f}", f"{total_ms:.2f}"))
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = []
     for number, row in enumerate(rows):
-        left = [row[at].ljust(widths[at]) for at in range(3)]
-        right = [row[at].rjust(widths[at]) for at in range(3, 6)]
+        left = [row[at].ljust(widths[at]) for at in range(4)]
+        right = [row[at].rjust(widths[at]) for at in range(4, 7)]
         lines.append("  ".join([*left, *right]).rstrip())
         if 0 < number <= len(found):
             each = found[number - 1]

@@ -125,7 +125,8 @@ def open_sources(section: r.DataSection, live: tuple[Any, Any] | None) -> tuple[
     if live is None:
         raise DataError(
             "this recipe's data were handed over from Python: go on with the call that began the run, "
-            "stillhouse.distill(..., resume=True) or stillhouse.blockwise(..., resume=True)"
+            "stillhouse.distill(..., resume=True) or stillhouse.blockwise(..., resume=True); an export is asked for "
+            "there, too, when the run begins: export={'onnx': True}"
         )
     return MappedSource(live[0], "train"), MappedSource(live[1], "test") if live[1] is not None else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, PositiveFloat, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from stillhouse.foundation.errors import nearest
 from stillhouse.recipe.section import InputPath, PositiveInt, Section, function_reference
@@ -50,7 +50,10 @@ ZOO_OPTIONS: dict[str, type[Section]] = {
 
 
 Granularity = Literal["layer", "block", "stage"]
-Cut = Granularity | Annotated[tuple[str, ...], Field(min_length=1)]
+ModuleName = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+"""As torch names it; YAML reads the names of an ``nn.Sequential``'s children as numbers."""
+
+Cut = Granularity | Annotated[tuple[ModuleName, ...], Field(min_length=1)]
 """Where a network is cut: how fine, or the names of modules that end a block each."""
 
 

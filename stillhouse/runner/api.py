@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +116,9 @@ def blockwise(
     """Make a small network of your own one: its blocks are replaced one by one, the best mix within a budget is taken.
 
     Args:
-        teacher: trained; normalised inputs [B, C, H, W] -> logits [B, K], one tensor in and one out. Not changed.
+        teacher: trained; normalised inputs [B, C, H, W] -> logits [B, K], one tensor in and one out. Not changed. If it
+            saw other inputs than the data's own mean and deviation make of them, ``teacher_options`` says so, as for
+            :func:`distill`.
         data: as for :func:`distill`.
         budget: the most that the student may cost: ``params``, ``macs`` and ``bytes`` as shares of the teacher's,
             ``latency_ms`` of one sample; at least one of them.
@@ -162,9 +164,9 @@ def _taken_to_its_end(
 
 
 def _warn(event: Event) -> None:
-    """What a person should know now; the rest is in the run's folder."""
+    """What a person should know now, on stderr if nobody configured logging; the rest is in the run's folder."""
     if isinstance(event, Warned):
-        warnings.warn(event.message, RuntimeWarning, stacklevel=2)
+        logging.getLogger("stillhouse").warning("%s", event.message)
 
 
 def _teachers(

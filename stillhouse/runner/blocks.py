@@ -28,6 +28,7 @@ class ShownBlock:
         cost: of all of it.
         replacements: what may stand in its place, by name.
         closed: modules in it that could not be looked into, and why.
+        end: the module behind which it ends, as a recipe names cuts.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ShownBlock:
     cost: Cost
     replacements: Mapping[str, Cost]
     closed: Mapping[str, str]
+    end: str
 
 
 def show(
@@ -57,7 +59,7 @@ def show(
     for block in blocks:
         others = {each.name: cost_of(each.module, block.in_shape) for each in offers(block, 0)} if replaced else {}
         cost = cost_of(block.core, block.in_shape)
-        found.append(ShownBlock(block.name, block.in_shape, block.out_shape, cost, others, block.closed))
+        found.append(ShownBlock(block.name, block.in_shape, block.out_shape, cost, others, block.closed, block.end))
     return found
 
 

@@ -159,6 +159,16 @@ def test_named_modules_end_blocks() -> None:
         partition(network, inputs, ("layer3", "layer1.1", "layer1"))
 
 
+@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "mobilenetv2_100", "densenet121"])
+@pytest.mark.parametrize("by", get_args(Granularity))
+def test_cuts_can_be_named(name: str, by: Granularity) -> None:
+    """The module behind which a block is said to end is what a recipe may call that cut."""
+    network, inputs = build_timm(name, {}, 3, 10), torch.randn(2, 3, 64, 64)
+    found = partition(network, inputs, by)
+    again = partition(network, inputs, tuple(each.end for each in found[:-1]))
+    assert [(each.name, each.out_shape) for each in again] == [(each.name, each.out_shape) for each in found]
+
+
 class InPlace(nn.Module):
     """Begins by writing into what it gets; as a module of torch, or one that nobody knows."""
 

@@ -30,12 +30,14 @@ def test_a_network_is_shown_block_by_block(call: Call) -> None:
     """Each block with its shapes and costs, and the sum of all; with --replacements what may stand in its place."""
     said = call("blocks", "resnet", "--input", "3x32x32", "--classes", "10", "--option", "width=8")
     lines = said.out.splitlines()
-    assert said.code == 0 and lines[0].split() == ["block", "input", "output", "parameters", "MMAC", "ms"]
+    assert said.code == 0 and lines[0].split() == [
+        *("block", "ends", "behind", "input", "output", "parameters", "MMAC", "ms")
+    ]
     assert lines[-1].split()[:2] == [str(len(lines) - 2), "blocks"]
     rows = [line.split() for line in lines[1:-1]]
-    assert rows[0][1] == "3x32x32" and rows[-1][2] == "10"
-    assert all(before[2] == after[1] for before, after in pairwise(rows[:-1]))
-    assert sum(int(row[3].replace(",", "")) for row in rows) == int(lines[-1].split()[2].replace(",", ""))
+    assert rows[0][2] == "3x32x32" and rows[-1][3] == "10" and rows[-1][1] == "head"
+    assert all(before[3] == after[2] for before, after in pairwise(rows[:-1]))
+    assert sum(int(row[4].replace(",", "")) for row in rows) == int(lines[-1].split()[2].replace(",", ""))
     more = call("blocks", "resnet", "--input", "3x32x32", "--classes", "10", "--option", "width=8", "--replacements")
     assert "separable" in more.out and "of the parameters" in more.out and "is kept" in more.out
 

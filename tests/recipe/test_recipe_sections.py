@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from stillhouse.foundation.errors import RecipeError
+from stillhouse.recipe.blockwise import BlockwiseSection
 from stillhouse.recipe.load import dump, parse, validate
 
 BASE = """\
@@ -121,3 +123,11 @@ def test_power_of_a_machine() -> None:
         parse(BASE, ["compute.power={idle_w: 40, busy_w: 10}"])
     with pytest.raises(RecipeError, match=r"compute\.power\.busy_w"):
         parse(BASE, ["compute.power={idle_w: 40}"])
+
+
+def test_children_that_are_numbered_may_be_named_so() -> None:
+    """YAML reads ``blocks: [0, 3]`` as numbers; torch calls these children "0" and "3"."""
+    found = BlockwiseSection.model_validate({"blocks": [0, "3.1", 12], "budget": {"params": 0.5}})
+    assert found.blocks == ("0", "3.1", "12")
+    with pytest.raises(ValidationError):
+        BlockwiseSection.model_validate({"blocks": [True], "budget": {"params": 0.5}})
