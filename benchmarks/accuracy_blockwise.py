@@ -5,7 +5,8 @@ with a teacher of its own. The rival is the same family, narrower, so that it ha
 same teacher by the same loss, for as long as blocks, choice, calibration and fine-tuning took together: its number of
 epochs follows from a short run, and is raised where the long one took less time after all. The teacher's answers that
 ours asked for are there for it. Choices are made on validation samples; the test split is read once a run. Runs that
-are finished are not repeated, nor rows: call it again after an interruption.
+are finished are not repeated, nor rows: call it again after an interruption. Every run has one thread, so that two
+networks may be run side by side.
 
     python -m benchmarks.accuracy_blockwise [--quick] [vgg | resnet ...]
 """
@@ -59,7 +60,7 @@ def of(name: str, seed: int, folder: Path, short: bool) -> dict[str, Any]:
         kept: dict[str, Any] = json.loads(noted.read_text())
         return kept
     few = ["teacher.train.epochs=2", "student.train.epochs=1"] if short else []
-    same = [f"seed={seed}", "control.seeds=0", f"store.path={folder}/labels"]
+    same = [f"seed={seed}", "compute.threads=1", "control.seeds=0", f"store.path={folder}/labels"]
     teacher = f"teacher.model={{arch: {name}, options: {json.dumps(TEACHERS[name])}}}"
     ours = run(folder / f"{name}-{seed}", [*same, teacher, *few])
     seconds = sum(spent for phase, spent in ours["phase_s"].items() if phase.partition("-")[0] in OURS)
