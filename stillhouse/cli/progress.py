@@ -231,6 +231,9 @@ def _say_if_remarkable(event: e.Event, console: Console) -> None:
         say(console, fleet_line(event))
     elif isinstance(event, e.GroupChanged):
         say(console, group_line(event))
+    elif isinstance(event, b.BlockWorkersAwaited):
+        several = f"{event.workers} workers start" if event.workers > 1 else "a worker starts"
+        say(console, f"{event.phase}: {several}; each loads the teacher and times a few steps")
     elif isinstance(event, b.BlocksPlanned):
         say(console, plan_line(event))
     elif isinstance(event, b.PlanMeasured):

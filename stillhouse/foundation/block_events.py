@@ -18,6 +18,14 @@ class BlocksChosen:
     shares: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class BlockWorkersAwaited:
+    """So many processes are started that shall train blocks; each loads the teacher and times a few steps."""
+
+    phase: str
+    workers: int
+
+
 class BlockWorker(NamedTuple):
     """One worker in a :class:`BlocksPlanned`; in the file a list in this order.
 

@@ -18,6 +18,7 @@ from stillhouse.foundation.block_events import (
     BlocksChosen,
     BlocksMeasured,
     BlocksPlanned,
+    BlockWorkersAwaited,
     BlockWorkersLost,
     PlanMeasured,
 )
@@ -350,6 +351,7 @@ Event = (
     | FleetMeasured
     | GroupChanged
     | GroupMeasured
+    | BlockWorkersAwaited
     | BlocksPlanned
     | BlocksMeasured
     | PlanMeasured

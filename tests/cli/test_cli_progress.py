@@ -121,11 +121,13 @@ def test_workers_that_train_blocks_are_told_of(view: type[Bars] | type[Lines]) -
     told = (0.0312, 0.95, 1e9, 0.001)
     words = shown(
         view,
+        b.BlockWorkersAwaited("blocks", 2),
         b.BlocksPlanned("blocks", 0, True, *told, (one, other)),
         b.BlocksPlanned("blocks", 8, False, *told, (one, other)),
         b.BlockWorkersLost("blocks", 2, 9, "worker 2 of 2: killed by SIGKILL"),
         b.PlanMeasured("blocks", 0.0312, 0.0333),
     ).replace("\n", " ")
+    assert "blocks: 2 workers start; each loads the teacher and times a few steps" in words
     workers = "stem to stage1 (process 11 on here, 2 to train); head (process 12 on here, 1 to train)"
     assert f"blocks: {workers}; activations are handed on; expected: 31.2 ms a step, efficiency 0.95" in words
     assert "each runs the teacher from the first block on; expected" in words

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from stillhouse.foundation.errors import DivergedError
+from stillhouse.runner import phases
+
 TRAIN = {"epochs": 2, "batch_size": 400, "optimizer": {"kind": "adamw", "learning_rate": 0.01}}
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -24,3 +29,15 @@ SMALL: dict[str, Any] = {
     "control": {"seeds": 0},
     "compute": {"device": "cpu", "threads": 1},
 }
+
+
+def explode(monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
+    """Let a phase's training diverge."""
+    fit = phases.fit
+
+    def exploding(*arguments: Any) -> Any:
+        if arguments[-1].phase == phase:
+            raise DivergedError(f"{phase}: the loss exploded")
+        return fit(*arguments)
+
+    monkeypatch.setattr(phases, "fit", exploding)

@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 
-from stillhouse.foundation.errors import DivergedError
 from stillhouse.foundation.history import read_events
 from stillhouse.recipe.load import validate
 from stillhouse.report.blockwise.read import described
-from stillhouse.runner import phases
 from stillhouse.runner.after import evaluate_run, export_run
 from stillhouse.runner.run import resume, run
 
-from .small_blocks import SMALL, TRAIN
+from .small_blocks import SMALL, TRAIN, explode
 
 
 @pytest.fixture(scope="module")
@@ -83,17 +81,23 @@ def test_a_student_of_blocks_is_exported_like_any_other(folder: Path, tmp_path: 
 
 def test_a_calibration_that_diverges_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run goes on with the blocks as they were put together, says so, and tells no such stage."""
-    fit = phases.fit
-
-    def explode(*arguments: Any) -> Any:
-        if arguments[-1].phase == "calibrate":
-            raise DivergedError("calibrate: the loss exploded")
-        return fit(*arguments)
-
-    monkeypatch.setattr(phases, "fit", explode)
+    explode(monkeypatch, "calibrate")
     result = run(validate(SMALL), tmp_path / "run")
     assert "calibrated" not in result["blockwise"]["stages"] and "assembled" in result["blockwise"]["stages"]
     assert result["warnings"][0] == "calibrate: the loss exploded; the blocks stay as they were put together"
+
+
+def test_a_teacher_whose_norms_do_not_fit_is_doubted(tmp_path: Path) -> None:
+    """Its norms measured anew behind a replacement, it does much better: the run asks what it was trained to see."""
+    train = {**TRAIN, "batch_size": 40, "epochs": 4}
+    values = {**SMALL, "blockwise": {**SMALL["blockwise"], "train": train}}
+    teacher = {**SMALL["teacher"], "train": train}
+    assert run(validate({**values, "teacher": teacher}), tmp_path / "well")["teacher"]["accuracy"] > 0.6
+    weights = str(tmp_path / "well" / "weights" / "teacher.safetensors")
+    model = {**SMALL["teacher"]["model"], "weights": weights, "normalise": {"mean": [0.3], "std": [0.8]}}
+    result = run(validate({**values, "teacher": {"model": model}}), tmp_path / "run")
+    (told,) = (each for each in result["warnings"] if "with a block replaced and norms measured anew" in each)
+    assert "of the scoring samples right" in told and "normalise" in told
 
 
 def test_an_unfinished_run_says_what_it_knows(folder: Path, tmp_path: Path) -> None:

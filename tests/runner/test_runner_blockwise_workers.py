@@ -19,7 +19,7 @@ from commandline import SCRIPT
 from stillhouse.blocks import schedule
 from stillhouse.blocks.schedule import BlockTimes, Plan, Share
 from stillhouse.cli.workers import as_overrides
-from stillhouse.foundation.block_events import BlocksPlanned, BlockWorkersLost, PlanMeasured
+from stillhouse.foundation.block_events import BlocksMeasured, BlocksPlanned, BlockWorkersLost, PlanMeasured
 from stillhouse.foundation.errors import Interrupted, RecipeError
 from stillhouse.foundation.events import Event, PhaseStarted, Progress, ReplacementTrained
 from stillhouse.recipe.load import dump, validate
@@ -153,6 +153,7 @@ def test_a_worker_that_dies_costs_steps_and_nothing_else(
     assert first.step == 0 < second.step
     use = result["blockwise"]["workers"]
     assert [each["step"] for each in use["plans"]] == [0, second.step] and use["lost"] == 1
+    assert len(told(events, BlocksMeasured)) >= 2
     assert use["plans"][0]["measured_s"] is None and use["plans"][1]["measured_s"] > 0
     assert not list((tmp_path / "run" / "checkpoints").rglob("*.ckpt"))
     assert workers() == []

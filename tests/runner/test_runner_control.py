@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
-from stillhouse.foundation.errors import DivergedError
 from stillhouse.recipe.load import validate
 from stillhouse.recipe.train import TrainSection
-from stillhouse.runner import phases
 from stillhouse.runner.control import control_settings
 from stillhouse.runner.run import resume, run
 
-from .small_blocks import SMALL, TRAIN
+from .small_blocks import SMALL, TRAIN, explode
 
 
 def optimizer(rate: float) -> dict[str, Any]:
@@ -61,14 +59,7 @@ def test_a_control_that_diverges_ends_nothing(tmp_path: Path, monkeypatch: pytes
     """The student is delivered, and the result says that nobody knows whether its teacher helped; resumed, too."""
     values = {key: value for key, value in SMALL.items() if key != "blockwise"}
     student = {"model": {"arch": "mlp"}, "train": TRAIN}
-    fit = phases.fit
-
-    def explode(*arguments: Any) -> Any:
-        if arguments[-1].phase == "control-1":
-            raise DivergedError("control-1: the loss exploded")
-        return fit(*arguments)
-
-    monkeypatch.setattr(phases, "fit", explode)
+    explode(monkeypatch, "control-1")
     result = run(validate({**values, "student": student, "control": {"seeds": 2}}), tmp_path / "run")
     assert result["control"] is None and result["verdict"]["helped"] is None
     assert "it diverged" in result["verdict"]["words"]

@@ -82,6 +82,21 @@ RELEASED_LATE = Scenario(
 """Five workers give 25 for a demand of 18.6: whether four are enough with the margin is within the noise."""
 
 
+SMALL_NEWCOMER = Scenario(
+    workers=(3, 4),
+    students=(15.0,),
+    speeds=(2.0, 1.0, 4.0, 8.0),
+    window_s=1.0,
+    start_s=1.0,
+    cores=float("inf"),
+    inline_share=None,
+    noise=0.0625,
+    seed=202,
+    troubles=tuple(Trouble(at_s, "kill", 0) for at_s in (1.0, 4.0, 20.0)),
+)
+"""A newcomer of 1 joins two that give 10, and one dies: what it brings is within the noise of the others."""
+
+
 def lived(scenario: Scenario) -> World:
     """The scenario's troubles, with what must hold at every step."""
     world, troubles = scenario.world(), list(scenario.troubles)
@@ -147,6 +162,7 @@ def test_whatever_happens_it_keeps_its_limits_and_settles(scenario: Scenario) ->
 
 @settings(max_examples=100)
 @given(SCENARIOS)
+@example(SMALL_NEWCOMER)
 def test_after_deaths_there_is_enough_again(scenario: Scenario) -> None:
     """A bounded number of decisions after the last death students are fed, or all is used that can be had."""
     world = lived(scenario)

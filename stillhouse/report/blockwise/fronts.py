@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,13 +74,14 @@ def front_tables(told: Values) -> list[Table]:
     """The same in numbers, with the candidates."""
     tables = []
     whole = {name: figure(told, "whole", name) for name in ("params", "macs", "bytes", "latency_ms")}
-    head = ["Mix", "Parameters", "Multiply-adds", "Weights", "Latency", "Harm expected", "Harm", "Correct"]
+    head = ["Mix", "Parameters", "Multiply-adds", "Weights", "Latency", "Harm expected", "Harm", "Correct", "Blocks"]
     named = {"Mixes that were compared, the chosen one first": listed(told, "candidates")}
     named |= {f"The front by {words}": listed(told, "fronts", name) for name, (words, _) in MEASURES.items()}
     for caption, points in named.items():
-        rows = [[str(number), *_costs(each, whole)] for number, each in enumerate(points, 1)]
+        rows = [[str(number), *_costs(each, whole), _names(each)] for number, each in enumerate(points, 1)]
         if rows:
-            tables.append(Table(caption, head, rows, frozenset([0]) if caption.startswith("Mixes") else frozenset()))
+            marked = frozenset([0]) if caption.startswith("Mixes") else frozenset[int]()
+            tables.append(Table(caption, head, rows, marked, words=True))
     return tables
 
 
@@ -88,6 +90,12 @@ def _costs(each: Values, whole: Values) -> list[str]:
     shown = [count(figure(costs, "params")), count(figure(costs, "macs")), size(figure(costs, "bytes"))]
     harms = [f"{value:.3g}" if (value := figure(each, name)) is not None else "–" for name in ("expected", "harm")]
     return [*shown, milliseconds(figure(costs, "latency_ms")), *harms, percent(figure(each, "accuracy"))]
+
+
+def _names(each: Values) -> str:
+    """What stands for each block, front to back; equal neighbours once, with their number."""
+    runs = [(name, len(list(group))) for name, group in itertools.groupby(map(str, listed(each, "mix")))]
+    return ", ".join(f"{number} x {name}" if number > 1 else name for name, number in runs)
 
 
 def _panel(axes: Axes, front: Sequence[Point], chosen: Sequence[Point], kept: Sequence[Point]) -> None:

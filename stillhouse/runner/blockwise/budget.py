@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from torch import nn
 
 from stillhouse.blocks.assemble import KEEP, joined
-from stillhouse.blocks.choose import Option, Problem, best
+from stillhouse.blocks.choose import Mix, Option, Problem, best
 from stillhouse.blocks.cost import Cost, cost_of, params_of
 from stillhouse.blocks.partition import Block
 from stillhouse.foundation.errors import RecipeError
@@ -28,6 +28,12 @@ class Costs:
 
     options: Sequence[Mapping[str, Cost]]
     whole: Cost
+
+    def shares(self, mix: Mix) -> dict[str, float]:
+        """What a mix costs by measure, of the whole teacher; a measure of which it costs nothing is left out."""
+        own = [asdict(options[name]) for options, name in zip(self.options, mix, strict=True)]
+        whole = asdict(self.whole)
+        return {name: sum(each[name] for each in own) / of for name, of in whole.items() if of}
 
 
 def measured(blocks: Sequence[Block], offered: Sequence[Mapping[str, nn.Module]], *, timed: bool = True) -> Costs:

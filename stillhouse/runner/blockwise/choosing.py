@@ -111,15 +111,16 @@ class Chooser:
     def _beyond(self, harms: Sequence[Mapping[str, float]], at: int, one: str, other: str) -> float:
         """What two neighbours do beyond what each does alone, nats."""
         mix = (KEEP,) * at + (one, other) + (KEEP,) * (len(self.blocks) - at - 2)
-        return self._score(mix).harm - harms[at][one] - harms[at + 1][other]
+        return self.score(mix).harm - harms[at][one] - harms[at + 1][other]
 
     def _judged(self, mix: Mix, problem: Problem, judged: Callable[[int], None]) -> Judged:
         costs = {name: problem.cost(mix, name) for name in asdict(self.costs.whole)}
-        found = Judged(mix, problem.harm(mix), self._score(mix), costs)
+        found = Judged(mix, problem.harm(mix), self.score(mix), costs)
         judged(1)
         return found
 
-    def _score(self, mix: Mix) -> Score:
+    def score(self, mix: Mix) -> Score:
+        """How good a mix is, put together without any further training; judged once."""
         if mix not in self._known:
             self._known[mix] = judge_mix(self.blocks, self.cores(mix), self.samples)
         return self._known[mix]

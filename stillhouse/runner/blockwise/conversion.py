@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import nn
 
-from stillhouse.blocks.assemble import cut, joined
+from stillhouse.blocks.assemble import KEEP, cut, joined
 from stillhouse.blocks.calibrate import Activations, Apart, ApartObjective
 from stillhouse.blocks.choose import Mix
 from stillhouse.blocks.cost import Cost
@@ -44,7 +44,7 @@ from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.signals import Signals
 
 ASSEMBLED = "assembled"
-_DOUBT = 0.1
+_DOUBT = 0.2
 
 
 @dataclass(frozen=True)
@@ -142,27 +142,26 @@ class Conversion:
                 hopeless = _without_answers(chooser.blocks, alone)
                 choice = chooser.choose(alone, self._section, judging.add)
                 judging.end()
-                self._doubt(alone)
+                self._doubt(chooser, alone)
             told = [{name: asdict(score) for name, score in own.items()} for own in alone]
             stories = [[*key, list(lines)] for key, lines in {**trained.stories, **hopeless}.items()]
             known = {**asdict(choice), "alone": told, "diverged": stories}
             self._notes.write("choice", known)
         mix = self._settled_mix or tuple(known["candidates"][0]["mix"])
-        whole = asdict(chooser.costs.whole)
-        shares = {name: value / whole[name] for name, value in known["candidates"][0]["costs"].items() if whole[name]}
+        shares = chooser.costs.shares(mix)
         self.emit(BlocksChosen(tuple(each.name for each in chooser.blocks), mix, shares))
         return mix
 
-    def _doubt(self, alone: Sequence[dict[str, Score]]) -> None:
+    def _doubt(self, chooser: Chooser, alone: Sequence[dict[str, Score]]) -> None:
         """Norms are measured anew behind a replacement: where that makes it better than the teacher, the teacher's own
         don't fit what it sees.
         """
         best = max((each.accuracy for own in alone for each in own.values()), default=0.0)
-        teacher = Trainer(self.materials, self.folder, self.emit, self.signals).validate(self.teacher).accuracy
-        if best > max(teacher + _DOUBT, 0.5):
+        teacher = chooser.score((KEEP,) * len(chooser.blocks)).accuracy
+        if best > teacher + _DOUBT:
             self.emit(
                 Warned(
-                    f"the teacher gets {100 * teacher:.1f} % of the validation samples right, and {100 * best:.1f} % "
+                    f"the teacher gets {100 * teacher:.1f} % of the scoring samples right, and {100 * best:.1f} % "
                     "with a block replaced and norms measured anew: was it trained to see what its model.normalise "
                     "says (auto: the data's own mean and deviation)?"
                 )

@@ -23,7 +23,13 @@ from stillhouse.blocks.seats import seats
 from stillhouse.data.ahead import ahead
 from stillhouse.data.batch import Batch
 from stillhouse.foundation import errors
-from stillhouse.foundation.block_events import BlocksPlanned, BlockWorker, BlockWorkersLost, PlanMeasured
+from stillhouse.foundation.block_events import (
+    BlocksPlanned,
+    BlockWorker,
+    BlockWorkersAwaited,
+    BlockWorkersLost,
+    PlanMeasured,
+)
 from stillhouse.foundation.cpu_time import cores
 from stillhouse.foundation.errors import DivergedError, FleetError, Interrupted, StillhouseError
 from stillhouse.foundation.events import ReplacementTrained, Warned
@@ -73,7 +79,9 @@ def train_apart(errand: Errand, done: Done, diverged: Diverged) -> None:
     with gathering(errand.materials.recipe, warn, check, WORKERS, (1, most)) as gather:
         while left:
             begun = _far(errand, left)
-            gathered = gather(min(wanted, len(left) * errand.section.train.accumulate))
+            several = min(wanted, len(left) * errand.section.train.accumulate)
+            errand.emit(BlockWorkersAwaited(errand.phase, several))
+            gathered = gather(several)
             try:
                 with contextlib.closing(gathered.crew):
                     _Attempt(errand, gathered, left, done, diverged).run()
@@ -151,11 +159,20 @@ class _Attempt:
         planned = self._assign()
         unseen = all(self._reads[name] != "sent" for name in self._readers)
         made = ahead(self._stream.batches(self._first, self._steps, unseen=unseen), self._ahead_max_bytes)
-        with contextlib.closing(made):
+        with contextlib.closing(made), self._told():
             self._feed(made)
         taken_s = [float(each["step_s"]) for each in self._ended.values() if each["how"] == "done"]
         if max(taken_s):
             errand.emit(PlanMeasured(errand.phase, planned.step_s, max(taken_s)))
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """However it ends, say how busy the workers were to the last."""
+        try:
+            yield
+        finally:
+            if (told := self._pulse.rest()) is not None:
+                self._errand.emit(told)
 
     def _wait_for_all(self, said: Mapping[str, object]) -> None:
         """Until every worker has said something."""

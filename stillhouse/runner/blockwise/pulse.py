@@ -31,12 +31,17 @@ class Pulse:
         """One has done a step, and was busy so long in all; an event, where it is time for one."""
         self._steps[name], self._busy_s[name] = step + 1, busy_s
         now_s = self._clock()
+        return self.rest() if now_s - self._told_s >= every_s(now_s - self._begun_s) else None
+
+    def rest(self) -> BlocksMeasured | None:
+        """What was not told yet; None where that is nothing."""
+        now_s = self._clock()
         seconds = now_s - self._told_s
-        if seconds < every_s(now_s - self._begun_s):
+        busy_s = {name: total - self._told_busy_s[name] for name, total in self._busy_s.items()}
+        if seconds <= 0 or not any(busy_s.values()):
             return None
-        shares = {each: (self._busy_s[each] - self._told_busy_s[each]) / seconds for each in self._busy_s}
-        workers = tuple(
-            BlockWorkerMeasured(self._steps[each], round(min(shares[each], 1.0), 3)) for each in self._steps
-        )
+        workers = [
+            BlockWorkerMeasured(self._steps[each], round(min(busy_s[each] / seconds, 1.0), 3)) for each in busy_s
+        ]
         self._told_s, self._told_busy_s = now_s, dict(self._busy_s)
-        return BlocksMeasured(self._phase, round(seconds, 3), workers)
+        return BlocksMeasured(self._phase, round(seconds, 3), tuple(workers))

@@ -17,6 +17,7 @@ HOLD_S: Final = 10.0  # what lasts that long is no accident
 SATURATED: Final = 0.85  # busy share of the ready workers; below, something else holds the students up
 COOL_DOWN_S: Final = 5.0  # between changes; a worker's start where that takes longer
 PAYS: Final = 0.25  # share of the newcomers' own rate by which the total must rise
+DRIFT: Final = 0.15  # share of the others' rate that may be lost by chance: less says nothing of a small newcomer
 LIFT: Final = 1.2  # the rate must rise by this without growing, before growth that did not pay is tried again
 HARM: Final = 0.9  # students that run inline and take less than this of what they took before are better off without
 SCARCE_MAX: Final = 2.0  # what is enough is never learnt to be more than this times demand
@@ -133,7 +134,8 @@ def _judge_growth(view: FleetView, memory: Memory, now_s: float) -> Memory:
     before = {name: rate for name, rate in trial.rates.items() if now.get(name)}
     gained, own = view.rate - sum(before.values()), sum(now[name] for name in joined)
     memory = replace(memory, trial=None, fruitless=0)
-    if not before or gained >= PAYS * own:
+    lost = own - gained  # by the others, if they still gave what they did before
+    if not before or gained >= PAYS * own or lost < DRIFT * sum(before.values()):
         return memory
     worth = ceil(max(0.0, gained) / (sum(before.values()) / len(before)))
     return replace(memory, ceiling=Ceiling(len(before) + worth, view.rate))
