@@ -17,6 +17,7 @@ from torch import nn
 from stillhouse.foundation.errors import ModelError
 from stillhouse.models.from_function import build_from_function
 from stillhouse.models.from_timm import build_timm, timm_normalisation
+from stillhouse.models.graphs import network as random_graph
 from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network, Preprocess, evaluating, match_channels
 from stillhouse.models.weights import load_into, read_weights, split_network
@@ -30,6 +31,7 @@ _ZOO: dict[str, Callable[[Any, int, tuple[int, int], int], nn.Module]] = {
     "vgg": vgg.build,
     "mobilenet": mobilenet.build,
     "mlp": mlp.build,
+    "random_graph": random_graph.build,
 }
 
 

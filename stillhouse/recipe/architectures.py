@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, field_validator, model_validator
 
 from stillhouse.foundation.errors import nearest
+from stillhouse.recipe.random_graph import RandomGraphOptions
 from stillhouse.recipe.section import InputPath, PositiveInt, Section, function_reference
 
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=6)]
@@ -46,6 +48,7 @@ ZOO_OPTIONS: dict[str, type[Section]] = {
     "vgg": VGGOptions,
     "mobilenet": MobileNetOptions,
     "mlp": MLPOptions,
+    "random_graph": RandomGraphOptions,
 }
 
 
@@ -70,7 +73,9 @@ BLOCKWISE: Final = "blockwise"
 class ModelSection(Section):
     """A model and how it wants its input."""
 
-    arch: str = Field(description="resnet | vgg | mobilenet | mlp | blockwise | timm:NAME | file.py:function")
+    arch: str = Field(
+        description="resnet | vgg | mobilenet | mlp | random_graph | blockwise | timm:NAME | file.py:function"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the architecture")
     weights: InputPath | None = Field(None, description=".safetensors, or a state dict saved by torch.save")
     normalise: Literal["auto"] | Normalisation = Field(
@@ -109,10 +114,23 @@ class ModelSection(Section):
             except ValidationError as error:
                 first = error.errors()[0]
                 key = ".".join(str(part) for part in first["loc"])
-                hint = nearest(key, known.model_fields) if first["type"] == "extra_forbidden" else first["msg"]
-                raise ValueError(f"options of {self.arch}: '{key}': {hint}") from error
+                hint = first["msg"]
+                if first["type"] == "extra_forbidden":
+                    hint = nearest(str(first["loc"][-1]), _fields(known, first["loc"][:-1]))
+                where = f"'{key}': " if key else ""
+                raise ValueError(f"options of {self.arch}: {where}{hint.removeprefix('Value error, ')}") from error
             self.options.update(complete.model_dump(mode="json"))
         return self
+
+
+def _fields(section: type[Section], path: Sequence[int | str]) -> Iterable[str]:
+    """The keys that a section in a section knows."""
+    for part in path:
+        inner = section.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, Section)):
+            return ()
+        section = inner
+    return section.model_fields
 
 
 class BlockwiseOptions(Section):

@@ -99,7 +99,8 @@ def test_all_of_a_run_of_blocks_is_told(folder: Path) -> None:
         "low rank, 2", "0.234", "0.0345", "95.5 %", "2.00 k", "body.0: separable", "it exploded at step 7", "kept",
         "The chosen replacements ended with errors of 0.234 to 0.234.",
         "The student got 95.2 % right before fine-tuning, 97.1 % after it.",
-        "Put together, the chosen mix gets 94.2 % right with 24 % of the parameters.", "The front by latency", "separable, keep",
+        "Put together, the chosen mix gets 94.2 % right with 24 % of the parameters.", "The front by latency",
+        "separable, keep",
         "trained from initial weights, for as many epochs as blocks, calibration and student together,",
     )  # fmt: skip
     assert [each for each in told if each not in words] == []

@@ -1,0 +1,71 @@
+"""Channels of each stage for a number of parameters, found by counting the built network.
+
+A whole number of channels rarely meets a budget: eight channels may be too few where nine are a quarter too many. So
+stages are widened one by one where widening all of them would go beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stillhouse.foundation.errors import ModelError
+
+TOLERANCE = 0.05
+"""Share of the budget that may be left over."""
+
+_LEAST = 2.0
+_MOST = 4096.0
+_FINE = 1e-3
+
+Widths = tuple[int, ...]
+
+
+def solved(params: int, stages: int, growth: float, count: Callable[[Widths], int]) -> Widths:
+    """The widest network within a budget.
+
+    Args:
+        params: the most that it may have.
+        growth: channels of a stage over those of the stage before; kept as nearly as the budget allows.
+        count: parameters of the network with these channels; more channels never have less.
+
+    Raises:
+        ModelError: the smallest network is larger, or what fits is more than 5 % smaller.
+    """
+
+    def of(base: float) -> Widths:
+        return scaled(base, stages, growth)
+
+    low, high = _LEAST, _LEAST
+    if (least := count(of(low))) > params:
+        raise ModelError(f"params: {params:,} is too few: with {of(low)} channels it has {least:,} already")
+    while count(of(high)) <= params:
+        low, high = high, 2 * high
+        if high > _MOST:
+            raise ModelError(f"params: {params:,} is too many: with {of(low)} channels it has {count(of(low)):,} only")
+    while high / low > 1 + _FINE:
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if count(of(middle)) <= params else (low, middle)
+    found = _widened(of(low), params, count)
+    if (reached := count(found)) < (1 - TOLERANCE) * params:
+        raise ModelError(
+            f"params: with {found} channels it has {reached:,}, and more channels anywhere are more than the "
+            f"{params:,} asked for: ask for {reached:,}, or for more"
+        )
+    return found
+
+
+def scaled(base: float, stages: int, growth: float) -> Widths:
+    """Channels of each stage, ``base`` in the first."""
+    return tuple(max(1, round(base * growth**stage)) for stage in range(stages))
+
+
+def _widened(widths: Widths, params: int, count: Callable[[Widths], int]) -> Widths:
+    """Each stage in turn widened by one channel, as long as any fits; the narrowest by its neighbours first."""
+    grown = True
+    while grown:
+        grown = False
+        for stage in range(len(widths)):
+            wider = (*widths[:stage], widths[stage] + 1, *widths[stage + 1 :])
+            if count(wider) <= params:
+                widths, grown = wider, True
+    return widths
