@@ -27,8 +27,10 @@ class BudgetSection(Section):
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:
-        if all(getattr(self, measure) is None for measure in MEASURES):
-            raise ValueError("give a budget: one of params, macs, bytes (shares of the teacher's) or latency_ms")
+        measures = list(type(self).model_fields)
+        if all(getattr(self, measure) is None for measure in measures):
+            shares = ", ".join(each for each in measures if each != "latency_ms")
+            raise ValueError(f"give a budget: one of {shares} (shares of the teacher's) or latency_ms")
         return self
 
 

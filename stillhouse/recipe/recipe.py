@@ -18,6 +18,7 @@ from stillhouse.recipe.fleet import FleetSection
 from stillhouse.recipe.knowledge import KnowledgeSection, StoreSection
 from stillhouse.recipe.members import MemberSection
 from stillhouse.recipe.power import PowerSection
+from stillhouse.recipe.search import SearchSection
 from stillhouse.recipe.section import (
     Device,
     Fraction,
@@ -306,6 +307,7 @@ class Recipe(Section):
     teacher: TeacherSection
     student: StudentSection
     blockwise: BlockwiseSection | None = Field(None, description="where the student is made of the teacher's blocks")
+    search: SearchSection | None = Field(None, description="where the student is searched for")
     objective: ObjectiveSection = ObjectiveSection()
     knowledge: KnowledgeSection = KnowledgeSection()
     store: StoreSection = Field({}, validate_default=True)  # the environment counts when the recipe is read

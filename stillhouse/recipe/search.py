@@ -1,0 +1,165 @@
+"""How a student is searched for: what may vary, within what budget, and how trials are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from stillhouse.recipe.blockwise import BudgetSection, Share
+from stillhouse.recipe.section import Name, NonNegativeInt, PositiveInt, Ratio, Section
+
+When = Mapping[str, Any]
+"""Keys of the recipe, and the value, or the list of values, that each must have."""
+
+
+class NumberSection(Section):
+    """A number between two; a whole one where both are."""
+
+    low: int | float
+    high: int | float
+    log: bool = Field(False, description="drawn so that doubling is as likely anywhere")
+    when: When = Field({}, description="only where other keys have these values")
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are meant."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log: low must be above 0, not {self.low}")
+        return self
+
+
+class ChoiceSection(Section):
+    """One of several values; a bare list says the same."""
+
+    choices: Annotated[tuple[Any, ...], Field(min_length=1)]
+    when: When = Field({}, description="only where other keys have these values")
+
+    @model_validator(mode="after")
+    def _differs(self) -> Self:
+        if any(each in self.choices[:at] for at, each in enumerate(self.choices)):
+            raise ValueError("the same choice stands there twice")
+        return self
+
+
+class RestSection(Section):
+    """One minus another key's value: nothing is searched, but weights add up to 1."""
+
+    rest_of: str
+
+
+Range = Annotated[
+    NumberSection | ChoiceSection | RestSection,
+    BeforeValidator(lambda given: {"choices": given} if isinstance(given, list | tuple) else given),
+]
+
+
+class SearchBudgetSection(BudgetSection):
+    """The most that the student may cost, against the teacher; at least one of them."""
+
+    peak_bytes: Share | None = Field(None, description="share of its weights' and activations' bytes, for one sample")
+
+
+class SamplerSection(Section):
+    """Who proposes what is tried next: a sampler of Optuna's."""
+
+    name: Name = "TPESampler"
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the sampler")
+
+
+_GRAPHS: Final[dict[str, Any]] = {
+    "student.model.options.top.nodes": {"low": 3, "high": 6},
+    "student.model.options.top.neighbours": {"low": 2, "high": 5},
+    "student.model.options.top.probability": {"low": 0.1, "high": 1.0},
+    "student.model.options.middle.nodes": {"low": 1, "high": 3},
+    "student.model.options.middle.probability": {"low": 0.2, "high": 1.0},
+    "student.model.options.bottom.nodes": {"low": 2, "high": 5},
+    "student.model.options.bottom.neighbours": {"low": 2, "high": 5},
+    "student.model.options.bottom.probability": {"low": 0.1, "high": 1.0},
+    "student.model.options.operation": ["conv", "separable"],
+    "student.model.options.growth": {"low": 1.0, "high": 3.0},
+}
+_TEACHING: Final[dict[str, Any]] = {
+    "objective.kd.temperature": {"low": 1.0, "high": 20.0, "log": True},
+    "objective.kd.weight": {"low": 0.0, "high": 1.0},
+    "objective.cross_entropy": {"rest_of": "objective.kd.weight"},
+    "student.train.optimizer.learning_rate": {"low": 0.01, "high": 0.5, "log": True},
+}
+
+
+class SearchSection(Section):
+    """The student's family and how it is taught are found by trials; the best one's members are trained to the end."""
+
+    budget: SearchBudgetSection
+    space: dict[str, Range] = Field(
+        {},
+        description="key of the recipe: [a, b, ...] or {low, high, log}; default: the graphs of a random_graph, and "
+        "temperature, weight and learning rate",
+    )
+    trials: PositiveInt = Field(32, description="students that are begun")
+    rungs: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = Field(
+        None, description="epochs after which trials are compared; default: a quarter, half and all of student.train's"
+    )
+    reduction: Annotated[int, Field(ge=2, le=16)] = Field(2, description="of so many trials at a rung one goes on")
+    members: PositiveInt = Field(3, description="of a family that are trained at the highest rung: their mean decides")
+    finalists: PositiveInt = Field(3, description="new members of the best family, trained to the end")
+    sampler: SamplerSection = SamplerSection()
+    random: Ratio = Field(0.1, description="share of the trials that are drawn without the sampler")
+    failures_max: NonNegativeInt = Field(8, description="trials in a row that may fail before the search gives up")
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.rungs is not None and any(one >= other for one, other in zip(self.rungs, self.rungs[1:], strict=False)):
+            raise ValueError(f"rungs must rise: {list(self.rungs)}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_it_refers_to(self) -> Self:
+        for key, each in self.space.items():
+            others = {each.rest_of: None} if isinstance(each, RestSection) else each.when
+            for other in others:
+                if other == key:
+                    raise ValueError(f"space: '{key}' depends on itself")
+        list(in_order(self.space))
+        return self
+
+    def epochs(self, longest: int) -> tuple[int, ...]:
+        """The rungs, where the recipe trains students for so many epochs."""
+        return self.rungs or tuple(sorted({max(1, longest // 4), max(1, longest // 2), longest}))
+
+    def space_of(self, arch: str) -> dict[str, Range]:
+        """What is searched, the default one included."""
+        if self.space:
+            return dict(self.space)
+        given = _GRAPHS | _TEACHING if arch == "random_graph" else _TEACHING
+        return dict(_Space.model_validate({"space": given}).space)
+
+
+class _Space(Section):
+    space: dict[str, Range]
+
+
+def in_order(space: Mapping[str, Range]) -> Iterator[tuple[str, Range]]:
+    """Each key after those that it depends on.
+
+    Raises:
+        ValueError: two depend on each other.
+    """
+    left = dict(space)
+    while left:
+        ready = {
+            key: each
+            for key, each in left.items()
+            if not left.keys() & ({each.rest_of} if isinstance(each, RestSection) else each.when.keys())
+        }
+        if not ready:
+            raise ValueError(f"space: {', '.join(map(repr, sorted(left)))} depend on each other")
+        yield from ready.items()
+        left = {key: each for key, each in left.items() if key not in ready}

@@ -1,0 +1,179 @@
+"""The trials of a study, kept by Optuna: its dashboards and its other tools read the same file.
+
+A trial is ``RUNNING`` there as long as it may go on, with its value after as many epochs as each rung has; what Optuna
+has no word for (the point itself, the members, the costs) stands in its attributes. Nothing is held in memory between
+calls: a process that is killed leaves what it told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from stillhouse.foundation.errors import RunDirError, StillhouseError
+from stillhouse.recipe.load import differences
+from stillhouse.recipe.search import Range
+from stillhouse.study.sampling import distribution, plain
+from stillhouse.study.space import Point
+
+_NAME = "search"
+_POINT, _MEMBERS, _COSTS, _BEYOND, _WHY, _IDENTITY = "point", "members", "costs", "beyond", "why", "identity"
+_LOCKED_S = 30
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is known of a trial.
+
+    Attributes:
+        values: at each rung that it has reached: validation accuracy, of several members the mean.
+        members: at the highest rung, each member's value.
+        costs: measured, by measure.
+        beyond: by how much it is beyond each limit, as a share of it.
+        why: why it ended early; empty where it did not.
+        open: whether it may go on.
+    """
+
+    number: int
+    point: Point
+    values: tuple[float, ...] = ()
+    members: tuple[float, ...] = ()
+    costs: Mapping[str, float] = field(default_factory=dict)
+    beyond: Mapping[str, float] = field(default_factory=dict)
+    why: str = ""
+    open: bool = True
+
+
+class Record:
+    """A study in a file.
+
+    Args:
+        path: made if it is not there.
+        rungs: epochs of each.
+        space: what varies.
+        identity: what trials have in common and must have, to be compared: plain values.
+
+    Raises:
+        RunDirError: the file is damaged or locked, or its trials are of something else.
+    """
+
+    def __init__(
+        self, path: Path, rungs: Sequence[int], space: Mapping[str, Range], identity: Mapping[str, Any]
+    ) -> None:
+        self._path, self._rungs, self._space = path, tuple(rungs), dict(space)
+        with self._readable():
+            self._study = optuna.create_study(
+                storage=f"sqlite:///{path}?timeout={_LOCKED_S}",
+                study_name=_NAME,
+                direction="maximize",
+                load_if_exists=True,
+            )
+            known = self._study.user_attrs.get(_IDENTITY)
+            if known is None:
+                self._study.set_user_attr(_IDENTITY, dict(identity))
+            elif changed := differences(known, dict(identity)):
+                told = "\n  ".join(changed)
+                raise RunDirError(f"{path} holds trials of another search:\n  {told}")
+
+    def trials(self) -> list[Trial]:
+        """All, in the order in which they were begun."""
+        with self._readable():
+            found = self._study.get_trials(deepcopy=False)
+            return [self._read(each) for each in sorted(found, key=lambda trial: trial.number)]
+
+    def begin(self, point: Point) -> int:
+        """Note a new trial; its number."""
+        with self._readable():
+            params = plain(point, self._space)
+            kinds = {key: distribution(self._space[key]) for key in params}
+            number = len(self._study.get_trials(deepcopy=False))
+            attributes = {_POINT: dict(point)}
+            self._study.add_trial(
+                create_trial(state=TrialState.RUNNING, params=params, distributions=kinds, user_attrs=attributes)
+            )
+            return number
+
+    def cost(self, number: int, costs: Mapping[str, float], beyond: Mapping[str, float]) -> None:
+        """Note what a trial's network costs, and by how much that is beyond each limit."""
+        with self._readable():
+            self._set(number, {_COSTS: dict(costs), _BEYOND: dict(beyond)})
+
+    def reach(self, number: int, rung: int, members: Sequence[float]) -> None:
+        """Note a trial's value at a rung: the mean of its members'."""
+        value = sum(members) / len(members)
+        with self._readable():
+            self._set(number, {_MEMBERS: list(members)})
+            self._trial(number).report(value, self._rungs[rung])
+            if rung == len(self._rungs) - 1:
+                self._study.tell(number, value)
+
+    def end(self, number: int, why: str, *, failed: bool) -> None:
+        """Note that a trial does not go on: it failed, or was not among the best, or is not allowed."""
+        with self._readable():
+            self._set(number, {_WHY: why})
+            self._study.tell(number, state=TrialState.FAIL if failed else TrialState.PRUNED)
+
+    def close(self) -> None:
+        """The search is over: what was not among the best is told so; no trial is left running."""
+        for each in self.trials():
+            if each.open:
+                self.end(each.number, "others were better", failed=False)
+
+    def _trial(self, number: int) -> optuna.Trial:
+        """A trial that runs, in this process or in one before."""
+        # Not by its place among all trials: those are cached, in an order of their own.
+        storage = self._study._storage
+        return optuna.Trial(self._study, storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number))
+
+    def _set(self, number: int, values: Mapping[str, Any]) -> None:
+        trial = self._trial(number)
+        for key, value in values.items():
+            trial.set_user_attr(key, value)
+
+    def _read(self, trial: FrozenTrial) -> Trial:
+        attributes = trial.user_attrs
+        values = [trial.intermediate_values[epochs] for epochs in self._rungs if epochs in trial.intermediate_values]
+        return Trial(
+            trial.number,
+            attributes[_POINT],
+            tuple(values),
+            tuple(attributes.get(_MEMBERS, ())),
+            attributes.get(_COSTS, {}),
+            attributes.get(_BEYOND, {}),
+            attributes.get(_WHY, ""),
+            trial.state == TrialState.RUNNING,
+        )
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Optuna is silent; a file that can't be used is told in our words."""
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except StillhouseError:
+            raise
+        except OperationalError as error:
+            if "locked" in str(error):
+                raise RunDirError(
+                    f"{self._path} is locked by another program for {_LOCKED_S} s: end that one"
+                ) from error
+            raise RunDirError(f"{self._path} can't be used: {error.orig}") from error
+        except (DatabaseError, StorageInternalError) as error:
+            why = getattr(error, "orig", error)
+            raise RunDirError(
+                f"{self._path} is damaged ({why}): move it away, and the search begins again, with the labels stored"
+            ) from error
+        finally:
+            optuna.logging.set_verbosity(before)

@@ -1,0 +1,183 @@
+"""What is tried next: any sampler of Optuna's, shown what is known at one rung.
+
+As in BOHB (arXiv 1807.01774) the sampler learns from the highest rung at which enough trials were, for values of
+different rungs can't be compared; trials that are still under way there are shown as such. The sampler is made anew for
+each proposal, seeded by the trial's number, so a proposal is a function of what is known: a study that was stopped goes
+on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from stillhouse.foundation.errors import RecipeError, nearest
+from stillhouse.foundation.seeding import subseed
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection, SamplerSection, in_order
+from stillhouse.study.space import Point, holds, rest
+
+_SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A trial, as the sampler is shown it.
+
+    Attributes:
+        values: at each rung that it has reached; more is better.
+        beyond: by how much it is beyond each limit, as a share of it; at most 0 where it is within.
+        ended: it failed, or is not allowed.
+    """
+
+    point: Point
+    values: tuple[float, ...] = ()
+    beyond: Mapping[str, float] = field(default_factory=dict)
+    ended: bool = False
+
+
+def proposed(
+    space: Mapping[str, Range], recipe: Recipe, seen: Sequence[Seen], section: SamplerSection, seed: int
+) -> dict[str, Any]:
+    """The point of a new trial.
+
+    Args:
+        recipe: says what conditions of the space refer to, where that does not vary.
+        seen: all trials before.
+        seed: of this proposal.
+
+    Raises:
+        RecipeError: the sampler refused.
+    """
+    study = _quietly(section, seed)
+    rung = _rung(seen, len(space))
+    for each in seen:
+        study.add_trial(_shown(each, space, rung))
+    trial = study.ask()
+    try:
+        return asked(trial, space, recipe)
+    except ValueError as error:
+        raise RecipeError(f"search.sampler: {section.name} refuses this space: {error}") from error
+
+
+def drawn(space: Mapping[str, Range], recipe: Recipe, seed: int) -> dict[str, Any]:
+    """A point at random."""
+    return asked(optuna.create_study(sampler=RandomSampler(seed=seed % _SEEDS)).ask(), space, recipe)
+
+
+def asked(trial: Trial, space: Mapping[str, Range], recipe: Recipe) -> dict[str, Any]:
+    """Every key's value, those first on which others depend."""
+    point: dict[str, Any] = {}
+    for key, each in in_order(space):
+        if isinstance(each, RestSection):
+            point[key] = rest(point, each, recipe)
+        elif holds(each.when, point, recipe):
+            point[key] = _value(trial, key, each)
+    return point
+
+
+def sampler_of(section: SamplerSection, seed: int) -> BaseSampler:
+    """The sampler that a recipe names.
+
+    Raises:
+        RecipeError: Optuna has none of that name, or it does not take these options.
+    """
+    known = {
+        name: kind
+        for name in dir(optuna.samplers)
+        if isinstance(kind := getattr(optuna.samplers, name), type) and issubclass(kind, BaseSampler)
+        if not inspect.isabstract(kind)
+    }
+    if section.name not in known:
+        raise RecipeError(f"search.sampler.name: Optuna has no '{section.name}': {nearest(section.name, known)}")
+    kind = known[section.name]
+    seeded = {"seed": seed % _SEEDS} if "seed" in inspect.signature(kind).parameters else {}
+    try:
+        return kind(**{**_DEFAULTS.get(section.name, {}), **seeded, **section.options})
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"search.sampler: {section.name}: {error}") from error
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {"TPESampler": {"multivariate": True, "group": True}}
+"""Conditional keys are drawn together with those that they depend on."""
+
+
+def _quietly(section: SamplerSection, seed: int) -> optuna.Study:
+    """A study in memory that says nothing."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is experimental there
+            return optuna.create_study(direction="maximize", sampler=sampler_of(section, seed))
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def _rung(seen: Sequence[Seen], keys: int) -> int:
+    """The highest at which there are more trials than keys that vary, or else the lowest."""
+    most = max((len(each.values) for each in seen), default=0)
+    for rung in reversed(range(most)):
+        if sum(len(each.values) > rung for each in seen) > keys + 1:
+            return rung
+    return 0
+
+
+def _shown(each: Seen, space: Mapping[str, Range], rung: int) -> FrozenTrial:
+    params = plain(each.point, space)
+    kinds = {key: distribution(space[key]) for key in params}
+    told: dict[str, Any] = {"params": params, "distributions": kinds, "constraints": dict(each.beyond)}
+    if len(each.values) > rung:
+        return create_trial(state=TrialState.COMPLETE, value=each.values[rung], **told)
+    if each.ended:
+        return create_trial(state=TrialState.PRUNED if each.beyond else TrialState.FAIL, **told)
+    return create_trial(state=TrialState.RUNNING, **told)
+
+
+def _value(trial: Trial, key: str, each: NumberSection | ChoiceSection) -> Any:
+    if isinstance(each, ChoiceSection):
+        labels = [label(choice) for choice in each.choices]
+        return each.choices[labels.index(trial.suggest_categorical(key, labels))]
+    if each.whole:
+        return trial.suggest_int(key, int(each.low), int(each.high), log=each.log)
+    return trial.suggest_float(key, each.low, each.high, log=each.log)
+
+
+def label(choice: Any) -> str | int | float | bool | None:
+    """A choice as Optuna knows it: plain values are themselves, others JSON."""
+    return choice if choice is None or isinstance(choice, str | int | float) else json.dumps(choice)
+
+
+def plain(point: Point, space: Mapping[str, Range]) -> dict[str, Any]:
+    """A point as Optuna knows it: what follows from other keys is left out."""
+    given = {key: value for key, value in point.items() if not isinstance(space[key], RestSection)}
+    return {key: label(value) if isinstance(space[key], ChoiceSection) else value for key, value in given.items()}
+
+
+def distribution(each: Range) -> BaseDistribution:
+    """What may be drawn, as Optuna says it."""
+    if isinstance(each, ChoiceSection):
+        return CategoricalDistribution([label(choice) for choice in each.choices])
+    assert isinstance(each, NumberSection)
+    if each.whole:
+        return IntDistribution(int(each.low), int(each.high), log=each.log)
+    return FloatDistribution(each.low, each.high, log=each.log)
+
+
+def subseed_of(seed: int, number: int) -> int:
+    """The seed of a trial's proposal."""
+    return subseed(seed, "search", number)

@@ -1,0 +1,116 @@
+"""From a recipe and one point of its space to the recipe of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stillhouse.foundation.errors import RecipeError
+from stillhouse.recipe.load import validate
+from stillhouse.recipe.recipe import Recipe, as_dict
+from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection, in_order
+
+Point = Mapping[str, Any]
+"""The value of each key of the recipe that varies; keys whose condition does not hold are absent."""
+
+_ARCH = "student.model.arch"
+_OPTIONS = "student.model.options"
+
+
+def holds(when: Mapping[str, Any], point: Point, recipe: Recipe) -> bool:
+    """Whether a condition is met, by the point's values and else the recipe's."""
+    values = as_dict(recipe)
+    for key, wanted in when.items():
+        found = point[key] if key in point else _at(values, key)
+        if found not in (wanted if isinstance(wanted, list | tuple) else [wanted]):
+            return False
+    return True
+
+
+def varied(recipe: Recipe, point: Point) -> Recipe:
+    """The recipe of a trial: the point's values in place of the recipe's, and no search.
+
+    Another architecture than the recipe's brings its own options: of the recipe's none are kept.
+
+    Raises:
+        RecipeError: the values don't fit together.
+    """
+    values: dict[str, Any] = {**as_dict(recipe), "search": None}
+    if point.get(_ARCH, recipe.student.model.arch) != recipe.student.model.arch:
+        _put(values, _OPTIONS, {})
+    for key, value in point.items():
+        _put(values, key, value)
+    return validate(values, "a trial's recipe")
+
+
+def corners(space: Mapping[str, Range], recipe: Recipe) -> list[dict[str, Any]]:
+    """Points at which each value that a key may have, or the ends of its range, is there once at least."""
+    ordered = list(in_order(space))
+    most = max((len(_ends(each)) for _, each in ordered), default=0)
+    found = []
+    for number in range(most):
+        point: dict[str, Any] = {}
+        for key, each in ordered:
+            if isinstance(each, RestSection):
+                point[key] = rest(point, each, recipe)
+            elif holds(each.when, point, recipe):
+                ends = _ends(each)
+                point[key] = ends[min(number, len(ends) - 1)]
+        found.append(point)
+    return found
+
+
+def rest(point: Point, section: RestSection, recipe: Recipe) -> float:
+    """One minus another value.
+
+    Raises:
+        RecipeError: that is no number.
+    """
+    value = point[section.rest_of] if section.rest_of in point else _at(as_dict(recipe), section.rest_of)
+    if not isinstance(value, int | float):
+        raise RecipeError(f"search.space: rest_of: '{section.rest_of}' is {value!r}, no number")
+    return 1 - value
+
+
+def check(recipe: Recipe) -> None:
+    """Look whether the space makes sense, before anything is trained.
+
+    Raises:
+        RecipeError: nothing varies; a key or a value that a recipe can't have.
+    """
+    section = recipe.search
+    assert section is not None
+    space = section.space_of(recipe.student.model.arch)
+    free = [each for each in space.values() if not isinstance(each, RestSection)]
+    if not any(len(_ends(each)) > 1 for each in free):
+        raise RecipeError("search.space: nothing varies: give a key more than one value")
+    for key in space:
+        if key.partition(".")[0] in ("search", "fleet", "compute", "checkpoint", "control", "name", "seed", "store"):
+            raise RecipeError(f"search.space: '{key}' makes no other student, nor teaches one otherwise")
+    for point in corners(space, recipe):
+        try:
+            varied(recipe, point)
+        except RecipeError as error:
+            told = ", ".join(f"{key}: {value}" for key, value in point.items())
+            raise RecipeError(f"search.space: {error}\n  (at {told})") from error
+
+
+def _ends(each: Range) -> list[Any]:
+    if isinstance(each, NumberSection):
+        return [each.low] if each.low == each.high else [each.low, each.high]
+    return list(each.choices) if isinstance(each, ChoiceSection) else [None]
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *above, last = key.split(".")
+    for part in above:
+        if not isinstance(values.get(part), dict):
+            values[part] = {}
+        values = values[part]
+    values[last] = value

@@ -1,0 +1,181 @@
+"""What is tried next, and the recipe that it makes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stillhouse.foundation.errors import RecipeError
+from stillhouse.recipe.load import validate
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.recipe.search import SamplerSection
+from stillhouse.study.sampling import Seen, drawn, label, plain, proposed
+from stillhouse.study.space import check, corners, varied
+
+SPACE: dict[str, Any] = {
+    "student.model.arch": ["random_graph", "resnet"],
+    "student.model.options.top.nodes": {"low": 3, "high": 6, "when": {"student.model.arch": "random_graph"}},
+    "student.model.options.blocks": {"choices": [[1, 1], [2, 2]], "when": {"student.model.arch": ["resnet", "vgg"]}},
+    "objective.kd.temperature": {"low": 1.0, "high": 20.0, "log": True},
+    "objective.kd.weight": {"low": 0.0, "high": 1.0},
+    "objective.cross_entropy": {"rest_of": "objective.kd.weight"},
+    "student.train.batch_size": {"low": 16, "high": 128, "log": True},
+}
+
+
+def recipe(space: dict[str, Any] = SPACE, **search: Any) -> Recipe:
+    """A search on digits."""
+    return validate(
+        {
+            "data": {"source": {"kind": "digits"}},
+            "teacher": {"model": {"arch": "vgg"}, "train": {"epochs": 2}},
+            "student": {"model": {"arch": "random_graph"}, "train": {"epochs": 8}},
+            "search": {"budget": {"params": 0.5}, "space": space, **search},
+        }
+    )
+
+
+def space_of(of: Recipe) -> Any:
+    assert of.search is not None
+    return of.search.space_of(of.student.model.arch)
+
+
+TPE = SamplerSection()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**62))
+def test_every_point_is_a_recipe(seed: int) -> None:
+    """Values within their ranges, conditions kept, and the trial's recipe says them."""
+    base = recipe()
+    point = drawn(space_of(base), base, seed)
+    assert point == drawn(space_of(base), base, seed)
+    made = varied(base, point)
+    assert made.search is None and made.student.model.arch == point["student.model.arch"]
+    graph = made.student.model.arch == "random_graph"
+    assert ("student.model.options.top.nodes" in point) == graph
+    assert ("student.model.options.blocks" in point) != graph
+    if graph:
+        assert 3 <= made.student.model.options["top"]["nodes"] <= 6
+    else:
+        assert made.student.model.options["blocks"] in ([1, 1], [2, 2])
+    assert made.objective.kd is not None and 1 <= made.objective.kd.temperature <= 20
+    assert made.objective.kd.weight + made.objective.cross_entropy == pytest.approx(1)
+    assert isinstance(made.student.train.batch_size, int) and 16 <= made.student.train.batch_size <= 128
+
+
+@pytest.mark.parametrize("name", ["TPESampler", "RandomSampler", "GPSampler", "QMCSampler", "CmaEsSampler"])
+def test_a_proposal_is_a_function_of_what_is_known(name: str) -> None:
+    """Any of Optuna's samplers; the same trials and seed propose the same, though the sampler is made anew."""
+    if name == "CmaEsSampler":
+        pytest.importorskip("cmaes", reason="Optuna wants it for this sampler")
+    base = recipe()
+    space, section = space_of(base), SamplerSection(name=name)
+    seen = [Seen(drawn(space, base, seed), (seed / 20,)) for seed in range(14)]
+    seen += [Seen(drawn(space, base, 77)), Seen(drawn(space, base, 78), (), {"latency_ms": 0.5}, ended=True)]
+    first = proposed(space, base, seen, section, 5)
+    assert first == proposed(space, base, seen, section, 5)
+    varied(base, first)
+    assert len({str(proposed(space, base, seen, section, seed)) for seed in range(4)}) > 1
+
+
+def test_the_sampler_learns_what_is_good() -> None:
+    """Where high temperatures are better, it proposes higher ones than chance does."""
+    base = recipe({"objective.kd.temperature": {"low": 0.0001, "high": 1.0}, "objective.kd.weight": [0.5, 1.0]})
+    space = space_of(base)
+    points = [drawn(space, base, seed) for seed in range(40)]
+    seen = [Seen(point, (point["objective.kd.temperature"],)) for point in points]
+    found = [proposed(space, base, seen, TPE, seed)["objective.kd.temperature"] for seed in range(20)]
+    chance = [drawn(space, base, 1000 + seed)["objective.kd.temperature"] for seed in range(20)]
+    assert sum(found) / 20 > sum(chance) / 20 + 0.15
+
+
+def test_it_learns_from_the_highest_rung_with_enough_trials() -> None:
+    """What the lowest rung says is forgotten once enough trials say otherwise further up."""
+    base = recipe({"objective.kd.weight": {"low": 0.0, "high": 1.0}})
+    space = space_of(base)
+    points = [drawn(space, base, seed) for seed in range(60)]
+    misled = [Seen(point, (point["objective.kd.weight"],)) for point in points]
+    told = [Seen(p, (p["objective.kd.weight"], -p["objective.kd.weight"])) for p in points[:25]] + misled[25:]
+    before = [proposed(space, base, misled, TPE, seed)["objective.kd.weight"] for seed in range(15)]
+    after = [proposed(space, base, told, TPE, seed)["objective.kd.weight"] for seed in range(15)]
+    assert sum(before) / 15 > 0.6 > 0.4 > sum(after) / 15
+
+
+def test_what_is_not_allowed_is_avoided() -> None:
+    """Trials beyond a limit have no value, and still teach the sampler where not to go."""
+    base = recipe({"objective.kd.weight": {"low": 0.0, "high": 1.0}})
+    space = space_of(base)
+    points = [drawn(space, base, seed) for seed in range(40)]
+    seen = [
+        Seen(p, (), {"latency_ms": w - 0.3}, ended=True) if w > 0.3 else Seen(p, (0.5,), {"latency_ms": w - 0.3})
+        for p in points
+        for w in [p["objective.kd.weight"]]
+    ]
+    found = [proposed(space, base, seen, TPE, seed)["objective.kd.weight"] for seed in range(20)]
+    assert sum(each <= 0.35 for each in found) >= 14
+
+
+def test_optuna_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """No line of its own comes between those of a run, and its verbosity is as it was."""
+    base = recipe()
+    before = optuna.logging.get_verbosity()
+    proposed(space_of(base), base, [Seen(drawn(space_of(base), base, 1), (0.1,))], SamplerSection(name="GPSampler"), 1)
+    assert capfd.readouterr() == ("", "") and optuna.logging.get_verbosity() == before
+
+
+def test_a_choice_of_lists_is_a_choice() -> None:
+    """Optuna knows plain values only."""
+    base = recipe()
+    point = {"student.model.arch": "resnet", "student.model.options.blocks": [1, 1], "objective.cross_entropy": 0.5}
+    assert plain(point, space_of(base)) == {"student.model.arch": "resnet", "student.model.options.blocks": "[1, 1]"}
+    assert label(0.5) == 0.5 and label(None) is None
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({"objective.kd.weight": [0.5]}, "nothing varies"),
+        ({"objective.kd.wait": [0.5, 0.9]}, "unknown key 'objective.kd.wait'.*\n.*at objective.kd.wait: 0.5"),
+        ({"student.train.epochs": [0, 2]}, "student.train.epochs.*must be greater than 0"),
+        ({"student.model.options.top.nodes": {"low": 2, "high": 4}}, "depth has 3 stages, but top only 2 nodes"),
+        ({"fleet.workers": [1, 2]}, "'fleet.workers' makes no other student"),
+        ({"objective.kd.weight": {"low": 0.9, "high": 0.1}}, "low 0.9 is above high 0.1"),
+        ({"objective.kd.weight": {"low": 0, "high": 1, "log": True}}, "log: low must be above 0, not 0"),
+        ({"objective.kd.weight": [1, 1]}, "the same choice stands there twice"),
+        ({"objective.kd.weight": []}, "at least 1"),
+        ({"objective.kd.weight": {"low": 0, "high": 1, "when": {"objective.kd.weight": 1}}}, "depends on itself"),
+        (
+            {
+                "objective.kd.weight": {"low": 0, "high": 1, "when": {"objective.kd.temperature": 1}},
+                "objective.kd.temperature": {"low": 1, "high": 2, "when": {"objective.kd.weight": 1}},
+            },
+            "depend on each other",
+        ),
+    ],
+)
+def test_a_space_without_sense_is_refused(space: dict[str, Any], words: str) -> None:
+    """Before anything is trained, with the key."""
+    with pytest.raises(RecipeError, match=words):
+        check(recipe(space))
+
+
+def test_samplers_are_checked() -> None:
+    """An unknown name, an option that it does not take."""
+    base = recipe()
+    with pytest.raises(RecipeError, match="Optuna has no 'TPSampler': did you mean 'TPESampler'"):
+        proposed(space_of(base), base, [], SamplerSection(name="TPSampler"), 1)
+    with pytest.raises(RecipeError, match=r"TPESampler.*unexpected keyword argument 'gama'"):
+        proposed(space_of(base), base, [], SamplerSection(options={"gama": 2}), 1)
+
+
+def test_corners_show_every_choice() -> None:
+    """Each value of each key is there once at least, where its condition lets it."""
+    base = recipe()
+    found = corners(space_of(base), base)
+    assert {each["student.model.arch"] for each in found} == {"random_graph", "resnet"}
+    assert {each["objective.kd.weight"] for each in found} == {0.0, 1.0}
