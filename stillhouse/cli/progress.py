@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from stillhouse.cli.fleet_table import FleetTable
+from stillhouse.cli.search_lines import SearchLines
 from stillhouse.foundation import block_events as b
 from stillhouse.foundation import events as e
 from stillhouse.foundation.errors import Interrupted
@@ -71,6 +72,7 @@ class Bars:
     """One bar a phase, with throughput, loss, accuracy and the time left; below them several students, and a fleet."""
 
     def __init__(self, console: Console) -> None:
+        self._search = SearchLines()
         self.progress = Progress(
             TextColumn("{task.description:<12}", markup=False),
             BarColumn(bar_width=24),
@@ -109,6 +111,8 @@ class Bars:
                 self._update(event.phase, event.step)
             else:
                 say(self.progress.console, _as_it_stands(event))
+        elif (line := self._search.line(event)) is not None:
+            say(self.progress.console, line)
         else:
             _say_if_remarkable(event, self.progress.console)
 
@@ -132,6 +136,7 @@ class Lines:
         self._said = time.monotonic()
         self._speed = ""
         self._warm: tuple[int, float] | None = None
+        self._search = SearchLines()
 
     def hear(self, event: e.Event) -> None:
         """Take one event."""
@@ -155,6 +160,8 @@ class Lines:
         elif isinstance(event, e.PhaseFinished):
             if self._steps:
                 self._say(f"{event.phase}: {', '.join(filter(None, (f'done in {event.seconds:.1f} s', self._speed)))}")
+        elif (line := self._search.line(event)) is not None:
+            self._say(line)
         else:
             _say_if_remarkable(event, self._console)
 

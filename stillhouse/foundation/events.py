@@ -24,6 +24,7 @@ from stillhouse.foundation.block_events import (
 )
 from stillhouse.foundation.energy import EnergyRead
 from stillhouse.foundation.errors import StorageError
+from stillhouse.foundation.search_events import FinalistTrained, StudentFound, TrialBegun, TrialEnded, TrialReached
 
 
 @dataclass(frozen=True)
@@ -356,6 +357,11 @@ Event = (
     | BlocksMeasured
     | PlanMeasured
     | BlockWorkersLost
+    | TrialBegun
+    | TrialReached
+    | TrialEnded
+    | FinalistTrained
+    | StudentFound
     | Warned
 )
 

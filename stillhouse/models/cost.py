@@ -48,16 +48,18 @@ class Cost:
     latency_ms: float
 
 
-def measure_cost(network: Network, interface: Interface, batch_size: int = 1) -> Cost:
+def measure_cost(
+    network: Network, interface: Interface, batch_size: int = 1, latency_budget_s: float = _BUDGET_S
+) -> Cost:
     """Measure a network where it lies, in evaluation mode, on a batch of zeros; modes and threads are restored.
 
-    The latency is the median of 50 runs after 3 to warm up, or of as many as fit in a second, three at least.
+    The latency is the median of 50 runs after 3 to warm up, or of as many as fit in the time for it, three at least.
     """
     held_bytes = weight_bytes(network)
     with evaluating(network):
         macs = count_macs(network, interface.zeros(1, network.device))
         activation_bytes = _peak_activation_bytes(network, interface, batch_size)
-        median_ms = latency_ms(network, interface.zeros(batch_size, network.device))
+        median_ms = latency_ms(network, interface.zeros(batch_size, network.device), latency_budget_s)
     return Cost(
         params=sum(parameter.numel() for parameter in network.parameters()),
         macs=macs,

@@ -345,6 +345,12 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _is_searched_for(self) -> Self:
+        if self.search is not None and self.blockwise is not None:
+            raise ValueError("search: a student made of the teacher's blocks is not searched for: give one of the two")
+        return self
+
+    @model_validator(mode="after")
     def _students_have_work(self) -> Self:
         most, train = self.fleet.students_range[1], self.student.train
         if most > 1 and train.accumulate < most:

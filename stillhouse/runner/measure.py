@@ -19,6 +19,7 @@ from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
 from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.report.blockwise.read import described
+from stillhouse.report.search.read import sought
 from stillhouse.runner.energy import energy_use
 from stillhouse.runner.environment import versions
 from stillhouse.runner.fleet import FLEET_TOTALS
@@ -49,9 +50,10 @@ def measure(
     recipe, survey, splits = materials.recipe, materials.data.survey, materials.data.splits
     verdict = judge(right["student"], right["control"], DISTILLATION if recipe.blockwise is None else BLOCKS)
     events = read_events(folder.events)
+    searched = sought(events)
     return {
         "format": FORMAT,
-        "method": "distill" if recipe.blockwise is None else "blockwise",
+        "method": _method(recipe, searched),
         "name": recipe.name,
         "teacher": {
             **_row(materials, teacher, right["teacher"]),
@@ -67,6 +69,7 @@ def measure(
         "fleet": fleet_use(events),
         "students": students_use(events),
         "blockwise": described(folder.path, events),
+        "search": searched,
         "energy": energy_use(_processes(events)),
         "wall_s": round(_wall_s(events, time.time()), 3),
         "phase_s": {phase: round(sum(_seconds(events, phase).values()), 3) for phase in _phases(events)},
@@ -204,6 +207,12 @@ def _engines(recipe: Recipe, events: Sequence[dict[str, Any]]) -> dict[str, Any]
     teacher = recipe.teacher.engine.model_dump(mode="json") if recipe.objective.asks else None
     student = recipe.student.train.engine.model_dump(mode="json")
     return {"teacher": teacher, "student": student} | ({"workers": workers} if workers else {})
+
+
+def _method(recipe: Recipe, found: dict[str, Any] | None) -> str:
+    if found is not None:
+        return "search"
+    return "distill" if recipe.blockwise is None else "blockwise"
 
 
 def _arms(

@@ -141,6 +141,13 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
             materials = settle_blocks_step(materials, folder, teacher, log.emit, signals)
             materials = Conversion(materials, folder, teacher, log.emit, signals).converted()
         materials = settle_student_step(materials, folder, teacher, teaching, log.emit, signals)
+        if recipe.search is not None:
+            # Not before it is needed: Optuna and its storage take a second to import.
+            from stillhouse.runner.search.finals import settled
+            from stillhouse.runner.search.hunt import Hunt
+
+            hunt = Hunt(materials, folder, teacher, teaching, log.emit, signals)
+            materials = settled(hunt, hunt.trials())
         trainer = Trainer(materials, folder, log.emit, signals)
         students = [trainer.student(number, teacher, teaching) for number in range(max(recipe.control.seeds, 1))]
         store = teaching.summary() if teaching is not None else None
@@ -209,6 +216,10 @@ def _prepare(
     networks = Networks(recipe, interface_of(found, recipe), _ANY, live)
     if recipe.blockwise is not None and not resumed:
         rehearse_blocks(networks, log.emit)
+    if recipe.search is not None and not resumed:
+        from stillhouse.runner.search.rehearsal import rehearse_search
+
+        rehearse_search(networks, log.emit)
     rehearse_networks(networks, found, log.emit, all_kept=all_kept)
     data = open_data(found, recipe.data, folder.path, _teller(log.emit, signals), shared=shared)
     folder.settle(recipe, {**inputs, "samples": data.digest}, versions())

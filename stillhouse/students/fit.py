@@ -58,6 +58,8 @@ class FitContext:
         progress_every_s: seconds between progress events (each epoch's end has one anyway).
         ahead_max_bytes: batches made ahead of the step, in the background; 0: each when it is needed.
         group: who trains along; the stream then gives this student's share of each batch.
+        until_step: ends here, with a checkpoint, though the settings have more epochs; None: at their end.
+        saves_epochs: whether each epoch's end has a checkpoint.
     """
 
     phase: str
@@ -70,6 +72,8 @@ class FitContext:
     progress_every_s: float = 1.0
     ahead_max_bytes: int = 0
     group: Group = field(default_factory=Alone)
+    until_step: int | None = None
+    saves_epochs: bool = False
 
 
 def fit(
@@ -80,7 +84,7 @@ def fit(
     settings: TrainSection,
     context: FitContext,
 ) -> Network:
-    """Train a network to the end of its epochs, from its newest good checkpoint if it has one.
+    """Train a network to the end of its epochs, or as far as the context says, from its newest good checkpoint.
 
     Args:
         network: trained in place.
@@ -122,6 +126,8 @@ class Loop:
         if saved is not None:
             self.state.load_state_dict(saved)
         self.steps = settings.epochs * stream.steps_per_epoch
+        if context.until_step is not None:
+            self.steps = min(self.steps, context.until_step)
         self.guard = LossGuard(context.phase, self.state, settings.loss_ratio_max, context.checkpoints)
         self.forward: Callable[[Tensor], Tensor] = network
         if settings.engine.compile:
@@ -217,7 +223,8 @@ class Loop:
         epoch_ends = state.step % self.stream.steps_per_epoch == 0
         due = context.checkpoints is not None and context.checkpoints.due()
         signal, wanted = context.group.largest([context.interrupted() or 0, int(due)])
-        saves = context.checkpoints is not None and bool(wanted or signal or state.step == self.steps)
+        kept = wanted or signal or state.step == self.steps or (epoch_ends and context.saves_epochs)
+        saves = context.checkpoints is not None and bool(kept)
         watch.lap("step")
         if epoch_ends and context.evaluate is not None:
             found = context.evaluate(state.result)

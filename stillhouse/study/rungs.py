@@ -70,8 +70,10 @@ def _last(standings: Sequence[Standing], busy: Collection[int], rungs: int) -> J
     """When all were begun: one is trained to the end, even where there were too few to choose from."""
     if busy:
         return None
+    if any(len(each.values) == rungs for each in standings):
+        return None
     alive = [each for each in standings if each.values and not each.ended]
-    if not alive or any(len(each.values) == rungs for each in alive):
+    if not alive:
         return None
     best = max(alive, key=lambda each: (len(each.values), each.values[-1], -each.number))
     return Job(best.number, len(best.values))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -29,6 +30,7 @@ SHORT_BLOCKS = [
     "blockwise.score_samples=50",
     "blockwise.library=[low_rank, slimmer, skip]",
 ]
+SHORT_SEARCH = ["search.trials=2", "search.rungs=[1]", "search.members=1", "search.finalists=1"]
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +54,9 @@ def test_recipe_runs(recipe: Path, small_cifar: Path, tmp_path: Path) -> None:
     """A recipe in recipes/ passes its check, and a short version of it ends with a result and a report."""
     checked = stillhouse(tmp_path, small_cifar, "check", str(recipe))
     assert checked.returncode == 0, checked.stderr
-    blockwise = "blockwise:" in recipe.read_text()
-    asked = [*SHORT, *SHORT_BLOCKS] if blockwise else SHORT
+    sections = yaml.safe_load(recipe.read_text())
+    blockwise = "blockwise" in sections
+    asked = [*SHORT, *(SHORT_BLOCKS if blockwise else SHORT_SEARCH if "search" in sections else [])]
     settings = [part for setting in asked for part in ("--set", setting)]
     done = stillhouse(tmp_path, small_cifar, "run", str(recipe), "--out", "out", *settings)
     assert done.returncode == 0, done.stderr
@@ -63,5 +66,6 @@ def test_recipe_runs(recipe: Path, small_cifar: Path, tmp_path: Path) -> None:
 
 
 def test_every_kind_of_recipe_is_here() -> None:
-    """The digits demo and the CIFAR-10 job ship, distilled and block by block."""
-    assert {path.stem for path in RECIPES} >= {"digits", "cifar10-small", "blockwise-digits", "blockwise-cifar10"}
+    """The digits demo and the CIFAR-10 job ship, distilled and block by block; a search, too."""
+    wanted = {"digits", "cifar10-small", "blockwise-digits", "blockwise-cifar10", "search-digits"}
+    assert {path.stem for path in RECIPES} >= wanted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -36,7 +37,8 @@ def lived(trials: int, rungs: int, reduction: int, workers: int, seed: int, deat
                 standings[number] = replace(standings[number], ended=True)
             else:
                 reached = standings[number]
-                standings[number] = replace(reached, values=(*reached.values, round(chance.random(), 2)))
+                values = (*reached.values, round(chance.random(), 2))
+                standings[number] = replace(reached, values=values, ended=len(values) == rungs)
     raise AssertionError("the study does not end")
 
 
@@ -51,8 +53,11 @@ def test_a_study_ends_with_somebody_trained_to_the_end(
     assert sum(bool(each.values) for each in standings) == trials
     reached = [sum(len(each.values) > rung for each in standings) for rung in range(rungs)]
     assert reached == sorted(reached, reverse=True)
-    if not any(each.ended for each in standings):
+    failed = [each for each in standings if each.ended and len(each.values) < rungs]
+    if not failed:
         assert reached[-1] >= 1
+        # Whoever goes on was among the best of those that were known then: of the first, of two times as many, ...
+        assert rungs == 1 or reached[1] <= 1 + math.log(max(trials, 1)) * trials / reduction
 
 
 @given(st.integers(1, 30), st.integers(2, 4), st.integers(2, 4), st.integers(0, 99))
@@ -64,6 +69,8 @@ def test_one_worker_promotes_only_the_best(trials: int, rungs: int, reduction: i
     for rung in range(rungs - 1):
         there = sorted((each for each in standings if len(each.values) > rung), key=lambda each: -each.values[rung])
         on = [each for each in there if len(each.values) > rung + 1 or each.ended]
+        early = len(on) - len(there) // reduction
+        assert early <= 1 + math.log(trials + 1) * len(there) / reduction
         if len(there) >= reduction:
             best = there[: len(there) // reduction]
             assert all(each in on for each in best)
@@ -85,4 +92,6 @@ def test_of_too_few_to_choose_from_the_best_goes_on() -> None:
     assert next_job(one, (0,), 1, 3, 4) is None
     assert next_job(one, (), 1, 3, 4) == Job(0, 1)
     assert next_job([Standing(0, (0.5, 0.5, 0.5))], (), 1, 3, 4) is None
+    at_the_top = Standing(0, (0.5, 0.5, 0.5), ended=True)
+    assert next_job([at_the_top, Standing(1, (0.1,))], (), 2, 3, 4) is None
     assert next_job([Standing(1, (), ended=True)], (), 0, 3, 4) is None

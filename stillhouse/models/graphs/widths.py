@@ -1,17 +1,28 @@
 """Channels of each stage for a number of parameters, found by counting the built network.
 
 A whole number of channels rarely meets a budget: eight channels may be too few where nine are a quarter too many. So
-stages are widened one by one where widening all of them would go beyond.
+stages are widened one by one where widening all of them would go beyond, and if that is not enough, channels are
+shifted between stages.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 from stillhouse.foundation.errors import ModelError
 
+
+class TooFewError(ModelError):
+    """A budget that the smallest network does not meet; it has ``least`` parameters."""
+
+    def __init__(self, message: str, least: int) -> None:
+        super().__init__(message)
+        self.least = least
+
+
 TOLERANCE = 0.05
-"""Share of the budget that may be left over."""
+"""Share of the budget that a random graph may leave over."""
 
 _LEAST = 2.0
 _MOST = 4096.0
@@ -20,16 +31,20 @@ _FINE = 1e-3
 Widths = tuple[int, ...]
 
 
-def solved(params: int, stages: int, growth: float, count: Callable[[Widths], int]) -> Widths:
+def solved(
+    params: int, stages: int, growth: float, count: Callable[[Widths], int], tolerance: float = TOLERANCE
+) -> Widths:
     """The widest network within a budget.
 
     Args:
         params: the most that it may have.
         growth: channels of a stage over those of the stage before; kept as nearly as the budget allows.
         count: parameters of the network with these channels; more channels never have less.
+        tolerance: share of the budget that may be left over.
 
     Raises:
-        ModelError: the smallest network is larger, or what fits is more than 5 % smaller.
+        TooFewError: the smallest network is larger.
+        ModelError: what fits is smaller than that.
     """
 
     def of(base: float) -> Widths:
@@ -37,7 +52,7 @@ def solved(params: int, stages: int, growth: float, count: Callable[[Widths], in
 
     low, high = _LEAST, _LEAST
     if (least := count(of(low))) > params:
-        raise ModelError(f"params: {params:,} is too few: with {of(low)} channels it has {least:,} already")
+        raise TooFewError(f"params: {params:,} is too few: with {of(low)} channels it has {least:,} already", least)
     while count(of(high)) <= params:
         low, high = high, 2 * high
         if high > _MOST:
@@ -46,12 +61,21 @@ def solved(params: int, stages: int, growth: float, count: Callable[[Widths], in
         middle = (low * high) ** 0.5
         low, high = (middle, high) if count(of(middle)) <= params else (low, middle)
     found = _widened(of(low), params, count)
-    if (reached := count(found)) < (1 - TOLERANCE) * params:
+    if count(found) < (1 - tolerance) * params:
+        found = _shifted(found, params, count)
+    if (reached := count(found)) < (1 - tolerance) * params:
         raise ModelError(
             f"params: with {found} channels it has {reached:,}, and more channels anywhere are more than the "
             f"{params:,} asked for: ask for {reached:,}, or for more"
         )
     return found
+
+
+def _shifted(widths: Widths, params: int, count: Callable[[Widths], int]) -> Widths:
+    """The widest of those that differ by a channel or two in any stage, up or down."""
+    every = itertools.product(*(range(max(1, width - 1), width + 3) for width in widths))
+    fitting = [(size, each) for each in every if (size := count(each)) <= params]
+    return max(fitting, default=(0, widths))[1]
 
 
 def scaled(base: float, stages: int, growth: float) -> Widths:

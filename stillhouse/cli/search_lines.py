@@ -1,0 +1,36 @@
+"""A search, as lines in the terminal: every rung that a trial reaches, every trial that ends early, the finalists."""
+
+from __future__ import annotations
+
+from stillhouse.foundation import search_events as s
+
+
+class SearchLines:
+    """Remembers the best trial so far, to say it along."""
+
+    def __init__(self) -> None:
+        self._epochs, self._best, self._trial = 0, -1.0, -1
+
+    def line(self, event: object) -> str | None:
+        """What to say of an event; None for nothing."""
+        if isinstance(event, s.TrialReached):
+            return self._reached(event)
+        if isinstance(event, s.TrialEnded):
+            return f"trial {event.trial}: {event.why}"
+        if isinstance(event, s.FinalistTrained):
+            family = f"finalist {event.member} of the family of trial {event.trial}"
+            return f"{family}: validation accuracy {100 * event.accuracy:.2f} %, {event.params:,} parameters"
+        if isinstance(event, s.StudentFound):
+            return (
+                f"the student is finalist {event.member} of the family of trial {event.trial}; best.yaml makes it anew"
+            )
+        return None
+
+    def _reached(self, event: s.TrialReached) -> str:
+        value = sum(event.members) / len(event.members)
+        if (event.epochs, value) > (self._epochs, self._best):
+            self._epochs, self._best, self._trial = event.epochs, value, event.trial
+        several = f" (mean of {len(event.members)} members)" if len(event.members) > 1 else ""
+        epochs = f"{event.epochs} epoch{'s' if event.epochs > 1 else ''}"
+        best = f"best so far: {100 * self._best:.1f} % after {self._epochs}, trial {self._trial}"
+        return f"trial {event.trial}: {100 * value:.1f} % after {epochs}{several}; {best}"

@@ -1,0 +1,59 @@
+"""Events of a search: what its trials are, how far they came, what was made of the best; beside those of ``events``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrialBegun:
+    """A point of the space is tried. ``point``: keys of the recipe; ``costs`` of its network, by measure."""
+
+    trial: int
+    point: Mapping[str, Any]
+    costs: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrialReached:
+    """A trial was trained up to a rung, counted from 0: ``epochs`` in all.
+
+    ``members``: validation accuracy of each member that was trained so far (0..1). ``trained_epochs``: what that took,
+    of all members; ``seconds`` of this process.
+    """
+
+    trial: int
+    rung: int
+    epochs: int
+    members: tuple[float, ...]
+    trained_epochs: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial goes on no more: ``why``; ``failed`` where it could not be trained."""
+
+    trial: int
+    why: str
+    failed: bool
+
+
+@dataclass(frozen=True)
+class FinalistTrained:
+    """A new member of a trial's family was trained to the end: its validation accuracy (0..1)."""
+
+    trial: int
+    member: int
+    accuracy: float
+    params: int
+
+
+@dataclass(frozen=True)
+class StudentFound:
+    """The search is over: the student is this member of this trial's family."""
+
+    trial: int
+    member: int

@@ -1,0 +1,53 @@
+"""A search as its events tell it: every trial, what was spent, what was found. For ``result.json`` and the report."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Events = Sequence[Mapping[str, Any]]
+
+
+def sought(events: Events) -> dict[str, Any] | None:
+    """The result's section ``search``; None where nothing was searched.
+
+    A trial's line of a rung may stand there twice, where a process was killed before its record had it: the last counts
+    for the trial, and both for what was spent.
+    """
+    trials: dict[int, dict[str, Any]] = {}
+    finalists: dict[tuple[int, int], dict[str, Any]] = {}
+    student = None
+    epochs = 0
+    for event in events:
+        kind = event["event"]
+        if kind == "TrialBegun":
+            told = {"trial": event["trial"], "point": event["point"], "costs": event["costs"]}
+            trials.setdefault(event["trial"], _fresh(event["trial"])).update(told)
+        elif kind == "TrialReached":
+            epochs += event["trained_epochs"]
+            trial = trials.setdefault(event["trial"], _fresh(event["trial"]))
+            value = statistics.mean(event["members"])
+            trial["rungs"][str(event["epochs"])] = round(value, 6)
+            trial["members"] = event["members"]
+        elif kind == "TrialEnded":
+            told = {"ended": event["why"], "failed": event["failed"]}
+            trials.setdefault(event["trial"], _fresh(event["trial"])).update(told)
+        elif kind == "FinalistTrained":
+            told = {name: event[name] for name in ("trial", "member", "accuracy", "params")}
+            finalists[event["trial"], event["member"]] = told
+        elif kind == "StudentFound":
+            student = {"trial": event["trial"], "member": event["member"]}
+    if not trials:
+        return None
+    return {
+        "trials": [trials[number] for number in sorted(trials)],
+        "trained_epochs": epochs,
+        "finalists": list(finalists.values()),
+        "student": student,
+    }
+
+
+def _fresh(number: int) -> dict[str, Any]:
+    """What is known of a trial of which nothing was told yet."""
+    return {"trial": number, "point": {}, "costs": {}, "rungs": {}, "members": [], "ended": "", "failed": False}

@@ -1,0 +1,1 @@
+"""The student is searched for: trials of families, the best of them trained to the end."""

@@ -1,0 +1,107 @@
+"""One member of a trial's family: its recipe, as wide as the budget allows, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from stillhouse.foundation.errors import ModelError
+from stillhouse.foundation.seeding import subseed
+from stillhouse.models.build import build
+from stillhouse.models.cost import measure_cost
+from stillhouse.models.graphs.member import member as graphs_of
+from stillhouse.models.graphs.widths import solved
+from stillhouse.models.network import Network
+from stillhouse.recipe.architectures import ModelSection
+from stillhouse.recipe.random_graph import RandomGraphOptions
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.networks import Networks
+from stillhouse.study.space import Point, varied
+
+_GRAPH = "random_graph"
+_SCALED = ("resnet", "vgg", "mobilenet")
+_OPTIONS = "student.model.options"
+_SEEDS = 2**31
+_LATENCY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a student may cost.
+
+    Attributes:
+        whole: what the teacher costs.
+        most: by measure, of those that are limited.
+    """
+
+    whole: Mapping[str, float]
+    most: Mapping[str, float]
+
+    def beyond(self, costs: Mapping[str, float]) -> dict[str, float]:
+        """By how much each limit is exceeded, as a share of it; at most 0 where it is kept."""
+        return {name: round(costs[name] / most - 1, 6) for name, most in self.most.items()}
+
+
+def limits_of(networks: Networks, teacher: Network) -> Limits:
+    """Shares of the teacher's costs as numbers.
+
+    Args:
+        teacher: trained or not; moved to where the run computes.
+    """
+    section = networks.recipe.search
+    assert section is not None
+    whole = costs_of(teacher, networks)
+    given = {name: value for name, value in section.budget.model_dump().items() if value is not None}
+    return Limits(whole, {name: each if name == "latency_ms" else each * whole[name] for name, each in given.items()})
+
+
+def costs_of(network: Network, networks: Networks) -> dict[str, float]:
+    """Measured where the run computes, one sample, by the names of a budget's measures."""
+    device = torch.device(networks.recipe.compute.device)
+    return asdict(measure_cost(network.to(device), networks.interface, latency_budget_s=_LATENCY_S))
+
+
+def candidate(networks: Networks, point: Point, limits: Limits, trial: int, member: int) -> Recipe:
+    """The recipe of a trial's member: it says all of what that is, so that it can be built anywhere.
+
+    Args:
+        member: which of the family. A point that says the seed of a graph itself has one graph only.
+
+    Raises:
+        ModelError: no network of this family fits the budget.
+        RecipeError: the point's values don't fit together.
+    """
+    recipe = varied(networks.recipe, point)
+    model = recipe.student.model
+    options: dict[str, Any] = dict(model.options)
+    if model.arch == _GRAPH and f"{_OPTIONS}.seed" not in point:
+        options["seed"] = subseed(recipe.seed, "member", trial, member) % _SEEDS
+    if "params" in limits.most and f"{_OPTIONS}.widths" not in point and f"{_OPTIONS}.width" not in point:
+        options = _as_wide(networks, recipe, options, int(limits.most["params"]))
+    if model.arch == _GRAPH:
+        options["graphs"] = graphs_of(RandomGraphOptions(**{**options, "graphs": None})).digest
+    model = ModelSection.model_validate({**model.model_dump(), "options": options})
+    return recipe.model_copy(update={"student": recipe.student.model_copy(update={"model": model})})
+
+
+def _as_wide(networks: Networks, recipe: Recipe, options: dict[str, Any], params: int) -> dict[str, Any]:
+    """Options with the width that has as many parameters as are allowed; unchanged where the family has no width."""
+    model = recipe.student.model
+    if model.arch == _GRAPH:
+        return {**options, "params": params, "widths": None}
+    if model.arch not in _SCALED:
+        return options
+
+    def count(widths: tuple[int, ...]) -> int:
+        section = ModelSection.model_validate({**model.model_dump(), "options": {**options, "width": widths[0]}})
+        network = build(section, networks.interface, networks.statistics, 0, "student")
+        return sum(each.numel() for each in network.parameters())
+
+    try:
+        (width,) = solved(params, 1, 1.0, count, tolerance=1.0)
+    except ModelError as error:
+        raise ModelError(f"{model.arch}: {error}") from error
+    return {**options, "width": width}

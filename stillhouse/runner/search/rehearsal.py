@@ -1,0 +1,73 @@
+"""What can go wrong with a search, tried before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from stillhouse.foundation.errors import ModelError, RecipeError
+from stillhouse.foundation.events import Event, Warned
+from stillhouse.models.graphs.widths import TooFewError
+from stillhouse.runner.networks import Networks
+from stillhouse.runner.search.candidate import candidate, costs_of, limits_of
+from stillhouse.study.sampling import proposed
+from stillhouse.study.space import check, corners
+
+
+def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
+    """Look whether the space makes sense, the sampler takes it, and any network meets the budget.
+
+    Raises:
+        RecipeError: names the key; of a budget that none of the space's corners meets, what they need.
+    """
+    recipe = networks.recipe
+    section = recipe.search
+    assert section is not None
+    check(recipe)
+    space = section.space_of(recipe.student.model.arch)
+    proposed(space, recipe, [], section.sampler, 0)
+    rungs, longest = section.epochs(recipe.student.train.epochs), recipe.student.train.epochs
+    if rungs[-1] > longest:
+        raise RecipeError(
+            f"search.rungs: {rungs[-1]} epochs are more than the student's (student.train.epochs: {longest})"
+        )
+    if not recipe.objective.asks:
+        raise RecipeError("search: the objective asks the teacher nothing: give objective.kd (its weight may vary)")
+    limits = limits_of(networks, networks.teacher())
+    needed: list[dict[str, float]] = []
+    refused: list[ModelError] = []
+    for point in corners(space, recipe):
+        try:
+            made = candidate(networks, point, limits, 0, 0)
+            costs = costs_of(replace(networks, recipe=made).student(0), networks)
+        except ModelError as error:
+            refused.append(error)
+            if (few := _too_few(error)) is not None:
+                needed.append({"params": float(few.least)})
+            continue
+        if not any(share > 0 for share in limits.beyond(costs).values()):
+            break
+        needed.append(costs)
+    else:
+        raise RecipeError(_out_of_reach(limits.whole, limits.most, needed, refused))
+    if refused:
+        emit(Warned(f"search: some of the space can't meet the budget: {refused[0]}"))
+
+
+def _too_few(error: BaseException | None) -> TooFewError | None:
+    while error is not None and not isinstance(error, TooFewError):
+        error = error.__cause__
+    return error
+
+
+def _out_of_reach(
+    whole: Mapping[str, float], most: Mapping[str, float], needed: list[dict[str, float]], refused: list[ModelError]
+) -> str:
+    """What to say where no corner of the space meets the budget: of each limit, the least that any needs."""
+    told = []
+    for name, limit in most.items():
+        least = min((costs[name] for costs in needed if name in costs), default=limit)
+        if least > limit:
+            wanted = least if name == "latency_ms" else least / whole[name]
+            told.append(f"search.budget.{name}: no network of the space meets it: the smallest needs {wanted:.3g}")
+    return "; ".join(told) or f"search.budget: no network of the space meets it: {refused[0]}"

@@ -1,0 +1,193 @@
+"""A search from its recipe to its student: on digits, in seconds."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from stillhouse.foundation.errors import Interrupted, RecipeError
+from stillhouse.foundation.events import Event
+from stillhouse.foundation.search_events import TrialBegun, TrialEnded, TrialReached
+from stillhouse.recipe.load import load, validate
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.run import resume, run
+
+from .lessons import told, weights
+
+TRAIN = {"epochs": 4, "batch_size": 200, "optimizer": {"kind": "sgd", "learning_rate": 0.05}}
+GRAPH = {
+    "top": {"nodes": 3},
+    "middle": {"kind": "erdos_renyi", "nodes": 1},
+    "bottom": {"nodes": 2, "probability": 0.9},
+    "depth": [1, 1],
+}
+SPACE: dict[str, Any] = {
+    "student.model.options.top.nodes": {"low": 2, "high": 5},
+    "student.model.options.operation": ["conv", "separable"],
+    "objective.kd.temperature": {"low": 1.0, "high": 20.0, "log": True},
+    "objective.kd.weight": {"low": 0.0, "high": 1.0},
+    "objective.cross_entropy": {"rest_of": "objective.kd.weight"},
+}
+
+
+def recipe(search: dict[str, Any] | None = None, **sections: Any) -> Recipe:
+    """A search of six trials."""
+    sought = {"budget": {"params": 0.3}, "space": SPACE, "trials": 6, "rungs": [1, 2, 3], "members": 2, "finalists": 2}
+    values = {
+        "name": "small",
+        "data": {"source": {"kind": "digits"}, "augment": {"pad_px": 1}, "views": 2},
+        "teacher": {"model": {"arch": "vgg", "options": {"width": 24, "blocks": [1, 1]}}, "train": TRAIN},
+        "student": {"model": {"arch": "random_graph", "options": GRAPH}, "train": TRAIN},
+        "search": {**sought, **(search or {})},
+        "control": {"seeds": 0},
+        "compute": {"device": "cpu", "threads": 1},
+    }
+    return validate({**values, **sections})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search; only to be read."""
+    found = tmp_path_factory.mktemp("search") / "run"
+    run(recipe(), found)
+    return found
+
+
+@pytest.fixture
+def result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found
+
+
+def test_the_student_is_found_within_its_budget(result: dict[str, Any]) -> None:
+    """All trials are told, each rung by the mean of its members; the best finalist is the student."""
+    found = result["search"]
+    assert result["method"] == "search"
+    assert sum(bool(each["rungs"]) for each in found["trials"]) == 6
+    top = [each for each in found["trials"] if "3" in each["rungs"]]
+    assert top and all(len(each["members"]) == 2 for each in top)
+    for each in top:
+        assert each["rungs"]["3"] == pytest.approx(sum(each["members"]) / 2, abs=1e-6)
+        assert set(each["rungs"]) == {"1", "2", "3"} and each["costs"]["params"] <= 0.3 * result["teacher"]["params"]
+    best = max(top, key=lambda each: each["rungs"]["3"])
+    assert {each["trial"] for each in found["finalists"]} == {best["trial"]} and len(found["finalists"]) == 2
+    winner = max(found["finalists"], key=lambda each: each["accuracy"])
+    assert found["student"] == {"trial": winner["trial"], "member": winner["member"]}
+    assert result["student"]["params"] == winner["params"] <= 0.3 * result["teacher"]["params"]
+    assert found["trained_epochs"] == sum(
+        epochs
+        for each in found["trials"]
+        for epochs in [int(max(each["rungs"], key=int)) if each["rungs"] else 0]
+        for epochs in [epochs + (3 if epochs == 3 else 0)]
+    )
+
+
+def test_the_winners_recipe_makes_the_same_student(folder: Path, result: dict[str, Any], tmp_path: Path) -> None:
+    """To the last bit, by the teacher that the search had."""
+    again = run(load(folder / "best.yaml"), tmp_path / "again")
+    assert weights(again) == weights(result)
+    assert again["search"] is None and again["method"] == "distill"
+
+
+def test_optuna_reads_the_trials(folder: Path, result: dict[str, Any]) -> None:
+    """Its own tools know all of them, and none is left running."""
+    theirs = optuna.load_study(study_name="search", storage=f"sqlite:///{folder / 'search.db'}")
+    assert TrialState.RUNNING not in [each.state for each in theirs.trials]
+    assert theirs.best_trial.number == result["search"]["student"]["trial"]
+    assert not list((folder / "checkpoints").rglob("*.ckpt"))
+
+
+def test_the_teacher_is_asked_once(folder: Path, result: dict[str, Any]) -> None:
+    """Every trial after the first reads what the first ones asked."""
+    store = result["store"]
+    assert 2 * 1200 <= store["misses"] <= 2 * 1295 and store["hits"] > 3 * store["misses"]
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(
+    folder: Path, result: dict[str, Any], tmp_path: Path, after: int
+) -> None:
+    """Stopped in the middle, the rest of the trials and the student are the same."""
+    seen = 0
+
+    def stop(event: Event) -> None:
+        nonlocal seen
+        seen += isinstance(event, TrialBegun | TrialReached)
+        if seen == after:
+            seen += 1
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        run(recipe(), tmp_path / "run", [stop])
+    found = resume(tmp_path / "run")
+    assert weights(found) == weights(result)
+    ours, theirs = ([each["rungs"] for each in of["search"]["trials"]] for of in (found, result))
+    assert ours == theirs
+    assert (tmp_path / "run" / "best.yaml").read_text().replace(str(tmp_path / "run"), "RUN") == (
+        folder / "best.yaml"
+    ).read_text().replace(str(folder), "RUN")
+
+
+def test_one_architecture_is_no_family(tmp_path: Path) -> None:
+    """Hand-made networks are searched, too, as wide as the budget allows; their members differ by their weights."""
+    space = {
+        "student.model.arch": ["resnet", "mobilenet"],
+        "student.model.options.blocks": [[1, 1], [2, 1]],
+        "objective.kd.temperature": {"low": 1.0, "high": 9.0},
+    }
+    found = run(recipe({"space": space, "trials": 3, "rungs": [1, 2]}, seed=3), tmp_path / "run")
+    assert found["student"]["params"] <= 0.3 * found["teacher"]["params"]
+    archs = {each["point"]["student.model.arch"] for each in found["search"]["trials"]}
+    assert archs <= {"resnet", "mobilenet"}
+    for each in found["search"]["trials"]:
+        assert 0.5 * 0.3 < each["costs"]["params"] / found["teacher"]["params"] <= 0.3
+
+
+def test_what_costs_too_much_is_not_trained(tmp_path: Path) -> None:
+    """A limit that no width can meet ends a trial at once, and the sampler learns of it; enough others are found."""
+    space = {"student.model.options.merge": ["weighted", "concat"], "objective.kd.weight": {"low": 0.1, "high": 1.0}}
+    budget = {"macs": 0.19}
+    graph = {**GRAPH, "top": {"nodes": 3, "kind": "erdos_renyi", "probability": 1.0}, "widths": [3, 6]}
+    student = {"model": {"arch": "random_graph", "options": graph}, "train": TRAIN}
+    events: list[Event] = []
+    found = run(
+        recipe({"space": space, "trials": 4, "rungs": [1, 2], "budget": budget}, student=student),
+        tmp_path / "run",
+        [events.append],
+    )
+    ended = told(events, TrialEnded)
+    for each in found["search"]["trials"]:
+        beyond = each["costs"]["macs"] > 0.19 * found["teacher"]["macs"]
+        assert beyond == (not each["rungs"]) == each["ended"].startswith("beyond the budget: macs by")
+    assert found["student"]["macs"] <= 0.19 * found["teacher"]["macs"]
+    assert all(not each.failed for each in ended)
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        ({"budget": {"params": 0.0001}}, r"search.budget.params: no network .* the smallest needs 0\.\d"),
+        ({"budget": {"latency_ms": 1e-6}}, r"search.budget.latency_ms: no network .* the smallest needs 0\.\d"),
+        ({"space": {"objective.kd.weight": [0.5]}}, "nothing varies"),
+        ({"sampler": {"name": "TPE"}}, "search.sampler.name: Optuna has no 'TPE'"),
+        ({"rungs": [2, 40]}, "search.rungs: 40 epochs are more than the student's"),
+    ],
+)
+def test_a_search_without_sense_is_refused(tmp_path: Path, search: dict[str, Any], words: str) -> None:
+    """Before anything is trained, and nothing is left behind."""
+    with pytest.raises(RecipeError, match=words):
+        run(recipe(search), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_trials_that_all_fail_end_the_search(tmp_path: Path) -> None:
+    """With what they have in common."""
+    space = {**SPACE, "student.train.optimizer.learning_rate": {"low": 1e6, "high": 1e9}}
+    with pytest.raises(RecipeError, match=r"search: 3 trials in a row could not be trained: .* \(\d of 3\)"):
+        run(recipe({"space": space, "failures_max": 3}), tmp_path / "run")
