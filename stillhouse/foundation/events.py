@@ -24,7 +24,14 @@ from stillhouse.foundation.block_events import (
 )
 from stillhouse.foundation.energy import EnergyRead
 from stillhouse.foundation.errors import StorageError
-from stillhouse.foundation.search_events import FinalistTrained, StudentFound, TrialBegun, TrialEnded, TrialReached
+from stillhouse.foundation.search_events import (
+    FinalistTrained,
+    SearchMeasured,
+    StudentFound,
+    TrialBegun,
+    TrialEnded,
+    TrialReached,
+)
 
 
 @dataclass(frozen=True)
@@ -362,6 +369,7 @@ Event = (
     | TrialEnded
     | FinalistTrained
     | StudentFound
+    | SearchMeasured
     | Warned
 )
 

@@ -43,12 +43,14 @@ class TrialEnded:
 
 @dataclass(frozen=True)
 class FinalistTrained:
-    """A new member of a trial's family was trained to the end: its validation accuracy (0..1)."""
+    """A new member of a trial's family was trained to the end: its validation accuracy (0..1), and what it is."""
 
     trial: int
     member: int
     accuracy: float
     params: int
+    arch: str
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,10 @@ class StudentFound:
 
     trial: int
     member: int
+
+
+@dataclass(frozen=True)
+class SearchMeasured:
+    """What the trials' values depended on: the importance of each key, together 1; empty where it can't be told."""
+
+    importances: Mapping[str, float]

@@ -21,6 +21,7 @@ from stillhouse.report.draw import Drawing
 from stillhouse.report.numbers import dig
 from stillhouse.report.plots import draw_accuracy, draw_learning_rate, draw_losses, draw_throughput
 from stillhouse.report.read import Run, read_run
+from stillhouse.report.search.section import search_section
 from stillhouse.report.teachers import teachers
 from stillhouse.report.timebar import draw_time
 from stillhouse.report.waiting import on_accelerator
@@ -46,7 +47,7 @@ def write_report(folder: Path) -> Path:
 
 def render(run: Run) -> str:
     """The page as text."""
-    return fill_in("report.html.j2", _values(run) | _teachers(run) | _blocks(run))
+    return fill_in("report.html.j2", _values(run) | _teachers(run) | _blocks(run) | _search(run))
 
 
 def fill_in(template: str, values: Mapping[str, Any]) -> str:
@@ -149,6 +150,13 @@ def _blocks(run: Run) -> dict[str, Any]:
         "block_figures": [[marked(each) for each in own] for own in columns],
         "block_workers": [marked(found.workers)] if found is not None and found.workers is not None else [],
     }
+
+
+def _search(run: Run) -> dict[str, Any]:
+    """A student that was searched for."""
+    found = search_section(run)
+    columns = found.columns if found is not None else []
+    return {"search": found, "search_figures": [[marked(each) for each in own] for own in columns]}
 
 
 def marked(drawing: Drawing) -> tuple[Drawing, Markup]:

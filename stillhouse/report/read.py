@@ -16,6 +16,7 @@ from typing import Any
 from stillhouse.foundation.errors import RunDirError
 from stillhouse.foundation.files import read_json
 from stillhouse.foundation.history import read_events
+from stillhouse.report.search.read import with_student
 
 FORMAT = 1
 NOT_TRAINING = ("evaluate", "checkpoint")
@@ -113,7 +114,8 @@ def read_run(folder: Path) -> Run:
             raise RunDirError(f"{folder} is not the directory of a run: it has no {name}")
     try:
         recipe = (folder / "recipe.yaml").read_text()
-        events = [event for event in read_events(folder / "events.jsonl") if isinstance(event["event"], str)]
+        told = [event for event in read_events(folder / "events.jsonl") if isinstance(event["event"], str)]
+        events = with_student(told)
     except (OSError, UnicodeDecodeError) as error:
         raise RunDirError(f"{folder} can't be read: {error}") from error
     except (KeyError, TypeError, IndexError) as error:

@@ -19,7 +19,7 @@ from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
 from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.report.blockwise.read import described
-from stillhouse.report.search.read import sought
+from stillhouse.report.search.read import sought, with_student
 from stillhouse.runner.energy import energy_use
 from stillhouse.runner.environment import versions
 from stillhouse.runner.fleet import FLEET_TOTALS
@@ -49,7 +49,7 @@ def measure(
     right = {name: [_correct(materials, each) for each in arm] for name, arm in _arms(teacher, students, controls)}
     recipe, survey, splits = materials.recipe, materials.data.survey, materials.data.splits
     verdict = judge(right["student"], right["control"], DISTILLATION if recipe.blockwise is None else BLOCKS)
-    events = read_events(folder.events)
+    events = with_student(read_events(folder.events))
     searched = sought(events)
     return {
         "format": FORMAT,

@@ -22,7 +22,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from stillhouse.foundation.errors import RecipeError, nearest
@@ -32,6 +32,7 @@ from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSe
 from stillhouse.study.space import Point, holds, rest
 
 _SEEDS = 2**32
+_ENOUGH = 8
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,24 @@ def proposed(
 
 def drawn(space: Mapping[str, Range], recipe: Recipe, seed: int) -> dict[str, Any]:
     """A point at random."""
-    return asked(optuna.create_study(sampler=RandomSampler(seed=seed % _SEEDS)).ask(), space, recipe)
+    return asked(_quietly(SamplerSection(name="RandomSampler"), seed).ask(), space, recipe)
+
+
+def importances(space: Mapping[str, Range], seen: Sequence[Seen]) -> dict[str, float]:
+    """How much of the trials' values each key explains (PED-ANOVA, arXiv 2304.10255), the most important first.
+
+    Empty where too few trials reached the rung that the sampler learnt from.
+    """
+    study, rung = _quietly(SamplerSection(name="RandomSampler"), 0), _rung(seen, len(space))
+    known = [each for each in seen if len(each.values) > rung]
+    if len(known) < _ENOUGH:
+        return {}
+    for each in known:
+        study.add_trial(_shown(each, space, rung))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = optuna.importance.get_param_importances(study, normalize=True)
+    return {key: round(float(share), 4) for key, share in found.items()}
 
 
 def asked(trial: Trial, space: Mapping[str, Range], recipe: Recipe) -> dict[str, Any]:

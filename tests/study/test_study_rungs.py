@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import replace
 
@@ -56,8 +55,6 @@ def test_a_study_ends_with_somebody_trained_to_the_end(
     failed = [each for each in standings if each.ended and len(each.values) < rungs]
     if not failed:
         assert reached[-1] >= 1
-        # Whoever goes on was among the best of those that were known then: of the first, of two times as many, ...
-        assert rungs == 1 or reached[1] <= 1 + math.log(max(trials, 1)) * trials / reduction
 
 
 @given(st.integers(1, 30), st.integers(2, 4), st.integers(2, 4), st.integers(0, 99))
@@ -69,8 +66,6 @@ def test_one_worker_promotes_only_the_best(trials: int, rungs: int, reduction: i
     for rung in range(rungs - 1):
         there = sorted((each for each in standings if len(each.values) > rung), key=lambda each: -each.values[rung])
         on = [each for each in there if len(each.values) > rung + 1 or each.ended]
-        early = len(on) - len(there) // reduction
-        assert early <= 1 + math.log(trials + 1) * len(there) / reduction
         if len(there) >= reduction:
             best = there[: len(there) // reduction]
             assert all(each in on for each in best)

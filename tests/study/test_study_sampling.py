@@ -124,6 +124,7 @@ def test_optuna_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     """No line of its own comes between those of a run, and its verbosity is as it was."""
     base = recipe()
     before = optuna.logging.get_verbosity()
+    drawn(space_of(base), base, 3)
     proposed(space_of(base), base, [Seen(drawn(space_of(base), base, 1), (0.1,))], SamplerSection(name="GPSampler"), 1)
     assert capfd.readouterr() == ("", "") and optuna.logging.get_verbosity() == before
 

@@ -17,6 +17,7 @@ def sought(events: Events) -> dict[str, Any] | None:
     """
     trials: dict[int, dict[str, Any]] = {}
     finalists: dict[tuple[int, int], dict[str, Any]] = {}
+    importances: dict[str, float] = {}
     student = None
     epochs = 0
     for event in events:
@@ -34,8 +35,10 @@ def sought(events: Events) -> dict[str, Any] | None:
             told = {"ended": event["why"], "failed": event["failed"]}
             trials.setdefault(event["trial"], _fresh(event["trial"])).update(told)
         elif kind == "FinalistTrained":
-            told = {name: event[name] for name in ("trial", "member", "accuracy", "params")}
+            told = {name: event[name] for name in ("trial", "member", "accuracy", "params", "arch", "options")}
             finalists[event["trial"], event["member"]] = told
+        elif kind == "SearchMeasured":
+            importances = dict(event["importances"])
         elif kind == "StudentFound":
             student = {"trial": event["trial"], "member": event["member"]}
     if not trials:
@@ -43,9 +46,19 @@ def sought(events: Events) -> dict[str, Any] | None:
     return {
         "trials": [trials[number] for number in sorted(trials)],
         "trained_epochs": epochs,
+        "importances": importances,
         "finalists": list(finalists.values()),
         "student": student,
     }
+
+
+def with_student(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events with the training of the finalist that became the student told as the student's."""
+    found = next((each for each in reversed(events) if each["event"] == "StudentFound"), None)
+    if found is None:
+        return list(events)
+    name = f"finalist-{found['trial']}-{found['member']}"
+    return [{**each, "phase": "student"} if each.get("phase") == name else each for each in events]
 
 
 def _fresh(number: int) -> dict[str, Any]:

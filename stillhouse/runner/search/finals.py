@@ -74,7 +74,8 @@ def _trained(hunt: Hunt, trial: Trial, member: int) -> Finalist | None:
         hunt.emit(Warned(f"{name}: {str(error).partition('. ')[0]}"))
         return None
     accuracy, params = trainer.validate(network).accuracy, sum(each.numel() for each in network.parameters())
-    hunt.emit(FinalistTrained(trial.number, member - _FIRST, accuracy, params))
+    model = materials.recipe.student.model
+    hunt.emit(FinalistTrained(trial.number, member - _FIRST, accuracy, params, model.arch, model.options))
     return Finalist(materials, PhaseWeights(folder.weights(student_phase(0))), trial.number, member - _FIRST, accuracy)
 
 

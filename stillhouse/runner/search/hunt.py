@@ -14,7 +14,7 @@ from typing import Any
 
 from stillhouse.foundation.errors import DivergedError, ModelError, RecipeError
 from stillhouse.foundation.events import Event, PhaseStarted, Progress
-from stillhouse.foundation.search_events import TrialBegun, TrialEnded, TrialReached
+from stillhouse.foundation.search_events import SearchMeasured, TrialBegun, TrialEnded, TrialReached
 from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
 from stillhouse.models.network import Network
@@ -32,7 +32,7 @@ from stillhouse.students.checkpoint import Checkpoints
 from stillhouse.students.fit import fit
 from stillhouse.study.record import Record, Trial
 from stillhouse.study.rungs import Job, Standing, next_job
-from stillhouse.study.sampling import Seen, drawn, proposed, subseed_of
+from stillhouse.study.sampling import Seen, drawn, importances, proposed, subseed_of
 from stillhouse.study.space import Point
 
 SEARCH = "search"
@@ -69,7 +69,8 @@ class Hunt:
                 self.signals.check("between trials of the search")
                 self._do(job, tell)
             record.close()
-        found = record.trials()
+            found = record.trials()
+            tell(SearchMeasured(importances(self.space, [_seen(each) for each in found])))
         for each in found:
             for member in range(self._section.members):
                 self._checkpoints(each.number, member).clear()
@@ -156,8 +157,7 @@ class Hunt:
         seed = subseed_of(recipe.seed, len(trials))
         if subseed(seed, "random") % 1000 < 1000 * self._section.random:
             return drawn(self.space, recipe, seed)
-        seen = [Seen(each.point, each.values, each.beyond, not each.open) for each in trials]
-        return proposed(self.space, recipe, seen, self._section.sampler, seed)
+        return proposed(self.space, recipe, [_seen(each) for each in trials], self._section.sampler, seed)
 
     def _is_within(self, trial: Trial, tell: Callable[[Event], None]) -> bool:
         """Look what a trial's network costs; one that costs too much is not trained."""
@@ -211,13 +211,18 @@ class Hunt:
         if isinstance(event, Progress):
             self._samples += event.samples
             train = self.materials.recipe.student.train
-            step = self._samples // train.batch_size
+            # More trials may go on than was foreseen: the end is only the end when it is reached.
+            step = min(self._samples // train.batch_size, self._steps - 1)
             epoch = self._samples / (self.materials.stream(train, 0).steps_per_epoch * train.batch_size)
             tell(replace(event, phase=SEARCH, step=step, epoch=epoch))
 
     def _checkpoints(self, trial: int, member: int) -> Checkpoints:
         keep, phase = self.materials.recipe.checkpoint, _phase(trial, member)
         return Checkpoints(self.folder.checkpoints(phase), phase, keep.every_s, keep.keep, lambda event: None)
+
+
+def _seen(trial: Trial) -> Seen:
+    return Seen(trial.point, trial.values, trial.beyond, not trial.open)
 
 
 def _phase(trial: int, member: int) -> str:
