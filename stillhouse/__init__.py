@@ -1,10 +1,11 @@
 """Stillhouse distils a large trained network into a small, fast one.
 
-Four calls, imported when first used, so that ``import stillhouse`` stays fast:
+Five calls, imported when first used, so that ``import stillhouse`` stays fast:
 
     stillhouse.run("recipe.yaml")                 what the command line does
     stillhouse.distill(teacher, student, data)    on your own modules and datasets
     stillhouse.blockwise(teacher, data, budget)   a student made of the teacher's own blocks
+    stillhouse.search(teacher, data, budget)      a student that is searched for
     stillhouse.load_student("runs/demo")          the student, ready to use
 """
 
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stillhouse.export.weights import load_student
-    from stillhouse.runner.api import blockwise, distill, run
+    from stillhouse.runner.api import blockwise, distill, run, search
 
-__all__ = ["blockwise", "distill", "load_student", "run"]
+__all__ = ["blockwise", "distill", "load_student", "run", "search"]
 
 
 def __dir__() -> list[str]:
@@ -22,7 +23,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    if name in ("blockwise", "distill", "run"):
+    if name in ("blockwise", "distill", "run", "search"):
         from stillhouse.runner import api
 
         return getattr(api, name)

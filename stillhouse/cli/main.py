@@ -15,6 +15,7 @@ from stillhouse.cli import (
     check,
     evaluate,
     export,
+    family,
     join,
     leave,
     plan,
@@ -23,6 +24,7 @@ from stillhouse.cli import (
     run,
     schema,
     store,
+    study,
     teach,
 )
 from stillhouse.foundation.errors import Interrupted, StillhouseError
@@ -51,6 +53,8 @@ for verb in (
     check.check,
     plan.plan,
     blocks.blocks,
+    family.family,
+    study.study,
     schema.schema,
     evaluate.evaluate,
     export.export,

@@ -147,6 +147,49 @@ def blockwise(
     return Finished(folder, result, load_student(folder, teacher))
 
 
+def search(
+    teacher: nn.Module,
+    data: Any,
+    *,
+    budget: Mapping[str, float],
+    test: Any = None,
+    out: Path | str | None = None,
+    resume: bool = False,
+    **sections: Any,
+) -> Finished:
+    """Find the small network that learns best from your own one, and how it is taught best.
+
+    Args:
+        teacher: as for :func:`blockwise`; any network, it is not cut.
+        data: as for :func:`distill`; images.
+        budget: the most that the student may cost: ``params``, ``macs``, ``bytes`` and ``peak_bytes`` as shares of the
+            teacher's, ``latency_ms`` of one sample; at least one of them.
+        test, out, resume: as for :func:`distill`; the default folder is ``runs/search``.
+        **sections: the recipe's other sections as plain values: those of ``search`` besides its budget, e.g.
+            ``search={"trials": 64, "space": {"objective.kd.temperature": [2, 4, 8]}}``, ``train={"epochs": 30}`` of a
+            student that is trained to the end, ``student={"arch": "random_graph", "options": {...}}`` where the search
+            begins, ``teacher_options`` and ``teacher_engine`` as for :func:`distill`.
+
+    Returns:
+        The run; what was tried stands in its result's ``search``.
+
+    Raises:
+        StillhouseError: see ``stillhouse.foundation.errors``; a RecipeError where nothing meets the budget.
+    """
+    if not isinstance(budget, Mapping):
+        raise RecipeError(f"budget={budget!r}: say of what, e.g. budget={{'params': 0.1}}")
+    values: dict[str, Any] = {"name": "search", **sections}
+    values["teacher"] = _teachers([teacher], None, values.pop("teacher_options", {}))
+    values["teacher"] |= {"engine": values.pop("teacher_engine")} if "teacher_engine" in values else {}
+    model = values.pop("student", {"arch": "random_graph"})
+    values["student"] = {"model": model, "train": values.pop("train", {})}
+    values["search"] = {**values.get("search", {}), "budget": dict(budget)}
+    values["data"] = {"source": {"kind": "live"}, **values.get("data", {})}
+    live = Live([teacher], None, data, test)
+    folder, result = _taken_to_its_end(validate(values, "search"), live, out, resume=resume)
+    return Finished(folder, result, load_student(folder))
+
+
 def _taken_to_its_end(
     recipe: Recipe, live: Live, out: Path | str | None, *, resume: bool
 ) -> tuple[Path, dict[str, Any]]:

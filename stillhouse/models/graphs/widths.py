@@ -27,6 +27,7 @@ TOLERANCE = 0.05
 _LEAST = 2.0
 _MOST = 4096.0
 _FINE = 1e-3
+_FEW_STAGES = 3
 
 Widths = tuple[int, ...]
 
@@ -50,6 +51,7 @@ def solved(
     def of(base: float) -> Widths:
         return scaled(base, stages, growth)
 
+    count = _polynomial(count, stages)
     low, high = _LEAST, _LEAST
     if (least := count(of(low))) > params:
         raise TooFewError(f"params: {params:,} is too few: with {of(low)} channels it has {least:,} already", least)
@@ -71,9 +73,36 @@ def solved(
     return found
 
 
+def _polynomial(count: Callable[[Widths], int], stages: int) -> Callable[[Widths], int]:
+    """The same count without building a network each time, where it is a polynomial of degree two in the widths: of
+    convolutions and norms it is. What it says is compared with a network that is built; else ``count`` itself.
+    """
+    start = (2,) * stages
+
+    def at(*raised: int) -> int:
+        return count(tuple(width + raised.count(stage) for stage, width in enumerate(start)))
+
+    least, one = at(), [at(stage) for stage in range(stages)]
+    two = [at(stage, stage) for stage in range(stages)]
+    mixed = {
+        (i, j): at(i, j) - one[i] - one[j] + least for i, j in itertools.combinations(range(stages), 2)
+    }  # fmt: skip
+
+    def told(widths: Widths) -> int:
+        by = [width - 2 for width in widths]
+        alone = sum(
+            by[i] * (one[i] - least) + by[i] * (by[i] - 1) // 2 * (two[i] - 2 * one[i] + least) for i in range(stages)
+        )
+        return least + alone + sum(by[i] * by[j] * each for (i, j), each in mixed.items())
+
+    probe = tuple(7 + 4 * stage for stage in range(stages))
+    return told if told(probe) == count(probe) else count
+
+
 def _shifted(widths: Widths, params: int, count: Callable[[Widths], int]) -> Widths:
-    """The widest of those that differ by a channel or two in any stage, up or down."""
-    every = itertools.product(*(range(max(1, width - 1), width + 3) for width in widths))
+    """The widest of those that differ by a few channels in any stage, up or down."""
+    down, up = (3, 4) if len(widths) <= _FEW_STAGES else (1, 2)
+    every = itertools.product(*(range(max(1, width - down), width + up + 1) for width in widths))
     fitting = [(size, each) for each in every if (size := count(each)) <= params]
     return max(fitting, default=(0, widths))[1]
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_FINALIST = ("trial", "member", "accuracy", "params", "arch", "options")
 Events = Sequence[Mapping[str, Any]]
 
 
@@ -35,7 +36,11 @@ def sought(events: Events) -> dict[str, Any] | None:
             told = {"ended": event["why"], "failed": event["failed"]}
             trials.setdefault(event["trial"], _fresh(event["trial"])).update(told)
         elif kind == "FinalistTrained":
-            told = {name: event[name] for name in ("trial", "member", "accuracy", "params", "arch", "options")}
+            told = {
+                name: event[name]
+                for name in ("trial", "member", "accuracy", "params", "arch", "options")
+                if name in event
+            }
             finalists[event["trial"], event["member"]] = told
         elif kind == "SearchMeasured":
             importances = dict(event["importances"])

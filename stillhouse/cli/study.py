@@ -1,0 +1,124 @@
+"""``stillhouse study``: the searches there are, what one has tried, what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  stillhouse study ls
+  stillhouse study show runs/search-digits
+  stillhouse study best runs/search-digits
+"""
+)
+def study() -> None:
+    """Look at searches, finished or under way."""
+
+
+@study.command("ls")
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
+def list_(folder: Path) -> None:
+    """List the searches in FOLDER (default: runs)."""
+    found = sorted(each.parent for each in folder.glob("*/search.db"))
+    if not found:
+        click.echo(f"no searches in {folder}")
+        return
+    rows = [("run", "trials", "epochs trained", "best", "state")]
+    for each in found:
+        told = _sought(each)
+        trained = [trial for trial in told["trials"] if trial["rungs"]]
+        state = "finished" if (each / "result.json").exists() else "unfinished"
+        rows.append((str(each), str(len(trained)), f"{told['trained_epochs']:,}", _best(told), state))
+    _print(rows)
+
+
+@study.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def show(run: Path) -> None:
+    """Show the trials of RUN, those that were trained longest first."""
+    told = _sought(run)
+    keys = list(dict.fromkeys(key for trial in told["trials"] for key in trial["point"]))
+    rows = [("trial", "epochs", "correct", "parameters", *map(_short, keys), "end")]
+    for each in sorted(told["trials"], key=_rank):
+        epochs, value = _last(each)
+        params = f"{each['costs']['params']:,.0f}" if each["costs"] else ""
+        point = [_shown(each["point"].get(key, "")) for key in keys]
+        correct = f"{100 * value:.1f} %" if epochs else ""
+        rows.append((str(each["trial"]), str(epochs or ""), correct, params, *point, each["ended"]))
+    _print(rows)
+
+
+@study.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def best(run: Path) -> None:
+    """Say what RUN found, and where its recipe is."""
+    told = _sought(run)
+    trained = sorted((each for each in told["trials"] if each["rungs"]), key=_rank)
+    if not trained:
+        click.echo("no trial has come to a rung yet")
+        return
+    chosen = told["student"]["trial"] if told["student"] else trained[0]["trial"]
+    trial = next(each for each in told["trials"] if each["trial"] == chosen)
+    epochs, value = _last(trial)
+    click.echo(f"trial {chosen}: {100 * value:.1f} % of the validation samples after {epochs} epochs")
+    for key, found in trial["point"].items():
+        click.echo(f"  {key}: {_shown(found)}")
+    for each in told["finalists"]:
+        mark = "  <- the student" if told["student"] == {name: each[name] for name in ("trial", "member")} else ""
+        accuracy = f"{100 * each['accuracy']:.1f} %"
+        click.echo(f"finalist {each['trial']}-{each['member']}: {accuracy}, {each['params']:,} parameters{mark}")
+    if (run / "best.yaml").exists():
+        click.echo(f"stillhouse run {run / 'best.yaml'} makes the student again")
+
+
+def _sought(run: Path) -> dict[str, Any]:
+    from stillhouse.foundation.errors import RunDirError
+    from stillhouse.foundation.history import read_events
+    from stillhouse.report.search.read import sought
+
+    if not (run / "search.db").exists():
+        raise RunDirError(f"{run} is no run that searches: it has no search.db")
+    empty = {"trials": [], "trained_epochs": 0, "finalists": [], "student": None}
+    return sought(read_events(run / "events.jsonl")) or empty
+
+
+def _last(trial: Mapping[str, Any]) -> tuple[int, float]:
+    """Epochs and value at the highest rung that a trial has reached."""
+    rungs = trial["rungs"]
+    return (max(map(int, rungs)), rungs[max(rungs, key=int)]) if rungs else (0, 0.0)
+
+
+def _rank(trial: Mapping[str, Any]) -> tuple[float, ...]:
+    epochs, value = _last(trial)
+    return -epochs, -value, trial["trial"]
+
+
+def _best(told: Mapping[str, Any]) -> str:
+    trained = sorted((each for each in told["trials"] if each["rungs"]), key=_rank)
+    if not trained:
+        return ""
+    epochs, value = _last(trained[0])
+    return f"{100 * value:.1f} % after {epochs} (trial {trained[0]['trial']})"
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("student.model.options.").removeprefix("student.").removeprefix("objective.")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _print(rows: Sequence[tuple[str, ...]]) -> None:
+    from stillhouse.foundation.words import printable
+
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    for row in rows:
+        told = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(printable(told.rstrip()))

@@ -1,0 +1,54 @@
+"""A search from Python, for the student of one's own module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import stillhouse
+from stillhouse.foundation.errors import RecipeError
+from stillhouse.models.weights import weights_digest
+
+from .test_runner_api_blockwise import Digits, own
+
+SECTIONS: dict[str, Any] = {
+    "budget": {"params": 0.5},
+    "search": {
+        "space": {"objective.kd.temperature": [2.0, 4.0]},
+        "trials": 2,
+        "rungs": [1],
+        "members": 1,
+        "finalists": 1,
+    },
+    "student": {"arch": "random_graph", "options": {"depth": [1, 1], "bottom": {"nodes": 2}}},
+    "train": {"epochs": 1, "batch_size": 200},
+    "control": {"seeds": 0},
+    "compute": {"device": "cpu", "threads": 1},
+}
+
+
+def test_a_budget_is_of_something(tmp_path: Path) -> None:
+    """A bare number is refused with an example, before anything is looked at."""
+    with pytest.raises(RecipeError, match=r"budget=0.1: say of what, e.g. budget=\{'params': 0.1\}"):
+        stillhouse.search(own(), Digits(), budget=0.1, out=tmp_path / "run")  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_student_is_found_for_ones_own_module(tmp_path: Path) -> None:
+    """It meets the budget, is loaded without the teacher, and the module is left as it was; resumed, it is the same."""
+    teacher = own()
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    done = stillhouse.search(teacher, Digits(), out=tmp_path / "run", **SECTIONS)
+    assert isinstance(teacher, nn.Module) and teacher.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert done.result["student"]["params"] <= 0.5 * done.result["teacher"]["params"]
+    assert len(done.result["search"]["trials"]) == 2
+    again = stillhouse.load_student(tmp_path / "run")
+    assert weights_digest(again) == done.result["digests"]["student_weights"]
+    (tmp_path / "run" / "result.json").unlink()
+    resumed = stillhouse.search(teacher, Digits(), out=tmp_path / "run", resume=True, **SECTIONS)
+    assert resumed.result["digests"] == done.result["digests"]
