@@ -16,6 +16,7 @@ from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.blockwise.foreseen import foreseen
 from stillhouse.runner.control import control_settings
 from stillhouse.runner.rundir import RunDir, free_folder
+from stillhouse.runner.search import foreseen as search
 from stillhouse.store.checksum import row_bytes
 
 _WITHOUT = {
@@ -53,6 +54,9 @@ def plan(recipe: Recipe, out: Path | None) -> list[tuple[str, str]]:
     if recipe.blockwise is not None:
         made = "the teacher with blocks replaced"
         lines += foreseen(recipe, found, _training(recipe.blockwise.train, found, "blockwise"))
+    if recipe.search is not None:
+        made = search.student(recipe)
+        lines += search.foreseen(recipe)
     lines.append(("student", f"{made}; {_training(student.train, found, 'student')}{_together(recipe)}"))
     lines += _fleet(recipe)
     lines.append(("objective", _objective(recipe)))

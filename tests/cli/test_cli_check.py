@@ -89,6 +89,26 @@ def test_a_student_of_blocks_is_said(tiny: Path, call: Call) -> None:
     assert shown.code == 0 and "separable" in shown.out, shown
 
 
+def test_a_search_is_said(tiny: Path, call: Call) -> None:
+    """Trials, rungs, what varies and how, the budget; a space without sense is refused, with the key."""
+    space = (
+        "objective.kd.temperature: {low: 1, high: 20, log: true}, objective.kd.weight: {low: 0.5, high: 1.0}, "
+        "objective.cross_entropy: {rest_of: objective.kd.weight}"
+    )
+    asked = f"search={{budget: {{params: 0.1, latency_ms: 2}}, trials: 9, rungs: [1], space: {{{space}}}}}"
+    said = call("check", tiny, "--set", asked)
+    assert said.code == 0, said
+    for words in (
+        "9 trials by TPESampler, compared after 1 epochs, where one of 2 goes on",
+        "objective.kd.temperature: 1 to 20, by its logarithm",
+        "objective.cross_entropy: 1 - objective.kd.weight",
+        "the best of 3 that are trained to the end, with at most 10 % of the parameters and 2 ms",
+    ):
+        assert words in said.out, said.out
+    wrong = asked.replace("kd.temperature", "kd.heat")
+    refused(call("check", tiny, "--set", wrong), "search.space", "unknown key 'objective.kd.heat'")
+
+
 def test_a_batch_too_large_for_blocks(tiny: Path, call: Call) -> None:
     """A batch that the training samples don't fill is told by its key."""
     asked = ("student.model={arch: blockwise}", "blockwise={budget: {macs: 0.5}, train: {batch_size: 500}}")

@@ -1,0 +1,55 @@
+"""What ``check`` says of a search; no torch, no Optuna."""
+
+from __future__ import annotations
+
+from stillhouse.recipe.recipe import Recipe
+from stillhouse.recipe.search import NumberSection, Range, RestSection
+from stillhouse.study.space import check
+
+_NAMES = {
+    "params": "parameters",
+    "macs": "multiply-adds",
+    "bytes": "bytes of weights",
+    "peak_bytes": "peak memory",
+}
+
+
+def foreseen(recipe: Recipe) -> list[tuple[str, str]]:
+    """Lines of (what, how) for a person.
+
+    Raises:
+        RecipeError: the space makes no sense.
+    """
+    section = recipe.search
+    assert section is not None
+    check(recipe)
+    rungs = section.epochs(recipe.student.train.epochs)
+    times = " and ".join([", ".join(map(str, rungs[:-1])), str(rungs[-1])] if len(rungs) > 1 else [str(rungs[0])])
+    how = f"{section.trials} trials by {section.sampler.name}, compared after {times} epochs, where one of "
+    how += f"{section.reduction} goes on; {section.members} members of a family at the last"
+    space = section.space_of(recipe.student.model.arch)
+    return [("search", how), *(("varies", f"{key}: {_words(each)}") for key, each in space.items())]
+
+
+def student(recipe: Recipe) -> str:
+    """What the student is, as far as that is known."""
+    section = recipe.search
+    assert section is not None
+    given = {name: value for name, value in section.budget.model_dump().items() if value is not None}
+    limits = [
+        f"{value:g} ms" if name == "latency_ms" else f"{100 * value:.3g} % of the {_NAMES[name]}"
+        for name, value in given.items()
+    ]
+    finalists = section.families * section.finalists
+    return f"the best of {finalists} that are trained to the end, with at most {' and '.join(limits)}"
+
+
+def _words(each: Range) -> str:
+    if isinstance(each, RestSection):
+        return f"1 - {each.rest_of}"
+    if isinstance(each, NumberSection):
+        said = f"{each.low:g} to {each.high:g}{', by its logarithm' if each.log else ''}"
+    else:
+        said = " | ".join(map(str, each.choices))
+    when = " and ".join(f"{key} is {value}" for key, value in each.when.items())
+    return f"{said}, where {when}" if when else said
