@@ -192,7 +192,7 @@ def _loss(event: e.Progress) -> str:
     return f"{name} {event.losses['total']:.3f}"
 
 
-def blocks_line(event: e.BlocksOffered) -> str:
+def blocks_line(event: b.BlocksOffered) -> str:
     """Into what the teacher is cut, and what its student may cost, as a line."""
     most = []
     for measure, limit in event.limits.items():
@@ -229,7 +229,7 @@ def _say_if_remarkable(event: e.Event, console: Console) -> None:
             say(console, f"  {event.note}", "dim")
     elif isinstance(event, b.BlocksChosen):
         console.print(chosen_line(event), markup=False, highlight=False)
-    elif isinstance(event, e.BlocksOffered):
+    elif isinstance(event, b.BlocksOffered):
         say(console, blocks_line(event))
     elif isinstance(event, e.SourceMeasured):
         read, asked = (f"{1e6 * each:,.1f} us a view" for each in (event.reading_s, event.asking_s))

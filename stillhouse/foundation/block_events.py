@@ -1,10 +1,39 @@
-"""Events of a teacher's blocks: what was chosen, and the workers that train them; beside those of ``events``."""
+"""Events of a teacher's blocks: what may replace them, what was chosen, who trains them; beside those of ``events``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class BlocksOffered:
+    """The teacher can be cut: into so many ``blocks``, for which ``replacements`` are offered, all together.
+
+    ``whole``: what the teacher costs, ``limits``: the most that the student may, by measure (``params``, ``macs``,
+    ``bytes``, ``latency_ms``); ``whole`` has no latency where none is limited.
+    """
+
+    blocks: int
+    replacements: int
+    whole: Mapping[str, float]
+    limits: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ReplacementTrained:
+    """Training of one of the replacements of a block: every few seconds, and at each epoch's end.
+
+    ``error``: mean squared error since the last event, in units of the variance of what the block puts out.
+    """
+
+    phase: str
+    block: str
+    replacement: str
+    step: int
+    epoch: float
+    error: float
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 from stillhouse.foundation.block_events import (
     BlocksChosen,
     BlocksMeasured,
+    BlocksOffered,
     BlocksPlanned,
     BlockWorkersAwaited,
     BlockWorkersLost,
     PlanMeasured,
+    ReplacementTrained,
 )
 from stillhouse.foundation.energy import EnergyRead
 from stillhouse.foundation.errors import StorageError
@@ -89,35 +91,6 @@ class Progress:
     seconds: Mapping[str, float]
     samples: int
     counts: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class BlocksOffered:
-    """The teacher can be cut: into so many ``blocks``, for which ``replacements`` are offered, all together.
-
-    ``whole``: what the teacher costs, ``limits``: the most that the student may, by measure (``params``, ``macs``,
-    ``bytes``, ``latency_ms``); ``whole`` has no latency where none is limited.
-    """
-
-    blocks: int
-    replacements: int
-    whole: Mapping[str, float]
-    limits: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class ReplacementTrained:
-    """Training of one of the replacements of a block: every few seconds, and at each epoch's end.
-
-    ``error``: mean squared error since the last event, in units of the variance of what the block puts out.
-    """
-
-    phase: str
-    block: str
-    replacement: str
-    step: int
-    epoch: float
-    error: float
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def test_blocks_are_told(view: type[Bars] | type[Lines]) -> None:
     whole = {"params": 95_890, "latency_ms": 0.4321}
     words = shown(
         view,
-        e.BlocksOffered(6, 31, whole, {"params": 23_972.5, "latency_ms": 0.2}),
+        b.BlocksOffered(6, 31, whole, {"params": 23_972.5, "latency_ms": 0.2}),
         e.PhaseStarted("blocks", 0, 68, 64),
         e.Progress("blocks", 34, 2.0, {"total": 0.25}, 0.1, {"step": 2.0}, 80),
         e.PhaseFinished("blocks", 2.0, None, "unavailable"),

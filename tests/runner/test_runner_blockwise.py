@@ -19,8 +19,9 @@ from stillhouse.blocks.assemble import cut
 from stillhouse.blocks.score import Score
 from stillhouse.data.open import open_data, survey
 from stillhouse.export.weights import load_student
+from stillhouse.foundation.block_events import ReplacementTrained
 from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError, UserError
-from stillhouse.foundation.events import Evaluated, Event, PhaseStarted, ReplacementTrained, Warned
+from stillhouse.foundation.events import Evaluated, Event, PhaseStarted, Warned
 from stillhouse.models.build import build
 from stillhouse.models.interface import Interface
 from stillhouse.recipe.architectures import ModelSection, Normalisation

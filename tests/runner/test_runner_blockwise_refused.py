@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from commandline import nothing_left, refused, shell
 
+from stillhouse.foundation.block_events import BlocksOffered
 from stillhouse.foundation.errors import DataError, ModelError, RecipeError
-from stillhouse.foundation.events import BlocksOffered, Event, Warned
+from stillhouse.foundation.events import Event, Warned
 from stillhouse.recipe.load import dump, validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.blockwise import conversion

@@ -19,9 +19,15 @@ from commandline import SCRIPT
 from stillhouse.blocks import schedule
 from stillhouse.blocks.schedule import BlockTimes, Plan, Share
 from stillhouse.cli.workers import as_overrides
-from stillhouse.foundation.block_events import BlocksMeasured, BlocksPlanned, BlockWorkersLost, PlanMeasured
+from stillhouse.foundation.block_events import (
+    BlocksMeasured,
+    BlocksPlanned,
+    BlockWorkersLost,
+    PlanMeasured,
+    ReplacementTrained,
+)
 from stillhouse.foundation.errors import Interrupted, RecipeError
-from stillhouse.foundation.events import Event, PhaseStarted, Progress, ReplacementTrained
+from stillhouse.foundation.events import Event, PhaseStarted, Progress
 from stillhouse.recipe.load import dump, validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.job import Job, sight_job

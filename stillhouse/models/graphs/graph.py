@@ -6,7 +6,6 @@ leads away from (arXiv 1904.01569), so each node lies on a way through, even whe
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,14 +48,13 @@ def drawn(options: LevelOptions, seed: int) -> Graph:
     """Draw a graph; the same options and seed give the same one."""
     nodes = options.nodes
     neighbours = min(options.neighbours, nodes - 1)
-    chance = random.Random(seed)
     if options.kind == "erdos_renyi":
-        found = nx.gnp_random_graph(nodes, options.probability, seed=chance)
+        found = nx.gnp_random_graph(nodes, options.probability, seed=seed)
     elif neighbours == 0:
         found = nx.empty_graph(nodes)
     elif options.kind == "barabasi_albert":
-        found = nx.barabasi_albert_graph(nodes, neighbours, seed=chance)
+        found = nx.barabasi_albert_graph(nodes, neighbours, seed=seed)
     else:
         # An odd number of neighbours in a ring is the even number below.
-        found = nx.watts_strogatz_graph(nodes, max(neighbours, min(2, nodes)), options.probability, seed=chance)
+        found = nx.watts_strogatz_graph(nodes, max(neighbours, min(2, nodes)), options.probability, seed=seed)
     return Graph(nodes, tuple(sorted((min(edge), max(edge)) for edge in found.edges)))

@@ -14,8 +14,9 @@ from stillhouse.blocks.partition import Block
 from stillhouse.blocks.train import HandOn, Line, Station
 from stillhouse.data.batch import Batch
 from stillhouse.data.stream import Stream
+from stillhouse.foundation.block_events import ReplacementTrained
 from stillhouse.foundation.errors import DivergedError
-from stillhouse.foundation.events import CheckpointRefused, Event, Progress, ReplacementTrained
+from stillhouse.foundation.events import CheckpointRefused, Event, Progress
 from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.source import NoKnowledge
 from stillhouse.models.network import Network

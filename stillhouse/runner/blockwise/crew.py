@@ -29,10 +29,11 @@ from stillhouse.foundation.block_events import (
     BlockWorkersAwaited,
     BlockWorkersLost,
     PlanMeasured,
+    ReplacementTrained,
 )
 from stillhouse.foundation.cpu_time import cores
 from stillhouse.foundation.errors import DivergedError, FleetError, Interrupted, StillhouseError
-from stillhouse.foundation.events import ReplacementTrained, Warned
+from stillhouse.foundation.events import Warned
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.weights import weights_bytes
 from stillhouse.recipe.architectures import ModelSection

@@ -13,8 +13,9 @@ from torch import nn
 from stillhouse.blocks.assemble import cut, unforgettable
 from stillhouse.blocks.objective import distance
 from stillhouse.blocks.partition import Block
+from stillhouse.foundation.block_events import BlocksOffered
 from stillhouse.foundation.errors import ModelError, RecipeError, nearest
-from stillhouse.foundation.events import BlocksOffered, Event, Warned
+from stillhouse.foundation.events import Event, Warned
 from stillhouse.models.network import Network
 from stillhouse.models.placement import autocast
 from stillhouse.recipe.architectures import BlockwiseOptions

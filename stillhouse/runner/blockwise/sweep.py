@@ -9,9 +9,10 @@ import time
 import torch
 
 from stillhouse.data.ahead import ahead
+from stillhouse.foundation.block_events import ReplacementTrained
 from stillhouse.foundation.clock import Stopwatch
 from stillhouse.foundation.errors import Interrupted
-from stillhouse.foundation.events import Event, PhaseStarted, Progress, ReplacementTrained
+from stillhouse.foundation.events import Event, PhaseStarted, Progress
 from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.blockwise.bench import Bench, Diverged, Done, Errand, Key
 from stillhouse.students.optimizer import learning_rate
