@@ -15,6 +15,8 @@ Point = Mapping[str, Any]
 
 _ARCH = "student.model.arch"
 _OPTIONS = "student.model.options"
+_VARIED = ("student.model.", "student.train.", "objective.cross_entropy", "objective.kd.")
+_FIXED = ("student.train.epochs", "student.train.engine", "student.train.warmup_epochs", "student.model.weights")
 
 
 def holds(when: Mapping[str, Any], point: Point, recipe: Recipe) -> bool:
@@ -85,8 +87,12 @@ def check(recipe: Recipe) -> None:
     if not any(len(_ends(each)) > 1 for each in free):
         raise RecipeError("search.space: nothing varies: give a key more than one value")
     for key in space:
-        if key.partition(".")[0] in ("search", "fleet", "compute", "checkpoint", "control", "name", "seed", "store"):
-            raise RecipeError(f"search.space: '{key}' makes no other student, nor teaches one otherwise")
+        if not key.startswith(_VARIED) or key.startswith(_FIXED):
+            known = ", ".join(each.rstrip(".") for each in _VARIED)
+            raise RecipeError(
+                f"search.space: '{key}' can't vary: trials share the teacher's answers, their length and their engine; "
+                f"what may vary is under {known}"
+            )
     for point in corners(space, recipe):
         try:
             varied(recipe, point)

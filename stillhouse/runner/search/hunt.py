@@ -19,6 +19,7 @@ from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
+from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import Range, SearchSection
 from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.materials import Materials
@@ -54,6 +55,7 @@ class Hunt:
     emit: Callable[[Event], None]
     signals: Signals
     _samples: int = field(default=0, init=False)
+    _recipes: dict[tuple[int, int], Recipe] = field(default_factory=dict, init=False)
 
     def trials(self) -> list[Trial]:
         """Search to the end; all trials, each told how it ended.
@@ -180,7 +182,9 @@ class Hunt:
 
     def of(self, point: Point, trial: int, member: int, *, to_the_end: bool = False) -> Materials:
         """The materials of a trial's member, that is trained up to the highest rung or as long as the student."""
-        recipe = candidate(self.materials.networks, point, self.limits, trial, member)
+        if (trial, member) not in self._recipes:
+            self._recipes[trial, member] = candidate(self.materials.networks, point, self.limits, trial, member)
+        recipe = self._recipes[trial, member]
         if not to_the_end:
             train, epochs = recipe.student.train, self.rungs[-1]
             train = train.model_copy(update={"epochs": epochs, "warmup_epochs": min(train.warmup_epochs, epochs)})
