@@ -186,6 +186,16 @@ def test_a_search_without_sense_is_refused(tmp_path: Path, search: dict[str, Any
     assert not (tmp_path / "run").exists()
 
 
+def test_a_search_without_a_teacher_to_ask(tmp_path: Path) -> None:
+    """Networks may be searched by labels alone; how a teacher is asked can't vary then."""
+    plain = {"cross_entropy": 1.0, "kd": None}
+    space = {"student.model.options.top.nodes": [2, 3]}
+    found = run(recipe({"space": space, "trials": 2, "rungs": [1], "members": 1}, objective=plain), tmp_path / "run")
+    assert found["store"] is None and len(found["search"]["trials"]) == 2
+    with pytest.raises(RecipeError, match=r"'objective.kd.temperature' varies, but objective.kd asks"):
+        run(recipe(objective={"cross_entropy": 1.0, "kd": {"weight": 0.0}}), tmp_path / "other")
+
+
 def test_trials_that_all_fail_end_the_search(tmp_path: Path) -> None:
     """With what they have in common."""
     space = {**SPACE, "student.train.optimizer.learning_rate": {"low": 1e6, "high": 1e9}}

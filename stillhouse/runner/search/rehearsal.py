@@ -31,8 +31,11 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
         raise RecipeError(
             f"search.rungs: {rungs[-1]} epochs are more than the student's (student.train.epochs: {longest})"
         )
-    if not recipe.objective.asks:
-        raise RecipeError("search: the objective asks the teacher nothing: give objective.kd (its weight may vary)")
+    taught = [key for key in space if key.startswith("objective.kd.")]
+    if taught and not recipe.objective.asks:
+        raise RecipeError(
+            f"search.space: '{taught[0]}' varies, but objective.kd asks the teacher nothing: give a weight"
+        )
     limits = limits_of(networks, networks.teacher())
     needed: list[dict[str, float]] = []
     refused: list[ModelError] = []
