@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from stillhouse.recipe.blockwise import BudgetSection, Share
-from stillhouse.recipe.section import Name, NonNegativeInt, PositiveInt, Ratio, Section
+from stillhouse.recipe.section import Name, PositiveInt, Ratio, Section
 
 When = Mapping[str, Any]
 """Keys of the recipe, and the value, or the list of values, that each must have."""
@@ -68,7 +68,7 @@ class SearchBudgetSection(BudgetSection):
 
 
 class SamplerSection(Section):
-    """Who proposes what is tried next: a sampler of Optuna's."""
+    """Who proposes what is tried next: TPESampler, GPSampler or RandomSampler of Optuna's."""
 
     name: Name = "TPESampler"
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the sampler")
@@ -110,10 +110,12 @@ class SearchSection(Section):
     reduction: Annotated[int, Field(ge=2, le=16)] = Field(2, description="of so many trials at a rung one goes on")
     members: PositiveInt = Field(3, description="of a family that are trained at the highest rung: their mean decides")
     families: PositiveInt = Field(1, description="best families of which new members are trained to the end")
-    finalists: PositiveInt = Field(3, description="so many new members of each; the best on the validation split wins")
+    finalists: PositiveInt = Field(
+        3, description="so many new members of each, if it has as many; the best on the validation split wins"
+    )
     sampler: SamplerSection = SamplerSection()
     random: Ratio = Field(0.1, description="share of the trials that are drawn without the sampler")
-    failures_max: NonNegativeInt = Field(8, description="trials in a row that may fail before the search gives up")
+    failures_max: PositiveInt = Field(8, description="trials in a row that may fail before the search gives up")
 
     @model_validator(mode="after")
     def _rises(self) -> Self:

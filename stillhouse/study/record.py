@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from stillhouse.foundation.errors import RunDirError, StillhouseError
@@ -26,7 +27,7 @@ from stillhouse.study.sampling import distribution, plain
 from stillhouse.study.space import Point
 
 _NAME = "search"
-_POINT, _MEMBERS, _COSTS, _BEYOND, _WHY, _IDENTITY = "point", "members", "costs", "beyond", "why", "identity"
+_POINT, _MEMBERS, _COSTS, _WHY, _IDENTITY = "point", "members", "costs", "why", "identity"
 _LOCKED_S = 30
 
 
@@ -72,7 +73,7 @@ class Record:
         self._path, self._rungs, self._space = path, tuple(rungs), dict(space)
         with self._readable():
             self._study = optuna.create_study(
-                storage=f"sqlite:///{path}?timeout={_LOCKED_S}",
+                storage=_url(path),
                 study_name=_NAME,
                 direction="maximize",
                 load_if_exists=True,
@@ -105,7 +106,8 @@ class Record:
     def cost(self, number: int, costs: Mapping[str, float], beyond: Mapping[str, float]) -> None:
         """Note what a trial's network costs, and by how much that is beyond each limit."""
         with self._readable():
-            self._set(number, {_COSTS: dict(costs), _BEYOND: dict(beyond)})
+            # In one write: half of it would make a trial legal that is not.
+            self._set(number, {_COSTS: {"costs": dict(costs), "beyond": dict(beyond)}})
 
     def reach(self, number: int, rung: int, members: Sequence[float]) -> None:
         """Note a trial's value at a rung: the mean of its members'."""
@@ -125,7 +127,10 @@ class Record:
     def close(self) -> None:
         """The search is over: what was not among the best is told so; no trial is left running."""
         for each in self.trials():
-            if each.open:
+            if each.open and len(each.values) == len(self._rungs):  # a kill came between its value and its end
+                with self._readable():
+                    self._study.tell(each.number, each.values[-1])
+            elif each.open:
                 self.end(each.number, "others were better", failed=False)
 
     def _trial(self, number: int) -> optuna.Trial:
@@ -147,8 +152,8 @@ class Record:
             attributes[_POINT],
             tuple(values),
             tuple(attributes.get(_MEMBERS, ())),
-            attributes.get(_COSTS, {}),
-            attributes.get(_BEYOND, {}),
+            attributes.get(_COSTS, {}).get("costs", {}),
+            attributes.get(_COSTS, {}).get("beyond", {}),
             attributes.get(_WHY, ""),
             trial.state == TrialState.RUNNING,
         )
@@ -173,7 +178,14 @@ class Record:
         except (DatabaseError, StorageInternalError) as error:
             why = getattr(error, "orig", error)
             raise RunDirError(
-                f"{self._path} is damaged ({why}): move it away, and the search begins again, with the labels stored"
+                f"{self._path} is damaged ({why}): move it away, with checkpoints/ and finalists/ beside it, and "
+                "the search begins again, with the labels stored"
             ) from error
         finally:
             optuna.logging.set_verbosity(before)
+
+
+def _url(path: Path) -> str:
+    """Where Optuna finds the file, whatever characters are in its name."""
+    query = {"timeout": str(_LOCKED_S)}
+    return URL.create("sqlite", database=str(path.absolute()), query=query).render_as_string(hide_password=False)

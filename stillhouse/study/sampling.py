@@ -1,4 +1,4 @@
-"""What is tried next: any sampler of Optuna's, shown what is known at one rung.
+"""What is tried next: a sampler of Optuna's, shown what is known at one rung.
 
 As in BOHB (arXiv 1807.01774) the sampler learns from the highest rung at which enough trials were, for values of
 different rungs can't be compared; trials that are still under way there are shown as such. The sampler is made anew for
@@ -8,10 +8,9 @@ on as if it had not been.
 
 from __future__ import annotations
 
-import inspect
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,13 +64,12 @@ def proposed(
         RecipeError: the sampler refused.
     """
     study = _quietly(section, seed)
-    rung = _rung(seen, len(space))
+    rung = _rung(seen, _free(space))
     for each in seen:
         study.add_trial(_shown(each, space, rung))
-    trial = study.ask()
     try:
-        return asked(trial, space, recipe)
-    except ValueError as error:
+        return asked(study.ask(), space, recipe)
+    except (TypeError, ValueError) as error:
         raise RecipeError(f"search.sampler: {section.name} refuses this space: {error}") from error
 
 
@@ -85,7 +83,7 @@ def importances(space: Mapping[str, Range], seen: Sequence[Seen]) -> dict[str, f
 
     Empty where too few trials reached the rung that the sampler learnt from.
     """
-    study, rung = _quietly(SamplerSection(name="RandomSampler"), 0), _rung(seen, len(space))
+    study, rung = _quietly(SamplerSection(name="RandomSampler"), 0), _rung(seen, _free(space))
     known = [each for each in seen if len(each.values) > rung]
     if len(known) < _ENOUGH:
         return {}
@@ -112,25 +110,26 @@ def sampler_of(section: SamplerSection, seed: int) -> BaseSampler:
     """The sampler that a recipe names.
 
     Raises:
-        RecipeError: Optuna has none of that name, or it does not take these options.
+        RecipeError: it is none of those that learn from trials alone, or it does not take these options.
     """
-    known = {
-        name: kind
-        for name in dir(optuna.samplers)
-        if isinstance(kind := getattr(optuna.samplers, name), type) and issubclass(kind, BaseSampler)
-        if not inspect.isabstract(kind)
-    }
+    known: dict[str, Callable[..., BaseSampler]] = {name: getattr(optuna.samplers, name) for name in _SAMPLERS}
     if section.name not in known:
-        raise RecipeError(f"search.sampler.name: Optuna has no '{section.name}': {nearest(section.name, known)}")
+        # Others remember what they proposed, and would forget it: each proposal has a sampler of its own.
+        raise RecipeError(f"search.sampler.name: '{section.name}': {nearest(section.name, known)}")
+    if "seed" in section.options:
+        raise RecipeError("search.sampler.options: leave 'seed' out: each proposal has its own")
     kind = known[section.name]
-    seeded = {"seed": seed % _SEEDS} if "seed" in inspect.signature(kind).parameters else {}
     try:
-        return kind(**{**_DEFAULTS.get(section.name, {}), **seeded, **section.options})
+        return kind(**{**_DEFAULTS.get(section.name, {}), "seed": seed % _SEEDS, **section.options})
     except (TypeError, ValueError) as error:
         raise RecipeError(f"search.sampler: {section.name}: {error}") from error
 
 
-_DEFAULTS: dict[str, dict[str, Any]] = {"TPESampler": {"multivariate": True, "group": True}}
+_SAMPLERS = ("TPESampler", "GPSampler", "RandomSampler")
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "TPESampler": {"multivariate": True, "group": True, "n_startup_trials": _ENOUGH},
+    "GPSampler": {"n_startup_trials": _ENOUGH},
+}
 """Conditional keys are drawn together with those that they depend on."""
 
 
@@ -146,11 +145,17 @@ def _quietly(section: SamplerSection, seed: int) -> optuna.Study:
         optuna.logging.set_verbosity(before)
 
 
+def _free(space: Mapping[str, Range]) -> int:
+    """How many keys vary by themselves."""
+    numbers = sum(isinstance(each, NumberSection) and each.low < each.high for each in space.values())
+    return numbers + sum(isinstance(each, ChoiceSection) and len(each.choices) > 1 for each in space.values())
+
+
 def _rung(seen: Sequence[Seen], keys: int) -> int:
-    """The highest at which there are more trials than keys that vary, or else the lowest."""
+    """The highest at which there are more trials than keys that vary, and enough for a sampler; else the lowest."""
     most = max((len(each.values) for each in seen), default=0)
     for rung in reversed(range(most)):
-        if sum(len(each.values) > rung for each in seen) > keys + 1:
+        if sum(len(each.values) > rung for each in seen) > max(keys, _ENOUGH - 1):
             return rung
     return 0
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stillhouse.foundation.errors import DivergedError, RecipeError
+from stillhouse.foundation.errors import DivergedError, ModelError, RecipeError
 from stillhouse.foundation.events import Event, Warned
 from stillhouse.foundation.files import write_atomic
 from stillhouse.foundation.search_events import FinalistTrained, StudentFound
@@ -19,11 +19,13 @@ from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.phases import PhaseWeights, Trainer, student_phase
 from stillhouse.runner.rundir import RunDir
+from stillhouse.runner.search.candidate import costs_of
 from stillhouse.runner.search.hunt import Hunt
 from stillhouse.study.record import Trial
 
 _FIRST = 1000
 """Number of the first member that no trial had."""
+_TRIED = 4
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,13 @@ def settled(hunt: Hunt, trials: Sequence[Trial]) -> Materials:
     assert section is not None
     ranked = sorted((each for each in trials if len(each.values) == len(hunt.rungs)), key=lambda e: -e.values[-1])
     finalists: list[Finalist] = []
-    for trial in ranked[: section.families]:
-        for number in range(section.finalists):
-            found = _trained(hunt, trial, _FIRST + number)
-            if found is not None:
-                finalists.append(found)
+    for place, trial in enumerate(ranked):
+        if place < section.families or not finalists:
+            finalists += _of_family(hunt, trial, section.finalists)
     if not finalists:
-        raise RecipeError("search: every finalist diverged: a lower student.train.optimizer.learning_rate may help")
+        raise RecipeError(
+            "search: no finalist could be trained: a lower student.train.optimizer.learning_rate may help"
+        )
     best = max(finalists, key=lambda each: each.accuracy)
     PhaseWeights(hunt.folder.weights(student_phase(0))).write(best.weights.path.read_bytes())
     hunt.emit(StudentFound(best.trial, best.member))
@@ -63,9 +65,33 @@ def settled(hunt: Hunt, trials: Sequence[Trial]) -> Materials:
     return best.materials
 
 
-def _trained(hunt: Hunt, trial: Trial, member: int) -> Finalist | None:
-    materials = hunt.of(trial.point, trial.number, member, to_the_end=True)
-    name = f"finalist-{trial.number}-{member - _FIRST}"
+def _of_family(hunt: Hunt, trial: Trial, wanted: int) -> list[Finalist]:
+    """New members of a family, trained to the end: so many, if it has as many that differ and meet the budget."""
+    found: list[Finalist] = []
+    known: list[object] = []
+    for number in range(_TRIED * wanted):
+        name = f"finalist-{trial.number}-{number}"
+        try:
+            materials = hunt.of(trial.point, trial.number, _FIRST + number, to_the_end=True)
+            network = materials.networks.student(0)
+        except ModelError as error:
+            hunt.emit(Warned(f"{name}: {error}; left out"))
+            continue
+        model = materials.recipe.student.model
+        what = {key: value for key, value in model.options.items() if key != "seed"}
+        over = hunt.limits.beyond(costs_of(network, materials.networks))
+        begun = (hunt.folder.path / "finalists" / name).exists()  # a latency differs from time to time
+        if what in known or (any(share > 0 for share in over.values()) and not begun):
+            continue
+        known.append(what)
+        if (each := _trained(hunt, trial, number, materials, name)) is not None:
+            found.append(each)
+        if len(found) == wanted:
+            break
+    return found
+
+
+def _trained(hunt: Hunt, trial: Trial, number: int, materials: Materials, name: str) -> Finalist | None:
     folder = RunDir(hunt.folder.path / "finalists" / name)
     trainer = Trainer(materials, folder, _renamed(hunt.emit, name), hunt.signals)
     try:
@@ -75,8 +101,8 @@ def _trained(hunt: Hunt, trial: Trial, member: int) -> Finalist | None:
         return None
     accuracy, params = trainer.validate(network).accuracy, sum(each.numel() for each in network.parameters())
     model = materials.recipe.student.model
-    hunt.emit(FinalistTrained(trial.number, member - _FIRST, accuracy, params, model.arch, model.options))
-    return Finalist(materials, PhaseWeights(folder.weights(student_phase(0))), trial.number, member - _FIRST, accuracy)
+    hunt.emit(FinalistTrained(trial.number, number, accuracy, params, model.arch, model.options))
+    return Finalist(materials, PhaseWeights(folder.weights(student_phase(0))), trial.number, number, accuracy)
 
 
 def _renamed(emit: Callable[[Event], None], name: str) -> Callable[[Event], None]:

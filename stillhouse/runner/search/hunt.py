@@ -6,13 +6,16 @@ goes on as if it had not been; what a trial was trained stands in its checkpoint
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from stillhouse.foundation.errors import DivergedError, ModelError, RecipeError
+import torch
+
+from stillhouse.foundation.errors import DataError, DivergedError, ModelError, RecipeError
 from stillhouse.foundation.events import Event, PhaseStarted, Progress
 from stillhouse.foundation.search_events import SearchMeasured, TrialBegun, TrialEnded, TrialReached
 from stillhouse.foundation.seeding import subseed
@@ -37,6 +40,9 @@ from stillhouse.study.sampling import Seen, drawn, importances, proposed, subsee
 from stillhouse.study.space import Point
 
 SEARCH = "search"
+BEYOND = "beyond the budget"
+_TOO_DEAR = 10
+_VALUES = re.compile(r"/\S+|\d[\d.,]*(e[+-]?\d+)?")
 
 
 @dataclass
@@ -66,7 +72,9 @@ class Hunt:
         """
         record = self.record
         with metered(meter_of(self.materials.recipe), SEARCH, self.emit) as tell:
-            tell(PhaseStarted(SEARCH, 0, self._steps, self.materials.recipe.student.train.batch_size))
+            begun, train = self._trained_so_far(record.trials()), self.materials.recipe.student.train
+            self._samples = begun * train.batch_size
+            tell(PhaseStarted(SEARCH, begun, self._steps, train.batch_size))
             while (job := self._next(record.trials())) is not None:
                 self.signals.check("between trials of the search")
                 self._do(job, tell)
@@ -123,13 +131,24 @@ class Hunt:
             left, before = max(left // section.reduction, 1), until
         return epochs * stream.steps_per_epoch
 
+    def _trained_so_far(self, trials: Sequence[Trial]) -> int:
+        """Steps, as those are counted, that all trials together were trained."""
+        epochs = 0
+        for each in trials:
+            reached = self.rungs[len(each.values) - 1] if each.values else 0
+            epochs += reached * (len(each.members) if reached == self.rungs[-1] else 1)
+        return epochs * self.materials.stream(self.materials.recipe.student.train, 0).steps_per_epoch
+
     def _next(self, trials: list[Trial]) -> Job | None:
         section = self._section
         standings = [Standing(each.number, each.values, not each.open) for each in trials]
-        failed = [each for each in trials if not each.values and not each.open]
-        row = trials[-section.failures_max :] if section.failures_max else []
-        if row and len(row) == section.failures_max and all(each in failed for each in row):
+        failures_max = section.failures_max
+        tried = [each for each in trials if not each.why.startswith(BEYOND)]
+        row = [each for each in tried[-failures_max:] if not each.values and not each.open]
+        if len(row) == failures_max:
             raise RecipeError(f"search: {len(row)} trials in a row could not be trained: {_common(row)}")
+        if len(trials) - len(tried) > _TOO_DEAR * section.trials:
+            raise RecipeError(f"search.budget: {len(trials) - len(tried)} of {len(trials)} trials cost too much")
         return next_job(standings, (), section.trials, len(self.rungs), section.reduction)
 
     def _do(self, job: Job, tell: Callable[[Event], None]) -> None:
@@ -139,11 +158,14 @@ class Hunt:
         trial = self.record.trials()[number]
         begun_s = time.monotonic()
         try:
-            if not trial.costs and not self._is_within(trial, tell):
+            beyond = trial.beyond if trial.costs else self._measured(trial, tell)
+            if over := {name: share for name, share in beyond.items() if share > 0}:
+                told = ", ".join(f"{name} by {100 * share:.0f} %" for name, share in over.items())
+                self._end(number, f"{BEYOND}: {told}", tell, failed=False)
                 return
             several = self._section.members if job.rung == len(self.rungs) - 1 else 1
             values = [self._trained(trial, member, self.rungs[job.rung], tell) for member in range(several)]
-        except (DivergedError, ModelError, RecipeError) as error:
+        except (DivergedError, ModelError, RecipeError, DataError, torch.OutOfMemoryError) as error:
             self._end(number, str(error), tell, failed=True)
             return
         before = self.rungs[job.rung - 1] if job.rung else 0
@@ -161,18 +183,14 @@ class Hunt:
             return drawn(self.space, recipe, seed)
         return proposed(self.space, recipe, [_seen(each) for each in trials], self._section.sampler, seed)
 
-    def _is_within(self, trial: Trial, tell: Callable[[Event], None]) -> bool:
-        """Look what a trial's network costs; one that costs too much is not trained."""
+    def _measured(self, trial: Trial, tell: Callable[[Event], None]) -> Mapping[str, float]:
+        """What a trial's network costs; by how much that is beyond each limit."""
         made = self.of(trial.point, trial.number, 0)
         costs = costs_of(made.networks.student(0), made.networks)
         beyond = self.limits.beyond(costs)
         tell(TrialBegun(trial.number, trial.point, costs))
         self.record.cost(trial.number, costs, beyond)
-        over = {name: share for name, share in beyond.items() if share > 0}
-        if over:
-            told = ", ".join(f"{name} by {100 * share:.0f} %" for name, share in over.items())
-            self._end(trial.number, f"beyond the budget: {told}", tell, failed=False)
-        return not over
+        return beyond
 
     def _end(self, number: int, why: str, tell: Callable[[Event], None], *, failed: bool) -> None:
         tell(TrialEnded(number, why, failed))
@@ -215,8 +233,7 @@ class Hunt:
         if isinstance(event, Progress):
             self._samples += event.samples
             train = self.materials.recipe.student.train
-            # More trials may go on than was foreseen: the end is only the end when it is reached.
-            step = min(self._samples // train.batch_size, self._steps - 1)
+            step = self._samples // train.batch_size
             epoch = self._samples / (self.materials.stream(train, 0).steps_per_epoch * train.batch_size)
             tell(replace(event, phase=SEARCH, step=step, epoch=epoch))
 
@@ -236,5 +253,8 @@ def _phase(trial: int, member: int) -> str:
 def _common(trials: list[Trial]) -> str:
     """What most of them ended of."""
     whys = [each.why for each in trials if each.why]
-    most = max(dict.fromkeys(whys), key=whys.count, default="nothing was tried")
-    return f"{most} ({whys.count(most)} of {len(trials)})" if whys else most
+    kinds = [_VALUES.sub("#", why) for why in whys]  # steps, losses and files differ
+    if not kinds:
+        return "nothing was tried"
+    most = max(dict.fromkeys(kinds), key=kinds.count)
+    return f"{whys[kinds.index(most)]} ({kinds.count(most)} of {len(trials)})"

@@ -10,8 +10,11 @@ from stillhouse.foundation.events import Event, Warned
 from stillhouse.models.graphs.widths import TooFewError
 from stillhouse.runner.networks import Networks
 from stillhouse.runner.search.candidate import candidate, costs_of, limits_of
-from stillhouse.study.sampling import proposed
+from stillhouse.study.sampling import drawn, proposed
 from stillhouse.study.space import check, corners
+
+_MORE = 12
+"""Points drawn beside the corners of the space, before a budget is held for out of reach."""
 
 
 def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
@@ -32,14 +35,15 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
             f"search.rungs: {rungs[-1]} epochs are more than the student's (student.train.epochs: {longest})"
         )
     taught = [key for key in space if key.startswith("objective.kd.")]
-    if taught and not recipe.objective.asks:
+    kd = recipe.objective.kd
+    if taught and (kd is None or not kd.weight):
         raise RecipeError(
             f"search.space: '{taught[0]}' varies, but objective.kd asks the teacher nothing: give a weight"
         )
     limits = limits_of(networks, networks.teacher())
     needed: list[dict[str, float]] = []
     refused: list[ModelError] = []
-    for point in corners(space, recipe):
+    for point in [*corners(space, recipe), *(drawn(space, recipe, seed) for seed in range(_MORE))]:
         try:
             made = candidate(networks, point, limits, 0, 0)
             costs = costs_of(replace(networks, recipe=made).student(0), networks)
@@ -72,5 +76,7 @@ def _out_of_reach(
         least = min((costs[name] for costs in needed if name in costs), default=limit)
         if least > limit:
             wanted = least if name == "latency_ms" else least / whole[name]
-            told.append(f"search.budget.{name}: no network of the space meets it: the smallest needs {wanted:.3g}")
-    return "; ".join(told) or f"search.budget: no network of the space meets it: {refused[0]}"
+            told.append(f"search.budget.{name}: no network that was tried meets it: the smallest needs {wanted:.3g}")
+    if told:
+        return "; ".join(told)
+    return f"search.budget: no network of the space that was tried meets it{f': {refused[0]}' if refused else ''}"
