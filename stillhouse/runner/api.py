@@ -134,16 +134,8 @@ def blockwise(
         StillhouseError: see ``stillhouse.foundation.errors``; a ModelError where the teacher can't be cut, a
             RecipeError where nothing meets the budget.
     """
-    if not isinstance(budget, Mapping):
-        raise RecipeError(f"budget={budget!r}: say of what, e.g. budget={{'params': 0.25}}")
-    values: dict[str, Any] = {"name": "blockwise", **sections}
-    values["teacher"] = _teachers([teacher], None, values.pop("teacher_options", {}))
-    values["teacher"] |= {"engine": values.pop("teacher_engine")} if "teacher_engine" in values else {}
-    values["student"] = {"model": {"arch": "blockwise"}, "train": values.pop("train", {})}
-    values["blockwise"] = {**values.get("blockwise", {}), "budget": dict(budget)}
-    values["data"] = {"source": {"kind": "live"}, **values.get("data", {})}
-    live = Live([teacher], None, data, test)
-    folder, result = _taken_to_its_end(validate(values, "blockwise"), live, out, resume=resume)
+    student = {"arch": "blockwise"}
+    folder, result = _of_own("blockwise", teacher, data, budget, 0.25, student, sections, test, out, resume=resume)
     return Finished(folder, result, load_student(folder, teacher))
 
 
@@ -176,18 +168,34 @@ def search(
     Raises:
         StillhouseError: see ``stillhouse.foundation.errors``; a RecipeError where nothing meets the budget.
     """
+    student = sections.pop("student", {"arch": "random_graph"})
+    folder, result = _of_own("search", teacher, data, budget, 0.1, student, sections, test, out, resume=resume)
+    return Finished(folder, result, load_student(folder))
+
+
+def _of_own(
+    method: str,
+    teacher: nn.Module,
+    data: Any,
+    budget: Mapping[str, float],
+    example: float,
+    student: Mapping[str, Any],
+    sections: Mapping[str, Any],
+    test: Any,
+    out: Path | str | None,
+    *,
+    resume: bool,
+) -> tuple[Path, dict[str, Any]]:
+    """Run a method that makes a student within a budget, of a teacher that was handed over; folder and result."""
     if not isinstance(budget, Mapping):
-        raise RecipeError(f"budget={budget!r}: say of what, e.g. budget={{'params': 0.1}}")
-    values: dict[str, Any] = {"name": "search", **sections}
+        raise RecipeError(f"budget={budget!r}: say of what, e.g. budget={{'params': {example}}}")
+    values: dict[str, Any] = {"name": method, **sections}
     values["teacher"] = _teachers([teacher], None, values.pop("teacher_options", {}))
     values["teacher"] |= {"engine": values.pop("teacher_engine")} if "teacher_engine" in values else {}
-    model = values.pop("student", {"arch": "random_graph"})
-    values["student"] = {"model": model, "train": values.pop("train", {})}
-    values["search"] = {**values.get("search", {}), "budget": dict(budget)}
+    values["student"] = {"model": student, "train": values.pop("train", {})}
+    values[method] = {**values.get(method, {}), "budget": dict(budget)}
     values["data"] = {"source": {"kind": "live"}, **values.get("data", {})}
-    live = Live([teacher], None, data, test)
-    folder, result = _taken_to_its_end(validate(values, "search"), live, out, resume=resume)
-    return Finished(folder, result, load_student(folder))
+    return _taken_to_its_end(validate(values, method), Live([teacher], None, data, test), out, resume=resume)
 
 
 def _taken_to_its_end(
