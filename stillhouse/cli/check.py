@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from stillhouse.cli.workers import Workers, as_overrides, block_workers_option, students_option, workers_option
+from stillhouse.cli.workers import (
+    Workers,
+    as_overrides,
+    block_workers_option,
+    students_option,
+    trial_workers_option,
+    workers_option,
+)
 
 
 @click.command(
@@ -22,6 +29,7 @@ Examples:
 @workers_option
 @students_option
 @block_workers_option
+@trial_workers_option
 def check(
     recipe: Path,
     out: Path | None,
@@ -29,6 +37,7 @@ def check(
     workers: Workers | None,
     students: Workers | None,
     block_workers: int | None,
+    trial_workers: int | None,
 ) -> None:
     """Check RECIPE and say what it would do: samples, steps, where it writes, which code of yours it would run.
 
@@ -37,5 +46,7 @@ def check(
     from stillhouse.recipe.load import load
     from stillhouse.runner.plan import plan
 
-    for key, value in plan(load(recipe, (*overrides, *as_overrides(workers, students, block_workers))), out):
+    for key, value in plan(
+        load(recipe, (*overrides, *as_overrides(workers, students, block_workers, trial_workers))), out
+    ):
         click.echo(f"{key:<12} {value}")

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from stillhouse.cli.fleet_table import FleetTable
 from stillhouse.cli.search_lines import SearchLines
+from stillhouse.cli.search_table import SearchTable
 from stillhouse.foundation import block_events as b
 from stillhouse.foundation import events as e
 from stillhouse.foundation.errors import Interrupted
@@ -69,7 +70,7 @@ def say(console: Console, text: str, style: str = "") -> None:
 
 
 class Bars:
-    """One bar a phase, with throughput, loss, accuracy and the time left; below them several students, and a fleet."""
+    """One bar a phase, with throughput, loss, accuracy and the time left; below them search, students, fleet."""
 
     def __init__(self, console: Console) -> None:
         self._search = SearchLines()
@@ -82,21 +83,24 @@ class Bars:
             console=console,
         )
         self.fleet = FleetTable()
+        self.trials = SearchTable()
         self._tasks: dict[str, TaskID] = {}
         self._notes: dict[str, dict[str, str]] = {}
 
     @contextlib.contextmanager
     def live(self) -> Iterator[None]:
         """Draw all again and again while the block runs; the bars stay, the tables go."""
-        with Live(console=self.progress.console, get_renderable=lambda: Group(self.progress, self.fleet)):
+        with Live(console=self.progress.console, get_renderable=lambda: Group(self.progress, self.trials, self.fleet)):
             try:
                 yield
             finally:
                 self.fleet.hide()
+                self.trials.hide()
 
     def hear(self, event: e.Event) -> None:
         """Take one event."""
         self.fleet.hear(event)
+        self.trials.hear(event)
         if isinstance(event, e.DataRead):
             self._update(f"read {event.source}", event.done, event.samples)
         elif isinstance(event, e.PhaseStarted):

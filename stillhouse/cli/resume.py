@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 
 from stillhouse.cli.metrics import metrics_option
-from stillhouse.cli.workers import Workers, as_overrides, block_workers_option, students_option, workers_option
+from stillhouse.cli.workers import (
+    Workers,
+    as_overrides,
+    block_workers_option,
+    students_option,
+    trial_workers_option,
+    workers_option,
+)
 
 
 @click.command(
@@ -22,12 +29,14 @@ Examples:
 @workers_option
 @students_option
 @block_workers_option
+@trial_workers_option
 @metrics_option
 def resume(
     folder: Path,
     workers: Workers | None,
     students: Workers | None,
     block_workers: int | None,
+    trial_workers: int | None,
     metrics_port: int | None,
 ) -> None:
     """Go on with the run in FOLDER, in the middle of an epoch if need be.
@@ -53,4 +62,4 @@ def resume(
     with served(metrics_port) as watchers, shown(folder) as listener:
         from stillhouse.runner.run import resume as go_on
 
-        go_on(folder, [listener, *watchers], fleet=as_overrides(workers, students, block_workers))
+        go_on(folder, [listener, *watchers], fleet=as_overrides(workers, students, block_workers, trial_workers))

@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 
 from stillhouse.cli.metrics import metrics_option
-from stillhouse.cli.workers import Workers, as_overrides, block_workers_option, students_option, workers_option
+from stillhouse.cli.workers import (
+    Workers,
+    as_overrides,
+    block_workers_option,
+    students_option,
+    trial_workers_option,
+    workers_option,
+)
 
 
 @click.command(
@@ -20,6 +27,7 @@ Examples:
   stillhouse run my.yaml --workers 1-4     in as many as the student needs
   stillhouse run my.yaml --students 2      two processes train the student together
   stillhouse run my.yaml --block-workers 2 two processes train the blocks of a blockwise student
+  stillhouse run my.yaml --trial-workers 2 two processes train the trials of a search
 """
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
@@ -30,6 +38,7 @@ Examples:
 @workers_option
 @students_option
 @block_workers_option
+@trial_workers_option
 @metrics_option
 def run(
     recipe: Path,
@@ -38,6 +47,7 @@ def run(
     workers: Workers | None,
     students: Workers | None,
     block_workers: int | None,
+    trial_workers: int | None,
     metrics_port: int | None,
 ) -> None:
     """Train, distil, compare, export: all that RECIPE says.
@@ -46,7 +56,7 @@ def run(
     """
     from stillhouse.recipe.load import load
 
-    loaded = load(recipe, (*overrides, *as_overrides(workers, students, block_workers)))
+    loaded = load(recipe, (*overrides, *as_overrides(workers, students, block_workers, trial_workers)))
     from stillhouse.cli.metrics_server import served
     from stillhouse.cli.progress import shown
     from stillhouse.foundation.allocator import keep_freed_memory

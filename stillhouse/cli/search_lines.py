@@ -17,6 +17,9 @@ class SearchLines:
             return self._reached(event)
         if isinstance(event, s.TrialEnded):
             return f"trial {event.trial}: {event.why}"
+        if isinstance(event, s.TrialWorkerLost):
+            goes_on = f"; trial {event.trial} goes on from its checkpoint" if event.trial is not None else ""
+            return f"{event.worker} is lost: {event.why}{goes_on}"
         if isinstance(event, s.FinalistTrained):
             family = f"finalist {event.member} of the family of trial {event.trial}"
             return f"{family}: validation accuracy {100 * event.accuracy:.2f} %, {event.params:,} parameters"

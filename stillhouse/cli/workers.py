@@ -1,4 +1,4 @@
-"""The options ``--workers`` and ``--students``, a number or a range each, and ``--block-workers``, a number."""
+"""The options that say how many processes do what: ``--workers``, ``--students`` and so on; numbers, or ranges."""
 
 from __future__ import annotations
 
@@ -47,8 +47,19 @@ block_workers_option = click.option(
 )
 
 
+trial_workers_option = click.option(
+    "--trial-workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Processes that train a search's trials: fleet.trial_workers.",
+)
+
+
 def as_overrides(
-    workers: Workers | None, students: Workers | None = None, block_workers: int | None = None
+    workers: Workers | None,
+    students: Workers | None = None,
+    block_workers: int | None = None,
+    trial_workers: int | None = None,
 ) -> tuple[str, ...]:
     """The options as ``--set`` would say them."""
     several = tuple(
@@ -56,4 +67,5 @@ def as_overrides(
         for key, given in (("workers", workers), ("students", students))
         if given is not None
     )
-    return several if block_workers is None else (*several, f"fleet.block_workers={block_workers}")
+    single = {"block_workers": block_workers, "trial_workers": trial_workers}
+    return (*several, *(f"fleet.{key}={given}" for key, given in single.items() if given is not None))

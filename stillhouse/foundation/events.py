@@ -32,7 +32,10 @@ from stillhouse.foundation.search_events import (
     StudentFound,
     TrialBegun,
     TrialEnded,
+    TrialLent,
     TrialReached,
+    TrialWorkerCame,
+    TrialWorkerLost,
 )
 
 
@@ -339,6 +342,9 @@ Event = (
     | BlockWorkersLost
     | TrialBegun
     | TrialReached
+    | TrialLent
+    | TrialWorkerCame
+    | TrialWorkerLost
     | TrialEnded
     | FinalistTrained
     | StudentFound

@@ -42,6 +42,34 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
+class TrialWorkerCame:
+    """A process that trains trials came in."""
+
+    worker: str
+    host: str
+    process_id: int
+
+
+@dataclass(frozen=True)
+class TrialWorkerLost:
+    """One is gone, and started anew. ``trial``: what it was training, which goes on elsewhere; None: nothing."""
+
+    worker: str
+    why: str
+    trial: int | None
+
+
+@dataclass(frozen=True)
+class TrialLent:
+    """A member of a trial is trained up to a rung (from 0) by a worker."""
+
+    trial: int
+    member: int
+    rung: int
+    worker: str
+
+
+@dataclass(frozen=True)
 class FinalistTrained:
     """A new member of a trial's family was trained to the end: its validation accuracy (0..1), and what it is."""
 

@@ -97,6 +97,12 @@ class FleetSection(Section):
         "don't depend on it",
     )
 
+    trial_workers: PositiveInt = Field(
+        1,
+        description="number of processes that train a search's trials; with several, what is tried next depends on who "
+        "was done first",
+    )
+
     @property
     def students_range(self) -> tuple[int, int]:
         """The fewest and the most students."""

@@ -385,6 +385,15 @@ class Recipe(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _trial_workers_have_work(self) -> Self:
+        if self.fleet.trial_workers > 1 and self.search is None:
+            raise ValueError(
+                "fleet.trial_workers: they train the trials of a search, and this recipe has none (no section "
+                "'search'): leave it at 1"
+            )
+        return self
+
 
 def as_dict(recipe: Recipe) -> dict[str, object]:
     """The recipe as plain JSON values, complete with its defaults."""

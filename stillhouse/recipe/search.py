@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from stillhouse.recipe.blockwise import BudgetSection, Share
-from stillhouse.recipe.section import Name, PositiveInt, Ratio, Section
+from stillhouse.recipe.section import Name, NonNegativeInt, PositiveInt, Ratio, Section
 
 When = Mapping[str, Any]
 """Keys of the recipe, and the value, or the list of values, that each must have."""
@@ -115,6 +115,9 @@ class SearchSection(Section):
     )
     sampler: SamplerSection = SamplerSection()
     random: Ratio = Field(0.1, description="share of the trials that are drawn without the sampler")
+    seed: NonNegativeInt = Field(
+        0, description="another one tries other points and members, on the same data and labels"
+    )
     failures_max: PositiveInt = Field(8, description="trials in a row that may fail before the search gives up")
 
     @model_validator(mode="after")

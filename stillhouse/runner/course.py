@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from stillhouse.data.stream import Stream
-from stillhouse.foundation.events import Event
+from stillhouse.foundation.events import Event, Progress
 from stillhouse.knowledge.source import KnowledgeSource
 from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network
@@ -38,6 +38,7 @@ class Course:
         interrupted: the number of a signal that asks to stop, or None.
         sight: a job (``runner.job``) by which a student may see the data itself.
         ahead_max_bytes: of batches made ahead; students may hold as much that they have not come to.
+        until_step, saves_epochs: see :class:`stillhouse.students.fit.FitContext`.
     """
 
     recipe: Recipe
@@ -54,6 +55,8 @@ class Course:
     ahead_max_bytes: int
     device: torch.device
     sight: Mapping[str, Any]
+    until_step: int | None = None
+    saves_epochs: bool = False
 
     @property
     def settings(self) -> TrainSection:
@@ -62,8 +65,18 @@ class Course:
 
     @property
     def steps(self) -> int:
-        """In all."""
-        return self.settings.epochs * self.stream.steps_per_epoch
+        """In all, or as far as it goes."""
+        steps = self.settings.epochs * self.stream.steps_per_epoch
+        return steps if self.until_step is None else min(steps, self.until_step)
+
+    def retold(self, event: Progress, counts: Mapping[str, int]) -> Progress:
+        """A student's progress, with what only this process knows: what it waited for, and what was counted."""
+        waits = self.source.waits()
+        waited = event.seconds.get("data", 0.0)
+        share = min(waited / sum(waits.values()), 1.0) if sum(waits.values()) > 0 else 0.0
+        waits = {name: seconds * share for name, seconds in waits.items()}
+        seconds = {**event.seconds, "data": max(waited - sum(waits.values()), 0.0), **waits}
+        return replace(event, seconds=seconds, counts=dict(counts))
 
 
 def course_of(
@@ -92,16 +105,37 @@ def course_of(
         context.ahead_max_bytes,
         materials.device,
         sight_job(materials).as_json(),
+        context.until_step,
+        context.saves_epochs,
     )
 
 
+def show(crew: Crew, name: str, sight: Mapping[str, Any]) -> None:
+    """Tell a process that came how it may see the data."""
+    crew.send(name, {"do": "sight"}, json.dumps(sight).encode())
+
+
 def hand_over(
-    crew: Crew, name: str, course: Course, rank: int, size: int, meeting: Any, state: dict[str, Any] | None
+    crew: Crew,
+    name: str,
+    course: Course,
+    state: dict[str, Any] | None,
+    *,
+    rank: int = 0,
+    size: int = 1,
+    meeting: Any = None,
+    job: int = 0,
 ) -> None:
-    """Tell a student that came what it is to do, and all that it needs; it goes on from ``state``."""
+    """Tell a student what it is to do, and all that it needs; it goes on from ``state``.
+
+    Args:
+        rank, size: its place among so many that train together, who find one another by ``meeting``.
+        job: its number, where a process is given several, one after the other.
+    """
     newest = course.checkpoints.newest()
-    job = {
+    told = {
         "do": "job",
+        "job": job,
         "recipe": dump(_bare(course.recipe)),
         "phase": course.phase,
         "rank": rank,
@@ -114,9 +148,10 @@ def hand_over(
         "teacher_shapes": course.objective.teacher_shapes,
         "checkpoints": str(course.checkpoints.folder),
         "newest": newest.name if newest else None,
+        "until_step": course.until_step,
+        "saves_epochs": course.saves_epochs,
     }
-    crew.send(name, job)
-    crew.send(name, {"do": "sight"}, json.dumps(course.sight).encode())
+    crew.send(name, told)
     crew.send(name, {"do": "network"}, weights_bytes(course.network))
     forms, body = pack(course.objective.state_dict())
     crew.send(name, {"do": "objective", "forms": forms}, body)

@@ -39,7 +39,8 @@ def meter_of(recipe: Recipe) -> EnergyMeter:
         beside.append(Gpus([f"GPU-{torch.cuda.get_device_properties(each).uuid}" for each in numbers]))
     if recipe.compute.device == "mps":
         beside.append(Uncounted("the GPU: Apple's counters are not read"))
-    if fleet.backend == "ray" and (fleet.workers_range[1] or fleet.students_range[1] > 1 or fleet.block_workers > 1):
+    several = max(fleet.students_range[1], fleet.block_workers, fleet.trial_workers)
+    if fleet.backend == "ray" and (fleet.workers_range[1] or several > 1):
         beside.append(Uncounted("other machines of the Ray cluster"))
     return EnergyMeter(Estimate(power.model) if power else None, beside)
 
@@ -47,10 +48,12 @@ def meter_of(recipe: Recipe) -> EnergyMeter:
 def gpus_in_use(recipe: Recipe, there: int) -> list[int]:
     """CUDA's numbers of those, of so many that are ``there``, on which a run's own process, students and workers work.
 
-    Several students take one each, in order, and so do workers that train blocks; workers that answer all the same.
+    Several students take one each, in order, and so do workers that train blocks or trials; workers that answer all
+    take the same.
     """
     fleet, own = recipe.fleet, recipe.compute.device
-    students = max(fleet.students_range[1], fleet.block_workers) if fleet.backend == "local" else 1
+    several = max(fleet.students_range[1], fleet.block_workers, fleet.trial_workers)
+    students = several if fleet.backend == "local" else 1
     named = [own, *(f"cuda:{rank}" for rank in range(students) if own.startswith("cuda") and students > 1)]
     if fleet.backend == "local" and fleet.workers_range[1] and recipe.objective.asks:
         named.append("cuda" if fleet.device == "auto" else fleet.device)

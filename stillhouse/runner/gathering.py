@@ -12,7 +12,7 @@ from stillhouse.foundation.errors import RecipeError
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.group import Gather, Gathered
 from stillhouse.runner.student import attend
-from stillhouse.runtime.local.crew import LocalCrew
+from stillhouse.runtime.local.crew import LocalCrew, StandingCrew
 from stillhouse.runtime.local.door import MEETING
 from stillhouse.runtime.local.line import Line
 
@@ -63,6 +63,25 @@ def gathering(
         yield lambda wanted: _here(wanted, warn, kind)
 
 
+@contextlib.contextmanager
+def standing(
+    recipe: Recipe, warn: Callable[[str], None], check: Callable[[], None], kind: Kind
+) -> Iterator[StandingCrew]:
+    """A crew whose processes come and go by themselves, where a recipe says; who has it closes it.
+
+    Args:
+        warn: told what a person should know.
+        check: called while a cluster is waited for; ends that by what it raises.
+    """
+    if recipe.fleet.backend == "local":
+        yield LocalCrew(kind.command, (), warn)
+        return
+    with _cluster(recipe, check) as resources:
+        from stillhouse.runtime.ray_crew import RayCrew
+
+        yield RayCrew(kind.attend, resources, warn)
+
+
 def _here(wanted: int, warn: Callable[[str], None], kind: Kind) -> Gathered:
     names = [f"{kind.name}-{number + 1}" for number in range(wanted)]
     crew = LocalCrew(kind.command, names, warn)
@@ -73,19 +92,13 @@ def _here(wanted: int, warn: Callable[[str], None], kind: Kind) -> Gathered:
 def _on_ray(
     recipe: Recipe, warn: Callable[[str], None], check: Callable[[], None], kind: Kind, fewest_most: tuple[int, int]
 ) -> Iterator[Gather]:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when Ray is loaded
-    from stillhouse.runtime.ray_backend import connect
-
-    try:
-        from stillhouse.runtime.ray_group import RayGroup
-    except ImportError as error:
-        raise RecipeError(
-            f"{kind.key} on Ray needs Ray Train, and that can't be loaded ({error}): pip install 'stillhouse[ray]'"
-        ) from error
-    disconnect = connect(check)
-    gpu = recipe.compute.device.startswith("cuda")
-    resources = {"CPU": float(recipe.compute.threads), **({"GPU": 1.0} if gpu else {})}
-    try:
+    with _cluster(recipe, check) as resources:
+        try:
+            from stillhouse.runtime.ray_group import RayGroup
+        except ImportError as error:
+            raise RecipeError(
+                f"{kind.key} on Ray needs Ray Train, and that can't be loaded ({error}): pip install 'stillhouse[ray]'"
+            ) from error
         group = RayGroup(*fewest_most, resources, kind.attend, warn)
         try:
 
@@ -95,6 +108,18 @@ def _on_ray(
             yield gather
         finally:
             group.close()
+
+
+@contextlib.contextmanager
+def _cluster(recipe: Recipe, check: Callable[[], None]) -> Iterator[dict[str, float]]:
+    """The connection to a cluster; what each process is to have there."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # read once, when Ray is loaded
+    from stillhouse.runtime.ray_backend import connect
+
+    disconnect = connect(check)
+    gpu = recipe.compute.device.startswith("cuda")
+    try:
+        yield {"CPU": float(recipe.compute.threads), **({"GPU": 1.0} if gpu else {})}
     finally:
         if not recipe.fleet.workers_range[1]:  # else teachers may use the connection longer than the students
             disconnect()

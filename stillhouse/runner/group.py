@@ -23,7 +23,7 @@ from stillhouse.foundation.errors import FleetError, Interrupted, StillhouseErro
 from stillhouse.foundation.events import Evaluated, Event, GroupChanged, PhaseStarted, Progress
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.weights import load_into
-from stillhouse.runner.course import Course, hand_over
+from stillhouse.runner.course import Course, hand_over, show
 from stillhouse.runner.roll import Roll
 from stillhouse.runner.shares import pack_share
 from stillhouse.runtime.gaps import Gaps
@@ -200,7 +200,7 @@ class _Attempt:
             forms, body = pack_share(
                 batch, knowledge, share.start * size, share.stop * size, pixels=self._reads[name] == "sent"
             )
-            self._crew.send(name, {"do": "share", "number": number, "forms": forms}, body)
+            self._crew.send(name, {"do": "share", "job": 0, "number": number, "forms": forms}, body)
             total += len(body)
         self._sent.append((number, total))
 
@@ -215,7 +215,9 @@ class _Attempt:
                 self._in[news.name] = str(news.hello.get("host")), int(news.hello.get("pid") or 0)
                 self._roll.came(news.name, *self._in[news.name])
                 rank = self._names.index(news.name)
-                hand_over(self._crew, news.name, self._course, rank, self._size, self._meeting, self._state)
+                show(self._crew, news.name, self._course.sight)
+                group = {"rank": rank, "size": self._size, "meeting": self._meeting}
+                hand_over(self._crew, news.name, self._course, self._state, **group)
             else:
                 self._understand(news)
                 self._patience.heard()
@@ -267,14 +269,8 @@ class _Attempt:
 
     def _tell(self, event: Event) -> None:
         """Emit what the first student told; what it waited for, only this process knows."""
-        source = self._course.source
         if isinstance(event, Progress):
-            waits = source.waits()
-            waited = event.seconds.get("data", 0.0)
-            share = min(waited / sum(waits.values()), 1.0) if sum(waits.values()) > 0 else 0.0
-            waits = {name: seconds * share for name, seconds in waits.items()}
-            seconds = {**event.seconds, "data": max(waited - sum(waits.values()), 0.0), **waits}
-            event = Progress(**{**vars(event), "seconds": seconds, "counts": self._counts_before(event.step)})
+            event = self._course.retold(event, self._counts_before(event.step))
         self._course.emit(event)
 
     def _count(self, number: int) -> None:

@@ -23,7 +23,7 @@ from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.train import TrainSection
 from stillhouse.runner.networks import Live, Networks, interface_of
 
-_EVALUATION_BATCH = 512
+EVALUATION_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Materials:
 
     def _plain(self, table: Samples, labels: NDArray[np.int64], sample_ids: NDArray[np.int64]) -> Iterator[Batch]:
         section = self.recipe.data
-        batches = plain_batches(table, labels, sample_ids, _EVALUATION_BATCH, section.crop_px)
+        batches = plain_batches(table, labels, sample_ids, EVALUATION_BATCH, section.crop_px)
         return ahead(batches, section.ahead_max_mb * 2**20)
 
 

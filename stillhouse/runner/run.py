@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stillhouse.data.open import Data, open_data, survey
 from stillhouse.export.onnx import check_onnx_installed, export_verified
@@ -101,13 +100,14 @@ def teach(
         log = EventLog(folder.events, list(listeners))
         log.mend_tail()
         recipe = resolve(folder.settled(recipe))
-        with listening() as signals, fixed_numerics(int(recipe.compute.threads)):
-            materials = _prepare(folder, recipe, log, signals, live, all_kept=True, only_teach=True)
-            lesson = _teacher(materials, folder, log.emit, signals, all_kept=True)
-            assert lesson.teaching is not None
-            with contextlib.closing(lesson.teaching):
-                fill(lesson.teaching, log.emit, signals)
-                return lesson.teaching.summary() or {}
+        with (
+            listening() as signals,
+            fixed_numerics(int(recipe.compute.threads)),
+            lesson(folder, recipe, log, signals, live, all_kept=True, only_teach=True) as known,
+        ):
+            assert known.teaching is not None
+            fill(known.teaching, log.emit, signals)
+            return known.teaching.summary() or {}
 
 
 def _go(folder: RunDir, recipe: Recipe, listeners: Sequence[Listener], live: Live | None) -> dict[str, Any]:
@@ -131,11 +131,9 @@ def _go(folder: RunDir, recipe: Recipe, listeners: Sequence[Listener], live: Liv
 
 def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live: Live | None) -> dict[str, Any]:
     all_kept = recipe.knowledge.source == "offline"
-    prepared = _prepare(folder, recipe, log, signals, live, all_kept=all_kept)
-    lesson = _teacher(prepared, folder, log.emit, signals, all_kept=all_kept)
-    materials, teacher, teaching = lesson.materials, lesson.teacher, lesson.teaching
-    with contextlib.closing(teaching) if teaching is not None else contextlib.nullcontext():
-        if teaching is not None and all_kept:
+    with lesson(folder, recipe, log, signals, live, all_kept=all_kept) as known:
+        materials, teacher, teaching = known
+        if teaching is not None and (all_kept or (recipe.fleet.trial_workers > 1 and teaching.has_room_for_all)):
             fill(teaching, log.emit, signals)
         if recipe.blockwise is not None:
             materials = settle_blocks_step(materials, folder, teacher, log.emit, signals)
@@ -163,8 +161,7 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
     return measure(materials, folder, teacher, students, controls, store, exported)
 
 
-@dataclass(frozen=True)
-class _Lesson:
+class Lesson(NamedTuple):
     """What stands once the teacher is trained. ``teaching`` is None where the objective asks nothing."""
 
     materials: Materials
@@ -172,16 +169,42 @@ class _Lesson:
     teaching: Teaching | None
 
 
-def _teacher(materials: Materials, folder: RunDir, emit: Listener, signals: Signals, *, all_kept: bool) -> _Lesson:
+@contextlib.contextmanager
+def lesson(
+    folder: RunDir,
+    recipe: Recipe,
+    log: EventLog,
+    signals: Signals,
+    live: Live | None = None,
+    *,
+    all_kept: bool = False,
+    only_teach: bool = False,
+) -> Iterator[Lesson]:
+    """All that comes before the student: data, the trained teacher, how it answers, and the store of its answers.
+
+    Args:
+        recipe: with every ``auto`` of its environment resolved.
+        all_kept: whether every answer must find room.
+        only_teach: whether the run goes no further.
+
+    Raises:
+        StillhouseError: see ``stillhouse.foundation.errors``.
+    """
+    materials = _prepare(folder, recipe, log, signals, live, all_kept=all_kept, only_teach=only_teach)
+    known = _teacher(materials, folder, log.emit, signals, all_kept=all_kept)
+    with contextlib.closing(known.teaching) if known.teaching is not None else contextlib.nullcontext():
+        yield known
+
+
+def _teacher(materials: Materials, folder: RunDir, emit: Listener, signals: Signals, *, all_kept: bool) -> Lesson:
     """Train the teacher if need be, settle how it answers, open the store."""
     materials = settle_teacher_step(materials, folder, emit, signals)
     teacher = Trainer(materials, folder, emit, signals).teacher()
     ask = objective_of(materials.networks, materials.networks.student(0), teacher, 0).ask
     if not ask:
-        return _Lesson(materials, teacher, None)
+        return Lesson(materials, teacher, None)
     materials = settle_answers(materials, folder, teacher, ask, emit, signals)
-    teaching = Teaching(materials, teacher, ask, emit, folder.path, signals, all_kept=all_kept)
-    return _Lesson(materials, teacher, teaching)
+    return Lesson(materials, teacher, Teaching(materials, teacher, ask, emit, folder.path, signals, all_kept=all_kept))
 
 
 def _prepare(
@@ -202,7 +225,8 @@ def _prepare(
         check_fleet_device(recipe)
         check_unsettled(recipe)
     fleet = recipe.fleet
-    shared = fleet.workers_range[1] > 0 or fleet.students_range[1] > 1 or fleet.block_workers > 1
+    several = max(fleet.students_range[1], fleet.block_workers, fleet.trial_workers) > 1
+    shared = fleet.workers_range[1] > 0 or several
     if recipe.fleet.backend == "ray":
         check_ray_installed()
         code_stamp()  # of what was loaded: when the fleet starts, other code may lie here

@@ -33,10 +33,12 @@ class Sight(NamedTuple):
         reads: ``mapped``, ``own`` or ``sent``.
         make: the batch of given keys, with pixels only (labels are zeros, whatever they are); where pixels are sent it
             raises StillhouseError.
+        table: the decoded training samples; None where pixels are sent.
     """
 
     reads: str
     make: Callable[[NDArray[np.int64], NDArray[np.int64]], Batch]
+    table: Samples | None = None
 
 
 def sight_of(recipe: Recipe, job: Job) -> Sight:
@@ -49,7 +51,7 @@ def sight_of(recipe: Recipe, job: Job) -> Sight:
                 continue
             stream = _stream(recipe, job, table)
             if torch.equal(stream.make(ids, views).inputs, inputs):
-                return Sight(reads, stream.make)
+                return Sight(reads, stream.make, table)
         except StillhouseError:
             continue
     return Sight("sent", blind)

@@ -52,6 +52,7 @@ from stillhouse.runner.shares import Make, unpack, unpack_share
 from stillhouse.runner.sight import Sight, blind, sight_of
 from stillhouse.runtime.local.children import die_with_parent
 from stillhouse.runtime.local.door import connected
+from stillhouse.runtime.local.frames import Frame
 from stillhouse.runtime.local.line import Line
 from stillhouse.students.checkpoint import packed, unpacked
 from stillhouse.students.evaluate import Evaluation
@@ -95,18 +96,18 @@ def _trained(
     rank, size, settings = job["rank"], job["size"], recipe.student.train
     device, own = device_of(recipe, rank, size)
     sight = sight_by(line)
-    network = _network(line, recipe, job)
-    objective = _objective(line, recipe, job, network)
+    network = network_by(line, recipe, job)
+    objective = objective_by(line, recipe, job, network)
     first = rank == 0
     with Joined(meeting(job), rank, size, device, own_device=own) as group:
-        desk = _Desk(line, sight.make, objective.ask, settings.batch_size, job["steps_per_epoch"])
+        desk = Desk(line, sight.make, objective.ask, settings.batch_size, job)
         context = FitContext(
             phase=job["phase"],
             seed=subseed(recipe.seed, job["phase"], "steps"),
             device=device,
             emit=Teller(line).emit if first else lambda event: None,
-            checkpoints=_Keeper(line, job, recipe.checkpoint.every_s if first else None),
-            evaluate=_Asker(line).evaluate if first else None,
+            checkpoints=SentCheckpoints(line, job, recipe.checkpoint.every_s if first else None),
+            evaluate=Asker(line).evaluate if first else None,
             interrupted=Stop(line).asked,
             ahead_max_bytes=recipe.data.ahead_max_mb * 2**20,
             group=group,
@@ -137,7 +138,7 @@ def sight_by(line: Line) -> Sight:
     return sight
 
 
-def _network(line: Line, recipe: Recipe, job: Mapping[str, Any]) -> Network:
+def network_by(line: Line, recipe: Recipe, job: Mapping[str, Any]) -> Network:
     """The run's network, from its own weights; nothing that the recipe says of weights is looked for."""
     model = recipe.student.model
     options = {key: value for key, value in model.options.items() if key not in ("pretrained", "checkpoint_path")}
@@ -155,7 +156,8 @@ def interface_in(job: Mapping[str, Any]) -> Interface:
     return Interface(tuple(job["shape"]), job["image"], job["classes"])
 
 
-def _objective(line: Line, recipe: Recipe, job: Mapping[str, Any], network: Network) -> Objective:
+def objective_by(line: Line, recipe: Recipe, job: Mapping[str, Any], network: Network) -> Objective:
+    """The run's objective, its adapters as the run begins with them."""
     section = recipe.objective
     objective = Objective(
         section,
@@ -169,12 +171,15 @@ def _objective(line: Line, recipe: Recipe, job: Mapping[str, Any], network: Netw
     return objective
 
 
-class _Desk:
-    """Where shares arrive: a stream and a source in one, for a loop that asks both."""
+class Desk:
+    """Where shares arrive: a stream and a source in one, for a loop that asks both.
 
-    def __init__(self, line: Line, make: Make, ask: Ask, batch_size: int, steps_per_epoch: int) -> None:
-        self.ask, self.batch_size, self.steps_per_epoch = ask, batch_size, steps_per_epoch
-        self._line, self._make = line, make
+    Shares of another job, which ended before it had taken them, are left out.
+    """
+
+    def __init__(self, line: Line, make: Make, ask: Ask, batch_size: int, job: Mapping[str, Any]) -> None:
+        self.ask, self.batch_size, self.steps_per_epoch = ask, batch_size, int(job["steps_per_epoch"])
+        self._line, self._make, self._job = line, make, job["job"]
         self._known: deque[tuple[int, Knowledge]] = deque()
         self._over = False
         self._waited_s = 0.0
@@ -182,16 +187,23 @@ class _Desk:
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """This student's part of each step's batch; may be asked for in another thread, ahead of the step."""
         for number in range(first, last):
-            while (frame := self._line.heard("share", _LOOK_S)) is None:
-                if self._over:
-                    return
-                if (pause := self._line.heard("pause")) is not None:
-                    raise Interrupted("stopped while waiting for a teacher", int(pause.header["signal"]))
+            if (frame := self._share()) is None:
+                return
             if frame.header["number"] != number:
                 raise StillhouseError(f"the share of step {frame.header['number']} came at step {number}")
             batch, knowledge = unpack_share(frame.header["forms"], frame.body, self._make)
             self._known.append((number, knowledge))
             yield batch
+
+    def _share(self) -> Frame | None:
+        """The next share of this job; None where nobody wants one any more."""
+        while not self._over:
+            frame = self._line.heard("share", _LOOK_S)
+            if frame is not None and frame.header["job"] == self._job:
+                return frame
+            if frame is None and (pause := self._line.heard("pause")) is not None:
+                raise Interrupted("stopped while waiting for a teacher", int(pause.header["signal"]))
+        return None
 
     def teach(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Knowledge]]:
         """Each with the knowledge that came along; the run hears when a step begins, and of the waiting."""
@@ -231,7 +243,7 @@ class Teller:
         self._line.say({"do": "event", "event": type(event).__name__, "values": values})
 
 
-class _Keeper:
+class SentCheckpoints:
     """Keeps checkpoints by sending them to the run; those of other students than the first are not wanted."""
 
     def __init__(self, line: Line, job: Mapping[str, Any], every_s: float | None) -> None:
@@ -260,13 +272,14 @@ class _Keeper:
         return self._folder / self._newest if self._newest else None
 
 
-class _Asker:
+class Asker:
     """Has the run, which has the data, look at the network so far."""
 
     def __init__(self, line: Line) -> None:
         self._line = line
 
     def evaluate(self, network: nn.Module) -> Evaluation:
+        """As the run does."""
         assert isinstance(network, Network)
         self._line.say({"do": "evaluate"}, weights_bytes(network))
         found = self._line.next("evaluated")

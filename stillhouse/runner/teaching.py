@@ -148,6 +148,11 @@ class Teaching:
         """Training views that the run's students see, of all samples."""
         return views_asked(self._materials.recipe) * len(self._materials.data.splits.train)
 
+    @property
+    def has_room_for_all(self) -> bool:
+        """Whether the store has room for an answer about each of them."""
+        return self.store is not None and self.store.views_that_fit >= views_asked(self._materials.recipe)
+
     def views_unanswered(self) -> int:
         """How many of them the store does not hold."""
         assert self.store is not None

@@ -201,6 +201,7 @@ def distribution(each: Range) -> BaseDistribution:
     return FloatDistribution(each.low, each.high, log=each.log)
 
 
-def subseed_of(seed: int, number: int) -> int:
+def subseed_of(recipe: Recipe, number: int) -> int:
     """The seed of a trial's proposal."""
-    return subseed(seed, "search", number)
+    assert recipe.search is not None
+    return subseed(recipe.seed, "search", recipe.search.seed, number)

@@ -38,6 +38,7 @@ def varied(recipe: Recipe, point: Point) -> Recipe:
         RecipeError: the values don't fit together.
     """
     values: dict[str, Any] = {**as_dict(recipe), "search": None}
+    _put(values, "fleet.trial_workers", 1)
     if point.get(_ARCH, recipe.student.model.arch) != recipe.student.model.arch:
         _put(values, _OPTIONS, {})
     for key, value in point.items():

@@ -29,7 +29,7 @@ from stillhouse.runner.course import Course
 from stillhouse.runner.group import SILENT_S, Gathered, Patience, _Attempt, train_together
 from stillhouse.runner.shares import pack, pack_share, unpack, unpack_share
 from stillhouse.runner.sight import blind
-from stillhouse.runner.student import _Desk
+from stillhouse.runner.student import Desk
 from stillhouse.runtime.local.crew import Came, Gone, Said
 from stillhouse.runtime.local.frames import Frame
 from stillhouse.students.checkpoint import Checkpoints
@@ -249,14 +249,15 @@ def test_students_stop_where_their_shares_end(tmp_path: Path) -> None:
 
 
 def test_a_student_that_waits_for_a_share_hears_that_none_will_come() -> None:
-    """A student takes the shares that came, and ends its waiting for the next one when the run says so."""
+    """A student takes the shares that came for its job, and ends its waiting for the next when the run says so."""
     forms, body = pack_share(*taught(), 0, 2)
+    own, other = ({"job": job, "number": 4, "forms": forms} for job in (3, 2))
     said = {
-        "share": [Frame({"number": 4, "forms": forms}, bytearray(body))],
+        "share": [Frame(own, bytearray(body)), Frame(other, bytearray())],
         "pause": [Frame({"signal": 2}, bytearray())],
     }
     line = SimpleNamespace(heard=lambda kind, wait_s=0.0: said[kind].pop() if said[kind] else None)
-    shares = _Desk(cast(Any, line), blind, NOTHING, 2, 9).batches(4, 9)
+    shares = Desk(cast(Any, line), blind, NOTHING, 2, {"steps_per_epoch": 9, "job": 3}).batches(4, 9)
     assert next(shares).sample_ids.tolist() == [0, 1]
     with pytest.raises(Interrupted) as found:
         next(shares)

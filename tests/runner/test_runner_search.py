@@ -76,7 +76,7 @@ def test_the_student_is_found_within_its_budget(result: dict[str, Any]) -> None:
         assert each["rungs"]["3"] == pytest.approx(sum(each["members"]) / 2, abs=1e-6)
         assert set(each["rungs"]) == {"1", "2", "3"} and each["costs"]["params"] <= 0.3 * result["teacher"]["params"]
     best = max(top, key=lambda each: each["rungs"]["3"])
-    assert {each["trial"] for each in found["finalists"]} == {best["trial"]} and len(found["finalists"]) == 2
+    assert {each["trial"] for each in found["finalists"]} == {best["trial"]} and len(found["finalists"]) in (1, 2)
     winner = max(found["finalists"], key=lambda each: each["accuracy"])
     assert found["student"] == {"trial": winner["trial"], "member": winner["member"]}
     assert result["student"]["params"] == winner["params"] <= 0.3 * result["teacher"]["params"]

@@ -78,7 +78,8 @@ def candidate(networks: Networks, point: Point, limits: Limits, trial: int, memb
     model = recipe.student.model
     options: dict[str, Any] = dict(model.options)
     if model.arch == _GRAPH and f"{_OPTIONS}.seed" not in point:
-        options["seed"] = subseed(recipe.seed, "member", trial, member) % _SEEDS
+        search = networks.recipe.search
+        options["seed"] = subseed(recipe.seed, "member", search.seed if search else 0, trial, member) % _SEEDS
     if "params" in limits.most and f"{_OPTIONS}.widths" not in point and f"{_OPTIONS}.width" not in point:
         options = _as_wide(networks, recipe, options, int(limits.most["params"]))
     if model.arch == _GRAPH:

@@ -6,34 +6,42 @@ goes on as if it had not been; what a trial was trained stands in its checkpoint
 
 from __future__ import annotations
 
+import contextlib
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import torch
-
-from stillhouse.foundation.errors import DataError, DivergedError, ModelError, RecipeError
-from stillhouse.foundation.events import Event, PhaseStarted, Progress
+from stillhouse.foundation.errors import ModelError, RecipeError
+from stillhouse.foundation.events import Event, PhaseStarted, Progress, Warned
 from stillhouse.foundation.search_events import SearchMeasured, TrialBegun, TrialEnded, TrialReached
 from stillhouse.foundation.seeding import subseed
-from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import Range, SearchSection
 from stillhouse.runner.energy import meter_of, metered
+from stillhouse.runner.gathering import Kind, standing
 from stillhouse.runner.materials import Materials
-from stillhouse.runner.networks import objective_of
-from stillhouse.runner.phases import Trainer
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.search.candidate import Limits, candidate, costs_of, limits_of
+from stillhouse.runner.search.task import (
+    UNTRAINABLE,
+    Emit,
+    Here,
+    Outcome,
+    Place,
+    Setting,
+    Task,
+    checkpoints_of,
+    phase_of,
+)
+from stillhouse.runner.search.worker import attend
+from stillhouse.runner.search.workers import TrialWorkers
 from stillhouse.runner.signals import Signals
 from stillhouse.runner.teaching import Teaching
-from stillhouse.students.checkpoint import Checkpoints
-from stillhouse.students.fit import fit
 from stillhouse.study.record import Record, Trial
 from stillhouse.study.rungs import Job, Standing, next_job
 from stillhouse.study.sampling import Seen, drawn, importances, proposed, subseed_of
@@ -41,8 +49,17 @@ from stillhouse.study.space import Point
 
 SEARCH = "search"
 BEYOND = "beyond the budget"
+WORKERS = Kind("stillhouse.runner.search.worker", "trial-worker", "fleet.trial_workers", attend)
 _TOO_DEAR = 10
 _VALUES = re.compile(r"/\S+|\d[\d.,]*(e[+-]?\d+)?")
+
+
+@dataclass
+class _UnderWay:
+    """A trial on its way to a rung: how many of its members are, and those that came there."""
+
+    members: int
+    ended: list[Outcome] = field(default_factory=list)
 
 
 @dataclass
@@ -58,10 +75,12 @@ class Hunt:
     folder: RunDir
     teacher: Network
     teaching: Teaching | None
-    emit: Callable[[Event], None]
+    emit: Emit
     signals: Signals
     _samples: int = field(default=0, init=False)
     _recipes: dict[tuple[int, int], Recipe] = field(default_factory=dict, init=False)
+    _queue: deque[Task] = field(default_factory=deque, init=False)
+    _under_way: dict[int, _UnderWay] = field(default_factory=dict, init=False)
 
     def trials(self) -> list[Trial]:
         """Search to the end; all trials, each told how it ended.
@@ -75,18 +94,49 @@ class Hunt:
             begun, train = self._trained_so_far(record.trials()), self.materials.recipe.student.train
             self._samples = begun * train.batch_size
             tell(PhaseStarted(SEARCH, begun, self._steps, train.batch_size))
-            while (job := self._next(record.trials())) is not None:
-                self.signals.check("between trials of the search")
-                self._do(job, tell)
+            with self._place(tell) as place:
+                self._search(place, tell)
             record.close()
             found = record.trials()
             tell(SearchMeasured(importances(self.space, [_seen(each) for each in found])))
         for each in found:
-            for member in range(self._section.members):
-                self._checkpoints(each.number, member).clear()
+            self._clear(each.number)
         if not any(len(each.values) == len(self.rungs) for each in found):
             raise RecipeError(f"search: no trial came to its end: {_common(found)}")
         return found
+
+    @contextlib.contextmanager
+    def _place(self, tell: Emit) -> Iterator[Place]:
+        """Where tasks are done."""
+        setting = Setting(self.folder, self.teacher, self.teaching, self.signals)
+
+        def retold(event: Event) -> None:
+            self._retold(event, tell)
+
+        if self.materials.recipe.fleet.trial_workers == 1:
+            yield Here(setting, tell, retold)
+            return
+        with standing(self.materials.recipe, self._warn, lambda: self.signals.check(f"in {SEARCH}"), WORKERS) as crew:
+            yield TrialWorkers(self.materials, setting, crew, tell, retold)
+
+    def _search(self, place: Place, tell: Emit) -> None:
+        """Give whoever is free something to do, until there is nothing more to do."""
+        with contextlib.closing(place):
+            done = False  # nothing to do before something ends
+            while True:
+                while not done and place.has_room():
+                    if (task := self._task(tell)) is None:
+                        done = True
+                    else:
+                        place.give(task)
+                if done and not self._under_way:
+                    return
+                for outcome in place.ended():
+                    self._settle(outcome, tell)
+                    done = False
+
+    def _warn(self, message: str) -> None:
+        self.emit(Warned(message))
 
     @cached_property
     def record(self) -> Record:
@@ -139,7 +189,12 @@ class Hunt:
             epochs += reached * (len(each.members) if reached == self.rungs[-1] else 1)
         return epochs * self.materials.stream(self.materials.recipe.student.train, 0).steps_per_epoch
 
-    def _next(self, trials: list[Trial]) -> Job | None:
+    def following(self, trials: list[Trial]) -> Job | None:
+        """What to do next, of what is known; None: nothing before something ends.
+
+        Raises:
+            RecipeError: trial after trial failed, or no network meets the budget.
+        """
         section = self._section
         standings = [Standing(each.number, each.values, not each.open) for each in trials]
         failures_max = section.failures_max
@@ -149,41 +204,85 @@ class Hunt:
             raise RecipeError(f"search: {len(row)} trials in a row could not be trained: {_common(row)}")
         if len(trials) - len(tried) > _TOO_DEAR * section.trials:
             raise RecipeError(f"search.budget: {len(trials) - len(tried)} of {len(trials)} trials cost too much")
-        return next_job(standings, (), section.trials, len(self.rungs), section.reduction)
+        return next_job(standings, self._under_way.keys(), section.trials, len(self.rungs), section.reduction)
 
-    def _do(self, job: Job, tell: Callable[[Event], None]) -> None:
+    def _task(self, tell: Emit) -> Task | None:
+        """What to do next; None where nothing is to be done before something ends or, if nothing is under way, at all.
+
+        Raises:
+            RecipeError: trial after trial failed, or no network meets the budget.
+        """
+        while not self._queue:
+            job = self.following(self.record.trials())
+            if job is None:
+                return None
+            self.signals.check("between trials of the search")
+            self._begin(job, tell)
+        return self._queue.popleft()
+
+    def _begin(self, job: Job, tell: Emit) -> None:
+        """Queue what a job asks for; a trial that is not allowed, or can't be built, ends here."""
         number = job.trial
         if number is None:
-            number = self.record.begin(self._proposed())
+            number = self.record.begin(self.proposal())
         trial = self.record.trials()[number]
-        begun_s = time.monotonic()
         try:
             beyond = trial.beyond if trial.costs else self._measured(trial, tell)
             if over := {name: share for name, share in beyond.items() if share > 0}:
                 told = ", ".join(f"{name} by {100 * share:.0f} %" for name, share in over.items())
                 self._end(number, f"{BEYOND}: {told}", tell, failed=False)
                 return
-            several = self._section.members if job.rung == len(self.rungs) - 1 else 1
-            values = [self._trained(trial, member, self.rungs[job.rung], tell) for member in range(several)]
-        except (DivergedError, ModelError, RecipeError, DataError, torch.OutOfMemoryError) as error:
+            tasks = self._tasks(trial, job.rung)
+        except UNTRAINABLE as error:
             self._end(number, str(error), tell, failed=True)
             return
-        before = self.rungs[job.rung - 1] if job.rung else 0
-        epochs = several * self.rungs[job.rung] - before
-        seconds = round(time.monotonic() - begun_s, 3)
-        # Told first: what a kill leaves out of the record is done and told again.
-        tell(TrialReached(number, job.rung, self.rungs[job.rung], tuple(values), epochs, seconds))
-        self.record.reach(number, job.rung, values)
+        self._queue += tasks
+        self._under_way[number] = _UnderWay(len(tasks))
 
-    def _proposed(self) -> dict[str, Any]:
+    def _tasks(self, trial: Trial, rung: int) -> list[Task]:
+        """One for each member of a trial that is compared at a rung; members that no network can be of are left out."""
+        found, refused = list[Task](), list[ModelError]()
+        for member in range(self._section.members if rung == len(self.rungs) - 1 else 1):
+            try:
+                made = self.of(trial.point, trial.number, member)
+            except ModelError as error:
+                refused.append(error)
+            else:
+                found.append(Task(trial.number, member, rung, self.rungs[rung], made))
+        if not found:
+            raise refused[0]
+        return found
+
+    def _settle(self, outcome: Outcome, tell: Emit) -> None:
+        """A member was trained; when all of the trial's were, the trial has reached the rung, or failed."""
+        number, rung = outcome.task.trial, outcome.task.rung
+        under_way = self._under_way[number]
+        under_way.ended.append(outcome)
+        if len(under_way.ended) < under_way.members:
+            return
+        del self._under_way[number]
+        ended = sorted(under_way.ended, key=lambda each: each.task.member)
+        failed = [each for each in ended if each.accuracy is None]
+        if failed:
+            self._end(number, failed[0].why, tell, failed=True)
+            return
+        values = [each.accuracy for each in ended if each.accuracy is not None]
+        before = self.rungs[rung - 1] if rung else 0
+        epochs = len(values) * self.rungs[rung] - before
+        seconds = round(sum(each.seconds for each in ended), 3)
+        # Told first: what a kill leaves out of the record is done and told again.
+        tell(TrialReached(number, rung, self.rungs[rung], tuple(values), epochs, seconds))
+        self.record.reach(number, rung, values)
+
+    def proposal(self) -> dict[str, Any]:
         """The next point: at random now and then, else by the sampler."""
         trials, recipe = self.record.trials(), self.materials.recipe
-        seed = subseed_of(recipe.seed, len(trials))
+        seed = subseed_of(recipe, len(trials))
         if subseed(seed, "random") % 1000 < 1000 * self._section.random:
             return drawn(self.space, recipe, seed)
         return proposed(self.space, recipe, [_seen(each) for each in trials], self._section.sampler, seed)
 
-    def _measured(self, trial: Trial, tell: Callable[[Event], None]) -> Mapping[str, float]:
+    def _measured(self, trial: Trial, tell: Emit) -> Mapping[str, float]:
         """What a trial's network costs; by how much that is beyond each limit."""
         made = self.of(trial.point, trial.number, 0)
         costs = costs_of(made.networks.student(0), made.networks)
@@ -192,11 +291,10 @@ class Hunt:
         self.record.cost(trial.number, costs, beyond)
         return beyond
 
-    def _end(self, number: int, why: str, tell: Callable[[Event], None], *, failed: bool) -> None:
+    def _end(self, number: int, why: str, tell: Emit, *, failed: bool) -> None:
         tell(TrialEnded(number, why, failed))
         self.record.end(number, why, failed=failed)
-        for member in range(self._section.members):
-            self._checkpoints(number, member).clear()
+        self._clear(number)
 
     def of(self, point: Point, trial: int, member: int, *, to_the_end: bool = False) -> Materials:
         """The materials of a trial's member, that is trained up to the highest rung or as long as the student."""
@@ -210,25 +308,7 @@ class Hunt:
         networks = replace(self.materials.networks, recipe=recipe)
         return replace(self.materials, recipe=recipe, networks=networks)
 
-    def _trained(self, trial: Trial, member: int, epochs: int, tell: Callable[[Event], None]) -> float:
-        """Accuracy on the validation split of a trial's member, trained for so many epochs in all."""
-        made = self.of(trial.point, trial.number, member)
-        network, settings = made.networks.student(member), made.recipe.student.train
-        objective = objective_of(made.networks, network, self.teacher, member)
-        source: KnowledgeSource = NoKnowledge() if self.teaching is None else self.teaching.source()
-        stream = made.stream(settings, 0)
-        trainer = Trainer(made, self.folder, self.emit, self.signals)
-        checkpoints = self._checkpoints(trial.number, member)
-        context = replace(
-            trainer.context(_phase(trial.number, member), checkpoints, lambda event: self._retold(event, tell)),
-            evaluate=None,
-            until_step=epochs * stream.steps_per_epoch,
-            saves_epochs=True,
-        )
-        result = fit(network, source, stream, objective, settings, context)
-        return trainer.validate(result).accuracy
-
-    def _retold(self, event: Event, tell: Callable[[Event], None]) -> None:
+    def _retold(self, event: Event, tell: Emit) -> None:
         """Of a trial's own events only its progress counts, as the search's."""
         if isinstance(event, Progress):
             self._samples += event.samples
@@ -237,17 +317,14 @@ class Hunt:
             epoch = self._samples / (self.materials.stream(train, 0).steps_per_epoch * train.batch_size)
             tell(replace(event, phase=SEARCH, step=step, epoch=epoch))
 
-    def _checkpoints(self, trial: int, member: int) -> Checkpoints:
-        keep, phase = self.materials.recipe.checkpoint, _phase(trial, member)
-        return Checkpoints(self.folder.checkpoints(phase), phase, keep.every_s, keep.keep, lambda event: None)
+    def _clear(self, trial: int) -> None:
+        """Delete a trial's checkpoints."""
+        for member in range(self._section.members):
+            checkpoints_of(self.materials, self.folder, phase_of(trial, member)).clear()
 
 
 def _seen(trial: Trial) -> Seen:
     return Seen(trial.point, trial.values, trial.beyond, not trial.open)
-
-
-def _phase(trial: int, member: int) -> str:
-    return f"trial-{trial}-{member}"
 
 
 def _common(trials: list[Trial]) -> str:

@@ -61,7 +61,19 @@ class Crew(Protocol):
         """End all of them, at once. Idempotent."""
 
 
-class _Mate:
+class StandingCrew(Crew, Protocol):
+    """A crew whose processes come and go by themselves."""
+
+    def start(self, name: str) -> None:
+        """Start one; nobody of that name is there."""
+
+    def end(self, name: str) -> None:
+        """End one at once; that it is gone is told as ever."""
+
+
+class Mate:
+    """One of them. ``child`` is None where somebody else started it; ``channel`` until it came."""
+
     def __init__(self, child: Child | None) -> None:
         self.child = child
         self.channel: Channel | None = None
@@ -81,7 +93,7 @@ class Entrance:
         self._selector = selectors.DefaultSelector()
         self._porch = Porch(door, self._selector, self._greet, warn)
         self._gaps = Gaps(time.monotonic)
-        self._mates: dict[str, _Mate] = {}
+        self._mates: dict[str, Mate] = {}
         self._told: set[str] = set()
         self._news: list[Came | Said | Gone] = []
         self._open = True
@@ -160,7 +172,7 @@ class Entrance:
             channel.close()
             return
         channel.decoder.body_bytes_max = BODY_BYTES_MAX
-        self._mates.setdefault(name, _Mate(None)).channel = channel
+        self._mates.setdefault(name, Mate(None)).channel = channel
         self._selector.register(channel.socket, selectors.EVENT_READ, partial(self._heard, name))
         self._news.append(Came(name, frame.header))
 
@@ -178,7 +190,7 @@ class Entrance:
         else:
             self._watch(name, channel)
 
-    def hear(self, name: str, mate: _Mate, *limit: int) -> None:
+    def hear(self, name: str, mate: Mate, *limit: int) -> None:
         """Take what one says."""
         assert mate.channel is not None
         for frame in mate.channel.receive(*limit):
@@ -190,7 +202,7 @@ class Entrance:
             if whole is not None:
                 self._news.append(Said(name, whole.header, whole.body))
 
-    def hung_up(self, name: str, mate: _Mate, why: str) -> None:
+    def hung_up(self, name: str, mate: Mate, why: str) -> None:
         """The connection of one ended."""
         self.left(name, why)
 
@@ -208,7 +220,7 @@ class LocalCrew(Entrance):
 
     Args:
         command: what starts one; the address of the door and a name are appended.
-        names: one process each.
+        names: one process each; more can be started.
         warn: told of strangers at the door.
 
     Raises:
@@ -219,15 +231,29 @@ class LocalCrew(Entrance):
         door = Door()
         super().__init__(door, self._named, warn)
         self.folder: Path = Path(door.address).parent
-        self._late_s = time.monotonic() + _CONNECT_S
-        self._awaited: set[str] = set()
+        self._command, self._address = tuple(command), door.address
+        self._awaited: dict[str, float] = {}
         try:
             for name in names:
-                self._mates[name] = _Mate(Child([*command, door.address, name]))
-                self._awaited.add(name)
+                self.start(name)
         except BaseException:
             self.close()
             raise
+
+    def start(self, name: str) -> None:
+        """Start one; nobody of that name is there.
+
+        Raises:
+            FleetError: it can't be started.
+        """
+        self._mates[name] = Mate(Child([*self._command, self._address, name]))
+        self._awaited[name] = time.monotonic() + _CONNECT_S
+
+    def end(self, name: str) -> None:
+        """Kill one; that it is gone is told as ever."""
+        mate = self._mates.get(name)
+        if mate is not None and mate.child is not None:
+            mate.child.kill()
 
     def look(self) -> None:
         """See who ended, and who never came."""
@@ -238,16 +264,14 @@ class LocalCrew(Entrance):
                 if mate.channel is not None:
                     self.hear(name, mate, 2**20)
                 self.left(name, mate.child.bury())
-        if self._awaited and time.monotonic() > self._late_s:
-            for name in sorted(self._awaited & self._mates.keys()):
-                child = self._mates[name].child
-                assert child is not None
-                child.kill()
+        for name, late_s in self._awaited.items():
+            if time.monotonic() > late_s:
+                self.end(name)
 
     def wait_longer(self, missed_s: float) -> None:
         """Nobody was heard for so long: those who are awaited may have come meanwhile."""
         super().wait_longer(missed_s)
-        self._late_s += missed_s
+        self._awaited = {name: late_s + missed_s for name, late_s in self._awaited.items()}
 
     def close(self) -> None:
         """Kill all. Idempotent."""
@@ -259,7 +283,7 @@ class LocalCrew(Entrance):
                 mate.child.bury()
         super().close()
 
-    def hung_up(self, name: str, mate: _Mate, why: str) -> None:
+    def hung_up(self, name: str, mate: Mate, why: str) -> None:
         """How it ended is told by its exit, which comes soon, or is helped to."""
         assert mate.channel is not None and mate.child is not None
         self._selector.unregister(mate.channel.socket)
@@ -272,5 +296,5 @@ class LocalCrew(Entrance):
         name = name_in(hello)
         if name not in self._awaited:
             raise ProtocolError(f"it calls itself {name!r}, and nobody of that name is awaited")
-        self._awaited.discard(name)
+        del self._awaited[name]
         return name

@@ -1,0 +1,171 @@
+"""What a search has done: one member of a trial trained up to a rung, in this process or in another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from stillhouse.foundation.errors import DataError, DivergedError, ModelError, RecipeError
+from stillhouse.foundation.events import Event
+from stillhouse.foundation.search_events import TrialLent
+from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
+from stillhouse.models.network import Network
+from stillhouse.runner.materials import Materials
+from stillhouse.runner.networks import objective_of
+from stillhouse.runner.phases import Trainer
+from stillhouse.runner.rundir import RunDir
+from stillhouse.runner.signals import Signals
+from stillhouse.runner.teaching import Teaching
+from stillhouse.students.checkpoint import Checkpoints
+from stillhouse.students.fit import FitContext, fit
+from stillhouse.students.objective import Objective
+
+Emit = Callable[[Event], None]
+
+UNTRAINABLE = (DivergedError, ModelError, RecipeError, DataError, torch.OutOfMemoryError)
+"""What ends a trial and not the search."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Train one member of a trial up to a rung, from where it stands.
+
+    Attributes:
+        rung: counted from 0.
+        epochs: in all, at its end.
+        materials: whose recipe is the member's.
+    """
+
+    trial: int
+    member: int
+    rung: int
+    epochs: int
+    materials: Materials
+
+    @property
+    def phase(self) -> str:
+        """Its name in messages, and of its checkpoints' folder."""
+        return phase_of(self.trial, self.member)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended.
+
+    Attributes:
+        accuracy: on the validation split (0..1); None where it could not be trained.
+        why: then.
+        seconds: of whoever trained it.
+    """
+
+    task: Task
+    accuracy: float | None
+    why: str
+    seconds: float
+
+
+class Place(Protocol):
+    """Where tasks are done."""
+
+    def has_room(self) -> bool:
+        """Whether one more can be begun now."""
+
+    def give(self, task: Task) -> None:
+        """Begin one; there is room."""
+
+    def ended(self) -> list[Outcome]:
+        """Those that ended since; waits a while for one."""
+
+    def close(self) -> None:
+        """End whatever is under way."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all tasks of a search share.
+
+    Attributes:
+        teacher: trained; not changed.
+        teaching: None where no objective asks anything.
+    """
+
+    folder: RunDir
+    teacher: Network
+    teaching: Teaching | None
+    signals: Signals
+
+    def parts(self, task: Task, emit: Emit) -> tuple[Network, KnowledgeSource, Objective, FitContext, Checkpoints]:
+        """What a task's training needs; ``emit`` takes its events."""
+        made = task.materials
+        network = made.networks.student(task.member)
+        objective = objective_of(made.networks, network, self.teacher, task.member)
+        source: KnowledgeSource = NoKnowledge() if self.teaching is None else self.teaching.source()
+        checkpoints = checkpoints_of(made, self.folder, task.phase)
+        steps = made.stream(made.recipe.student.train, 0).steps_per_epoch
+        context = replace(
+            Trainer(made, self.folder, emit, self.signals).context(task.phase, checkpoints, emit),
+            until_step=task.epochs * steps,
+            saves_epochs=True,
+        )
+        return network, source, objective, context, checkpoints
+
+
+def phase_of(trial: int, member: int) -> str:
+    """The name of a member's training."""
+    return f"trial-{trial}-{member}"
+
+
+def checkpoints_of(materials: Materials, folder: RunDir, phase: str) -> Checkpoints:
+    """Where a member's training can be gone on with."""
+    keep = materials.recipe.checkpoint
+    return Checkpoints(folder.checkpoints(phase), phase, keep.every_s, keep.keep, lambda event: None)
+
+
+class Here:
+    """This process: one task at a time.
+
+    Args:
+        emit: takes the run's events.
+        retold: takes those of a task's training.
+    """
+
+    def __init__(self, setting: Setting, emit: Emit, retold: Emit) -> None:
+        self._setting, self._emit, self._retold = setting, emit, retold
+        self._task: Task | None = None
+
+    def has_room(self) -> bool:
+        """Whether none is waiting to be done."""
+        return self._task is None
+
+    def give(self, task: Task) -> None:
+        """It is done by :meth:`ended`."""
+        self._task = task
+
+    def ended(self) -> list[Outcome]:
+        """Do it, if there is one.
+
+        Raises:
+            Interrupted: a signal came; a checkpoint was written.
+        """
+        if self._task is None:
+            return []
+        task, self._task = self._task, None
+        self._emit(TrialLent(task.trial, task.member, task.rung, "this process"))
+        begun_s, accuracy, why = time.monotonic(), None, ""
+        try:
+            network, source, objective, context, _ = self._setting.parts(task, self._retold)
+            settings = task.materials.recipe.student.train
+            stream = task.materials.stream(settings, 0)
+            result = fit(network, source, stream, objective, settings, replace(context, evaluate=None))
+            assert context.evaluate is not None
+            accuracy = context.evaluate(result).accuracy
+        except UNTRAINABLE as error:
+            why = str(error)
+        return [Outcome(task, accuracy, why, round(time.monotonic() - begun_s, 3))]
+
+    def close(self) -> None:
+        """Nothing is under way."""

@@ -1,0 +1,185 @@
+"""Trials trained by several processes: each as one process trains it, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from stillhouse.foundation.errors import FleetError, Interrupted, RecipeError
+from stillhouse.foundation.events import Event, Progress
+from stillhouse.foundation.search_events import TrialEnded, TrialLent, TrialReached, TrialWorkerCame, TrialWorkerLost
+from stillhouse.recipe.load import dump, validate
+from stillhouse.recipe.recipe import Recipe, as_dict
+from stillhouse.runner.run import resume, run
+from stillhouse.runner.search import hunt, workers
+
+from .lessons import told
+from .test_runner_kill import finish, start, wait_for
+from .test_runner_kill import told as told_in
+from .test_runner_search import recipe
+
+
+def drawn(count: int, **search: Any) -> Recipe:
+    """A search whose points don't depend on what was known before; few of its trials go on."""
+    sought = {"random": 1.0, "reduction": 3, "trials": 6, **search}
+    return recipe(sought, fleet={"trial_workers": count}, checkpoint={"every_s": 0})
+
+
+def values(result: dict[str, Any]) -> dict[int, dict[str, float]]:
+    """Of each trial at each rung."""
+    return {each["trial"]: each["rungs"] for each in result["search"]["trials"]}
+
+
+def agree(found: dict[str, Any], alone: dict[str, Any]) -> None:
+    """Every value that both know is the same, and of every trial both know one at least."""
+    ours, theirs = values(found), values(alone)
+    assert ours.keys() == theirs.keys()
+    assert all(
+        ours[trial][rung] == theirs[trial][rung] for trial in ours for rung in ours[trial].keys() & theirs[trial]
+    )
+    assert all(theirs[trial].keys() & ours[trial].keys() for trial in theirs)
+
+
+def processes() -> list[int]:
+    """Process ids of the workers that this process started."""
+    command = ["pgrep", "-P", str(os.getpid()), "-f", "runner.search.worker"]
+    return sorted(map(int, subprocess.run(command, capture_output=True, text=True).stdout.split()))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The search by one process."""
+    return run(drawn(1), tmp_path_factory.mktemp("alone") / "run")
+
+
+def test_a_trial_is_the_same_whoever_trains_it(tmp_path: Path, alone: dict[str, Any]) -> None:
+    """To the last bit, and the workers end with the search; both had work."""
+    events: list[Event] = []
+    found = run(drawn(2), tmp_path / "run", [events.append])
+    agree(found, alone)
+    assert {each.worker for each in told(events, TrialWorkerCame)} == {"trial-worker-1", "trial-worker-2"}
+    assert len({each.worker for each in told(events, TrialLent)}) == 2
+    assert not told(events, TrialWorkerLost) and not processes()
+    assert not list((tmp_path / "run" / "checkpoints").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [(signal.SIGKILL, "killed by SIGKILL"), pytest.param(signal.SIGSTOP, "silent", marks=pytest.mark.slow)],
+)
+def test_the_trial_of_a_lost_worker_goes_on(
+    tmp_path: Path, alone: dict[str, Any], how: signal.Signals, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of it: by another worker, or by the one that is started in its place, from its checkpoint."""
+    monkeypatch.setattr("stillhouse.runner.group.SILENT_S", 3.0)
+    monkeypatch.setattr("stillhouse.runner.group._FIRST_S", 3.0)  # for what is compiled, otherwise a quarter of an hour
+    events: list[Event] = []
+    hit: list[int] = []
+
+    def hear(event: Event) -> None:
+        events.append(event)
+        lent = told(events, TrialLent)
+        if isinstance(event, Progress) and event.phase == "search" and len(lent) == 4 and not hit:
+            busy = lent[-1].worker
+            hit.append(next(each.process_id for each in told(events, TrialWorkerCame) if each.worker == busy))
+            os.kill(hit[0], how)
+
+    found = run(drawn(2), tmp_path / "run", [hear])
+    agree(found, alone)
+    (lost,) = told(events, TrialWorkerLost)
+    assert why in lost.why
+    assert lost.trial is None or sum(each.trial == lost.trial for each in told(events, TrialLent)) >= 2
+    assert not processes()
+
+
+def test_data_that_a_worker_cannot_see_is_sent(
+    tmp_path: Path, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pixels go along, and the run looks at the weights; the values are the same."""
+    monkeypatch.setattr(workers, "sight_job", blinding(workers.sight_job))
+    events: list[Event] = []
+    agree(run(drawn(2), tmp_path / "run", [events.append]), alone)
+
+
+def blinding(job: Callable[..., Any]) -> Callable[..., Any]:
+    """Jobs whose data nobody else finds."""
+
+    def made(materials: Any) -> Any:
+        found = job(materials)
+        return type(found)(**{**vars(found), "samples": None, "source_digest": "another"})
+
+    return made
+
+
+def test_who_kills_its_workers_cannot_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial whose workers die again and again fails with its story; the others go on."""
+    monkeypatch.setattr(workers, "DEATHS_MAX", 1)
+    events: list[Event] = []
+
+    def hear(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, TrialLent) and event.trial == 2:
+            came = [each for each in told(events, TrialWorkerCame) if each.worker == event.worker]
+            os.kill(came[-1].process_id, signal.SIGKILL)
+
+    found = run(drawn(2), tmp_path / "run", [hear])
+    (ended,) = [each for each in told(events, TrialEnded) if each.failed]
+    assert ended.trial == 2 and "its workers died 2 times" in ended.why and "SIGKILL" in ended.why
+    assert sum(bool(each["rungs"]) for each in found["search"]["trials"]) == 6
+
+
+def test_workers_that_never_begin_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what they said last."""
+    monkeypatch.setattr(hunt, "WORKERS", hunt.WORKERS._replace(module="stillhouse.no_such_module"))
+    with pytest.raises(FleetError, match=r"die before they begin: exit code 1: .*no_such_module"):
+        run(drawn(2), tmp_path / "run")
+    assert not processes()
+
+
+def test_a_signal_ends_all_and_nothing_is_lost(tmp_path: Path, alone: dict[str, Any]) -> None:
+    """Every worker's checkpoint is there; the search goes on from it, with another number of workers too."""
+    folder, asked = tmp_path / "run", list[Event]()
+
+    def interrupt(event: Event) -> None:
+        asked.append(event)
+        if isinstance(event, TrialReached) and len(told(asked, TrialReached)) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="stopped"):
+        run(drawn(2), folder, [interrupt])
+    assert not processes()
+    agree(resume(folder, fleet=["fleet.trial_workers=3"]), alone)
+
+
+@pytest.mark.slow
+def test_sigkill_of_the_run(tmp_path: Path, alone: dict[str, Any]) -> None:
+    """Its workers end with it, and the search goes on; no trial is left running."""
+    path, folder = tmp_path / "recipe.yaml", tmp_path / "run"
+    path.write_text(dump(drawn(2)))
+    for number in (2, 5, 100):
+        words = ["resume", folder] if (folder / "recipe.yaml").exists() else ["run", path, "--out", folder]
+        process = start(*words)
+        if wait_for(process, lambda number=number: told_in(folder, "TrialReached") >= number):  # type: ignore[misc]
+            time.sleep(0.1)
+            process.send_signal(signal.SIGKILL)
+        code, said = finish(process)
+        assert code in (0, -signal.SIGKILL), said
+    agree(json.loads((folder / "result.json").read_text()), alone)
+    theirs = optuna.load_study(study_name="search", storage=f"sqlite:///{folder / 'search.db'}")
+    assert TrialState.RUNNING not in [each.state for each in theirs.trials]
+
+
+def test_only_a_search_has_them() -> None:
+    """Others are told what the key is for."""
+    with pytest.raises(RecipeError, match=r"fleet.trial_workers: .*no section 'search'"):
+        validate({**as_dict(drawn(2)), "search": None})
