@@ -42,8 +42,8 @@ class Everything(Hunt):
 def made(number: int, folder: Path, *, short: bool = False) -> pa.Table:
     """So many graphs, drawn at random from the family parameters' ranges, taught by the task's fixed settings.
 
-    Columns: ``graph`` (its number), ``point`` (JSON), ``params``; at each rung ``accuracy``, and ``seconds`` of training
-    and looking.
+    Columns: ``graph`` (its number), ``point`` (JSON), ``params``; at each rung ``accuracy``, and ``seconds`` of
+    training and looking.
     """
     recipe = prepared(folder, short=short)
     sought = {"space": dict(GRAPHS), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": _SEED}

@@ -38,7 +38,7 @@ class Course:
         interrupted: the number of a signal that asks to stop, or None.
         sight: a job (``runner.job``) by which a student may see the data itself.
         ahead_max_bytes: of batches made ahead; students may hold as much that they have not come to.
-        until_step, saves_epochs: see :class:`stillhouse.students.fit.FitContext`.
+        until_step, saves_epochs, averages: see :class:`stillhouse.students.fit.FitContext`.
     """
 
     recipe: Recipe
@@ -57,6 +57,7 @@ class Course:
     sight: Mapping[str, Any]
     until_step: int | None = None
     saves_epochs: bool = False
+    averages: bool = False
 
     @property
     def settings(self) -> TrainSection:
@@ -107,6 +108,7 @@ def course_of(
         sight_job(materials).as_json(),
         context.until_step,
         context.saves_epochs,
+        context.averages,
     )
 
 
@@ -150,6 +152,7 @@ def hand_over(
         "newest": newest.name if newest else None,
         "until_step": course.until_step,
         "saves_epochs": course.saves_epochs,
+        "averages": course.averages,
     }
     crew.send(name, told)
     crew.send(name, {"do": "network"}, weights_bytes(course.network))

@@ -60,6 +60,8 @@ class FitContext:
         group: who trains along; the stream then gives this student's share of each batch.
         until_step: ends here, with a checkpoint, though the settings have more epochs; None: at their end.
         saves_epochs: whether each epoch's end has a checkpoint.
+        averages: whether what comes of a training that ends early is an average over its last steps, while the rate
+            is high: what it promises shows there.
     """
 
     phase: str
@@ -74,6 +76,7 @@ class FitContext:
     group: Group = field(default_factory=Alone)
     until_step: int | None = None
     saves_epochs: bool = False
+    averages: bool = False
 
 
 def fit(
@@ -93,7 +96,7 @@ def fit(
         objective: the loss; its adapters are trained along.
 
     Returns:
-        The network to use: ``network``, or its moving average where the settings ask for one.
+        The network to use: ``network``, or its moving average where the settings or the context ask for one.
 
     Raises:
         DivergedError: the loss is NaN, infinite or exploded.
@@ -121,7 +124,7 @@ class Loop:
         layout = torch.channels_last if settings.engine.channels_last else torch.contiguous_format
         network.to(device=context.device, memory_format=layout)  # type: ignore[call-overload]
         objective.to(context.device)
-        self.state = TrainingState(network, objective, settings, context.device)
+        self.state = TrainingState(network, objective, settings, context.device, averages=context.averages)
         saved = context.checkpoints.load() if context.checkpoints else None
         if saved is not None:
             self.state.load_state_dict(saved)
@@ -156,7 +159,8 @@ class Loop:
                     knowledge.check_aligned(batch)
                     self.step(batch, knowledge, taps)
                     self.after_step()
-        return state.result
+        at_the_end = state.step == self.settings.epochs * self.stream.steps_per_epoch
+        return state.network if at_the_end and self.settings.ema_decay is None else state.result
 
     def told(self, answers: Iterator[tuple[Batch, Knowledge]]) -> Iterator[tuple[Batch, Knowledge]]:
         """What the source says; where a signal ended the waiting for it, what was learnt so far is saved."""

@@ -47,20 +47,77 @@ def varied(recipe: Recipe, point: Point) -> Recipe:
 
 
 def corners(space: Mapping[str, Range], recipe: Recipe) -> list[dict[str, Any]]:
-    """Points at which each value that a key may have, or the ends of its range, is there once at least."""
-    ordered = list(in_order(space))
-    most = max((len(_ends(each)) for _, each in ordered), default=0)
-    found = []
-    for number in range(most):
-        point: dict[str, Any] = {}
-        for key, each in ordered:
-            if isinstance(each, RestSection):
-                point[key] = rest(point, each, recipe)
-            elif holds(each.when, point, recipe):
-                ends = _ends(each)
-                point[key] = ends[min(number, len(ends) - 1)]
-        found.append(point)
+    """Points at which each value that a key may have, or the ends of its range, is there once at least; a key with a
+    condition where that is met.
+
+    Raises:
+        RecipeError: a key's condition is never met.
+    """
+    found: list[dict[str, Any]] = []
+    conditional = [key for key, each in space.items() if not isinstance(each, RestSection) and each.when]
+    for met in ({}, *(_met(space, recipe, key) for key in conditional)):
+        most = max((len(_ends(each)) for key, each in space.items() if key not in met), default=1)
+        for number in range(most):
+            point: dict[str, Any] = {}
+            for key, each in in_order(space):
+                if isinstance(each, RestSection):
+                    point[key] = rest(point, each, recipe)
+                elif holds(each.when, point, recipe):
+                    ends = _ends(each)
+                    point[key] = met[key] if key in met else ends[min(number, len(ends) - 1)]
+            if point not in found:
+                found.append(point)
     return found
+
+
+def _met(space: Mapping[str, Range], recipe: Recipe, key: str) -> dict[str, Any]:
+    """Values of other keys at which a key's condition is met.
+
+    Raises:
+        RecipeError: there are none.
+    """
+    found, section = dict[str, Any](), space[key]
+    for other, wanted in {} if isinstance(section, RestSection) else section.when.items():
+        several = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
+        if other in space:
+            fitting = [each for each in several if _may_be(space[other], each)]
+            found |= _met(space, recipe, other) | ({other: fitting[0]} if fitting else {})
+        else:
+            fitting = [each for each in several if each == _at(as_dict(recipe), other)]
+        if not fitting:
+            told = " or ".join(map(repr, several))
+            raise RecipeError(
+                f"search.space: '{key}' never varies: its 'when' asks for {other}: {told}, which never is"
+            )
+    return found
+
+
+def _may_be(section: Range, value: Any) -> bool:
+    if isinstance(section, NumberSection):
+        return isinstance(value, int | float) and section.low <= value <= section.high
+    return isinstance(section, ChoiceSection) and value in section.choices
+
+
+def own(space: Mapping[str, Range], recipe: Recipe, otherwise: Point) -> dict[str, Any]:
+    """The point that the recipe itself stands at: its own value of each key, brought into the range.
+
+    Args:
+        otherwise: gives the values that the recipe does not have.
+    """
+    values, point = as_dict(recipe), dict[str, Any]()
+    for key, each in in_order(space):
+        if isinstance(each, RestSection):
+            point[key] = rest(point, each, recipe)
+        elif holds(each.when, point, recipe):
+            given, spare = _at(values, key), otherwise.get(key, _ends(each)[0])
+            if isinstance(each, ChoiceSection):
+                point[key] = given if given in each.choices else spare
+            elif isinstance(given, int | float) and not isinstance(given, bool):
+                near = min(max(given, each.low), each.high)
+                point[key] = round(near) if each.whole else near
+            else:
+                point[key] = spare
+    return point
 
 
 def rest(point: Point, section: RestSection, recipe: Recipe) -> float:

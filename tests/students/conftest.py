@@ -92,8 +92,11 @@ class Lab:
         stop_after: int | None = None,
         stream: Stream | None = None,
         listener: Callable[[Event], None] | None = None,
+        **context: Any,
     ) -> Network:
-        """Train; ``section``: distil by it from a fixed teacher; ``stop_after``: a signal comes at that step."""
+        """Train; ``section``: distil by it from a fixed teacher; ``stop_after``: a signal comes at that step;
+        ``context``: more fields of the context.
+        """
         stream = stream or self.stream(settings.batch_size)
         teacher = self.network(seed=9, width=5).eval()
         section = section or ObjectiveSection(cross_entropy=1.0, kd=None)
@@ -119,7 +122,7 @@ class Lab:
             steps_seen += 1
             return 2 if stop_after is not None and steps_seen == stop_after else None
 
-        context = FitContext(
+        surroundings = FitContext(
             phase="student",
             seed=11,
             device=CPU,
@@ -127,10 +130,11 @@ class Lab:
             checkpoints=checkpoints,
             interrupted=interrupted,
             progress_every_s=0.0,
+            **context,
         )
         try:
             with torch.random.fork_rng():
-                return fit(network, source, stream, objective, settings, context)
+                return fit(network, source, stream, objective, settings, surroundings)
         finally:
             engine.close()
 

@@ -137,6 +137,29 @@ def test_ema_is_the_formula(lab: Any) -> None:
             torch.testing.assert_close(tensor.double(), average[name], rtol=1e-5, atol=1e-6)
 
 
+def test_what_ends_early_is_an_average_and_what_ends_is_not(lab: Any, tmp_path: Path) -> None:
+    """Of the last fifth of the steps, more or less; gone on with, it ends as if it had never been looked at."""
+    network, trail = lab.network(), list[dict[str, torch.Tensor]]()
+
+    def listen(event: object) -> None:
+        if isinstance(event, Progress):
+            trail.append(weights(network))
+
+    checkpoints, settings = lab.checkpoints(), lab.settings()
+    early = lab.fit(network, settings, checkpoints=checkpoints, listener=listen, until_step=8, averages=True)
+    average = {name: tensor.double() for name, tensor in trail[0].items()}
+    for count, each in enumerate(trail[1:], 2):
+        share = 5 / (count + 4)
+        average = {name: (1 - share) * average[name] + share * tensor for name, tensor in each.items()}
+    assert len(trail) == 8 and early is not network
+    for name, tensor in early.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor.double(), average[name], rtol=1e-5, atol=1e-6)
+    gone_on = lab.fit(lab.network(seed=5), settings, checkpoints=checkpoints, averages=True)
+    whole = lab.fit(lab.network(), settings)
+    assert largest_difference(gone_on, whole) == 0
+
+
 def test_clipping_bounds_the_step(lab: Any) -> None:
     """With clip_norm c, one step of plain SGD at rate r moves the weights by r c, adapters included in the norm."""
     optimizer = {"kind": "sgd", "learning_rate": 0.5, "momentum": 0.0, "weight_decay": 0.0}

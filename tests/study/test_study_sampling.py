@@ -14,7 +14,7 @@ from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import SamplerSection
 from stillhouse.study.sampling import Seen, drawn, label, plain, proposed
-from stillhouse.study.space import check, corners, varied
+from stillhouse.study.space import check, corners, own, varied
 
 SPACE: dict[str, Any] = {
     "student.model.arch": ["random_graph", "resnet"],
@@ -115,7 +115,9 @@ def test_what_is_not_allowed_is_avoided() -> None:
         for w in [p["objective.kd.weight"]]
     ]
     found = [proposed(space, base, seen, TPE, seed)["objective.kd.weight"] for seed in range(20)]
-    assert sum(each <= 0.35 for each in found) >= 14
+    unlimited = [Seen(each.point, each.values or (0.9,)) for each in seen]
+    without = [proposed(space, base, unlimited, TPE, seed)["objective.kd.weight"] for seed in range(20)]
+    assert sum(each <= 0.35 for each in found) >= 14 > 6 >= sum(each <= 0.35 for each in without)
 
 
 def test_optuna_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +152,15 @@ def test_a_choice_of_lists_is_a_choice() -> None:
         ({"objective.kd.weight": {"low": 0, "high": 1, "log": True}}, "log: low must be above 0, not 0"),
         ({"objective.kd.weight": [1, 1]}, "the same choice stands there twice"),
         ({"objective.kd.weight": []}, "at least 1"),
+        (
+            {"objective.kd.weight": {"low": 0, "high": 1, "when": {"student.model.arch": "resnet"}}},
+            "'objective.kd.weight' never varies: its 'when' asks for student.model.arch: 'resnet'",
+        ),
+        (
+            {"student.model.arch": ["vgg", "random_graph"]}
+            | {"student.model.options.blocks": {"choices": [[0], [1]], "when": {"student.model.arch": "vgg"}}},
+            "options of vgg: 'blocks.0': Input should be greater than 0",
+        ),
         ({"objective.kd.weight": {"low": 0, "high": 1, "when": {"objective.kd.weight": 1}}}, "depends on itself"),
         (
             {
@@ -184,5 +195,28 @@ def test_corners_show_every_choice() -> None:
     """Each value of each key is there once at least, where its condition lets it."""
     base = recipe()
     found = corners(space_of(base), base)
+    resnets = [each for each in found if each["student.model.arch"] == "resnet"]
+    assert [1, 1] in [each["student.model.options.blocks"] for each in resnets]
+    assert [2, 2] in [each["student.model.options.blocks"] for each in resnets]
     assert {each["student.model.arch"] for each in found} == {"random_graph", "resnet"}
     assert {each["objective.kd.weight"] for each in found} == {0.0, 1.0}
+
+
+def test_the_recipe_stands_at_a_point_of_its_own() -> None:
+    """Its own values, brought into their ranges; what it does not have is taken from elsewhere."""
+    space = {
+        "student.model.options.top.nodes": {"low": 4, "high": 6},
+        "student.model.options.operation": ["separable", "inverted"],
+        "objective.kd.temperature": {"low": 1.0, "high": 20.0, "log": True},
+        "objective.kd.weight": {"low": 0.0, "high": 0.5},
+        "objective.cross_entropy": {"rest_of": "objective.kd.weight"},
+        "student.model.options.blocks": {"choices": [[1], [2]], "when": {"student.model.arch": "vgg"}},
+    }
+    base = recipe(space)
+    assert own(space_of(base), base, {"student.model.options.operation": "inverted"}) == {
+        "student.model.options.top.nodes": 4,
+        "student.model.options.operation": "inverted",
+        "objective.kd.temperature": 4.0,
+        "objective.kd.weight": 0.5,
+        "objective.cross_entropy": 0.5,
+    }

@@ -45,7 +45,7 @@ from stillhouse.runner.teaching import Teaching
 from stillhouse.study.record import Record, Trial
 from stillhouse.study.rungs import Job, Standing, next_job
 from stillhouse.study.sampling import Seen, drawn, importances, proposed, subseed_of
-from stillhouse.study.space import Point
+from stillhouse.study.space import Point, own
 
 SEARCH = "search"
 BEYOND = "beyond the budget"
@@ -275,9 +275,11 @@ class Hunt:
         self.record.reach(number, rung, values)
 
     def proposal(self) -> dict[str, Any]:
-        """The next point: at random now and then, else by the sampler."""
+        """The next point: first the recipe's own, then at random now and then, else by the sampler."""
         trials, recipe = self.record.trials(), self.materials.recipe
         seed = subseed_of(recipe, len(trials))
+        if not trials and self._section.random < 1:
+            return own(self.space, recipe, drawn(self.space, recipe, seed))
         if subseed(seed, "random") % 1000 < 1000 * self._section.random:
             return drawn(self.space, recipe, seed)
         return proposed(self.space, recipe, [_seen(each) for each in trials], self._section.sampler, seed)

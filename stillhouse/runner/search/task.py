@@ -110,6 +110,7 @@ class Setting:
             Trainer(made, self.folder, emit, self.signals).context(task.phase, checkpoints, emit),
             until_step=task.epochs * steps,
             saves_epochs=True,
+            averages=True,
         )
         return network, source, objective, context, checkpoints
 

@@ -104,6 +104,7 @@ class _Place:
             ahead_max_bytes=recipe.data.ahead_max_mb * 2**20,
             until_step=job["until_step"],
             saves_epochs=job["saves_epochs"],
+            averages=job["averages"],
         )
         result = fit(network, desk, cast(Stream, desk), objective, settings, context)
         found = self._evaluated(result, recipe, device)
