@@ -1,7 +1,7 @@
 """The tabular record of the search benchmark: some hundreds of single graphs, each trained once, looked at after every
 rung's epochs. Searches are replayed on it, and random search is it, in any order.
 
-Resumable: call it again, or with a larger number, and it goes on.
+Resumable: blocks of graphs that are in it are not made again, and a block that was stopped goes on.
 
     python -m benchmarks.search_record [NUMBER]
 """
@@ -11,18 +11,21 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import RESULTS, commit, machine
-from benchmarks.search_task import FOLDER, GRAPHS, RUNGS, prepared, trials, with_search
+from benchmarks.search_task import FOLDER, GRAPHS, RUNGS, opened, prepared, with_search
 from stillhouse.foundation.history import read_events
 from stillhouse.runner.search.hunt import Hunt
+from stillhouse.runner.search.screening import Screen
 from stillhouse.study.record import Trial
 from stillhouse.study.rungs import Job
 
 RECORD = RESULTS / "search_record.parquet"
+BLOCK = 25
 _SEED = 100
 
 
@@ -39,34 +42,45 @@ class Everything(Hunt):
         return Job(None, 0) if sum(bool(each.values) for each in trials) < wanted.trials else None
 
 
-def made(number: int, folder: Path, *, short: bool = False) -> pa.Table:
-    """So many graphs, drawn at random from the family parameters' ranges, taught by the task's fixed settings.
+def block(seed: int, folder: Path, *, short: bool = False) -> list[dict[str, Any]]:
+    """Some graphs, drawn at random from the family parameters' ranges, taught by the task's fixed settings.
 
-    Columns: ``graph`` (its number), ``point`` (JSON), ``params``; at each rung ``accuracy``, and ``seconds`` of
-    training and looking.
+    Columns: ``seed`` and ``graph`` say which; ``point`` (JSON), ``resemblance`` (untrained, to the teacher), ``params``;
+    at each rung ``accuracy``, and ``seconds`` of training and looking.
     """
-    recipe = prepared(folder, short=short)
-    sought = {"space": dict(GRAPHS), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": _SEED}
-    out = folder / "record"
-    found = trials(with_search(recipe, trials=number, **sought), out, Everything)
+    recipe, out = prepared(folder, short=short), folder / f"record-{seed}"
+    sought = {"space": dict(GRAPHS), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": seed}
+    with opened(with_search(recipe, trials=2 if short else BLOCK, **sought), out, Everything) as searching:
+        found = searching.trials()
+        screen = Screen(searching.materials, searching.teacher, searching.limits)
+        resemblances = {each.number: screen.resemblance(each.point, each.number) for each in found}
     spent = {
         (e["trial"], e["rung"]): e["seconds"] for e in read_events(out / "events.jsonl") if e["event"] == "TrialReached"
     }
-    rows = [
+    return [
         {
+            "seed": seed,
             "graph": each.number,
             "point": json.dumps(dict(each.point)),
+            "resemblance": resemblances[each.number],
             "params": int(each.costs["params"]),
             "accuracy": list(each.values),
             "seconds": [spent[each.number, rung] for rung in range(len(RUNGS))],
+            "machine": machine(),
+            "commit": commit(),
         }
         for each in found
         if len(each.values) == len(RUNGS)
     ]
-    told = {"rungs": json.dumps(RUNGS), "machine": machine(), "commit": commit()}
-    return pa.Table.from_pylist(rows).replace_schema_metadata(told)
+
+
+def main(count: int) -> None:
+    """Make the blocks that are not in the record yet."""
+    for seed in range(_SEED, _SEED + -(-count // BLOCK)):
+        known = pq.read_table(RECORD).to_pylist() if RECORD.exists() else []
+        if seed not in [each["seed"] for each in known]:
+            pq.write_table(pa.Table.from_pylist([*known, *block(seed, FOLDER)]), RECORD)
 
 
 if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    pq.write_table(made(count, FOLDER), RECORD)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)

@@ -115,6 +115,11 @@ class SearchSection(Section):
     )
     sampler: SamplerSection = SamplerSection()
     random: Ratio = Field(0.1, description="share of the trials that are drawn without the sampler")
+    screen: PositiveInt = Field(
+        1,
+        description="of so many points that are proposed, the one is tried whose untrained network resembles the "
+        "teacher most",
+    )
     seed: NonNegativeInt = Field(
         0, description="another one tries other points and members, on the same data and labels"
     )

@@ -27,6 +27,7 @@ from stillhouse.runner.gathering import Kind, standing
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.search.candidate import Limits, candidate, costs_of, limits_of
+from stillhouse.runner.search.screening import Screen
 from stillhouse.runner.search.task import (
     UNTRAINABLE,
     Emit,
@@ -280,9 +281,17 @@ class Hunt:
         seed = subseed_of(recipe, len(trials))
         if not trials and self._section.random < 1:
             return own(self.space, recipe, drawn(self.space, recipe, seed))
+        seeds = [seed, *(subseed(seed, "screen", turn) for turn in range(1, self._section.screen))]
         if subseed(seed, "random") % 1000 < 1000 * self._section.random:
-            return drawn(self.space, recipe, seed)
-        return proposed(self.space, recipe, [_seen(each) for each in trials], self._section.sampler, seed)
+            points = [drawn(self.space, recipe, each) for each in seeds]
+        else:
+            seen = [_seen(each) for each in trials]
+            points = [proposed(self.space, recipe, seen, self._section.sampler, each) for each in seeds]
+        return self._screen.best(points, len(trials)) if len(points) > 1 else points[0]
+
+    @cached_property
+    def _screen(self) -> Screen:
+        return Screen(self.materials, self.teacher, self.limits)
 
     def _measured(self, trial: Trial, tell: Emit) -> Mapping[str, float]:
         """What a trial's network costs; by how much that is beyond each limit."""
