@@ -45,7 +45,7 @@ class Everything(Hunt):
 def block(seed: int, folder: Path, *, short: bool = False) -> list[dict[str, Any]]:
     """Some graphs, drawn at random from the family parameters' ranges, taught by the task's fixed settings.
 
-    Columns: ``seed`` and ``graph`` say which; ``point`` (JSON), ``resemblance`` (untrained, to the teacher), ``params``;
+    Columns: ``seed`` and ``graph`` say which; ``point`` (JSON), ``params``, ``resemblance`` to the teacher, untrained;
     at each rung ``accuracy``, and ``seconds`` of training and looking.
     """
     recipe, out = prepared(folder, short=short), folder / f"record-{seed}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from stillhouse.recipe.blockwise import BudgetSection, Share
-from stillhouse.recipe.section import Name, NonNegativeInt, PositiveInt, Ratio, Section
+from stillhouse.recipe.section import InputPath, Name, NonNegativeInt, PositiveInt, Ratio, Section
 
 When = Mapping[str, Any]
 """Keys of the recipe, and the value, or the list of values, that each must have."""
@@ -119,6 +119,9 @@ class SearchSection(Section):
         1,
         description="of so many points that are proposed, the one is tried whose untrained network resembles the "
         "teacher most",
+    )
+    after: tuple[InputPath, ...] = Field(
+        (), description="folders of searches before this one: their best points are tried first"
     )
     seed: NonNegativeInt = Field(
         0, description="another one tries other points and members, on the same data and labels"

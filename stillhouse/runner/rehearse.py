@@ -54,7 +54,8 @@ def rehearse_networks(
     if ask:
         check_answers(networks, teacher, ask, found, all_kept=all_kept)
     sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in (teacher, student)]
-    if sizes[1] >= sizes[0] and networks.recipe.blockwise is None:  # that student is its teacher still
+    made = networks.recipe.blockwise is not None or networks.recipe.search is not None  # of blocks, or by a budget
+    if sizes[1] >= sizes[0] and not made:
         emit(Warned(f"the student ({sizes[1]:,} parameters) is not smaller than its teacher ({sizes[0]:,})"))
     if networks.recipe.export.onnx:
         with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,12 @@ from stillhouse.recipe.search import Range
 from stillhouse.study.sampling import distribution, plain
 from stillhouse.study.space import Point
 
+FILE = "search.db"
+"""Its name in the folder of a run."""
+
 _NAME = "search"
 _POINT, _MEMBERS, _COSTS, _WHY, _IDENTITY = "point", "members", "costs", "why", "identity"
+_FIRST = "first"
 _LOCKED_S = 30
 
 
@@ -84,6 +88,14 @@ class Record:
             elif changed := differences(known, dict(identity)):
                 told = "\n  ".join(changed)
                 raise RunDirError(f"{path} holds trials of another search:\n  {told}")
+
+    def first(self, make: Callable[[], Sequence[Point]]) -> list[Point]:
+        """Points that are tried first; made once, and remembered with the trials."""
+        with self._readable():
+            if _FIRST not in self._study.user_attrs:
+                self._study.set_user_attr(_FIRST, [dict(each) for each in make()])
+            found: list[Point] = self._study.user_attrs[_FIRST]
+            return found
 
     def trials(self) -> list[Trial]:
         """All, in the order in which they were begun."""
@@ -158,31 +170,51 @@ class Record:
             trial.state == TrialState.RUNNING,
         )
 
-    @contextlib.contextmanager
-    def _readable(self) -> Iterator[None]:
-        """Optuna is silent; a file that can't be used is told in our words."""
-        before = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
-        except StillhouseError:
-            raise
-        except OperationalError as error:
-            if "locked" in str(error):
-                raise RunDirError(
-                    f"{self._path} is locked by another program for {_LOCKED_S} s: end that one"
-                ) from error
-            raise RunDirError(f"{self._path} can't be used: {error.orig}") from error
-        except (DatabaseError, StorageInternalError) as error:
-            why = getattr(error, "orig", error)
-            raise RunDirError(
-                f"{self._path} is damaged ({why}): move it away, with checkpoints/ and finalists/ beside it, and "
-                "the search begins again, with the labels stored"
-            ) from error
-        finally:
-            optuna.logging.set_verbosity(before)
+    def _readable(self) -> contextlib.AbstractContextManager[None]:
+        return _readable(self._path)
+
+
+def best_points(path: Path, count: int) -> list[Point]:
+    """The points of a study's best trials: those that were trained longest first, and of these the best.
+
+    Args:
+        path: of a file that a :class:`Record` made.
+
+    Raises:
+        RunDirError: the file is not there, damaged or locked.
+    """
+    if not path.exists():
+        raise RunDirError(f"{path.parent} holds no search: there is no {path.name}")
+    with _readable(path):
+        study = optuna.load_study(storage=_url(path), study_name=_NAME)
+        trained = [each for each in study.get_trials(deepcopy=False) if each.intermediate_values]
+        trained.sort(key=lambda each: (max(each.intermediate_values.items()), -each.number), reverse=True)
+        return [each.user_attrs[_POINT] for each in trained[:count]]
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Optuna is silent; a file that can't be used is told in our words."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except StillhouseError:
+        raise
+    except OperationalError as error:
+        if "locked" in str(error):
+            raise RunDirError(f"{path} is locked by another program for {_LOCKED_S} s: end that one") from error
+        raise RunDirError(f"{path} can't be used: {error.orig}") from error
+    except (DatabaseError, StorageInternalError) as error:
+        why = getattr(error, "orig", error)
+        raise RunDirError(
+            f"{path} is damaged ({why}): move it away, with checkpoints/ and finalists/ beside it, and "
+            "the search begins again, with the labels stored"
+        ) from error
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 def _url(path: Path) -> str:

@@ -98,22 +98,24 @@ def _may_be(section: Range, value: Any) -> bool:
     return isinstance(section, ChoiceSection) and value in section.choices
 
 
-def own(space: Mapping[str, Range], recipe: Recipe, otherwise: Point) -> dict[str, Any]:
-    """The point that the recipe itself stands at: its own value of each key, brought into the range.
+def brought(space: Mapping[str, Range], recipe: Recipe, given: Point, otherwise: Point) -> dict[str, Any]:
+    """A point from elsewhere, brought into the ranges of this space.
 
     Args:
-        otherwise: gives the values that the recipe does not have.
+        given: its values; where it has none the recipe's own are meant.
+        otherwise: gives the values that neither has, or that are none of a key's choices.
     """
     values, point = as_dict(recipe), dict[str, Any]()
     for key, each in in_order(space):
         if isinstance(each, RestSection):
             point[key] = rest(point, each, recipe)
         elif holds(each.when, point, recipe):
-            given, spare = _at(values, key), otherwise.get(key, _ends(each)[0])
+            value = given[key] if key in given else _at(values, key)
+            spare = otherwise.get(key, _ends(each)[0])
             if isinstance(each, ChoiceSection):
-                point[key] = given if given in each.choices else spare
-            elif isinstance(given, int | float) and not isinstance(given, bool):
-                near = min(max(given, each.low), each.high)
+                point[key] = value if value in each.choices else spare
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                near = min(max(value, each.low), each.high)
                 point[key] = round(near) if each.whole else near
             else:
                 point[key] = spare

@@ -201,3 +201,36 @@ def test_trials_that_all_fail_end_the_search(tmp_path: Path) -> None:
     space = {**SPACE, "student.train.optimizer.learning_rate": {"low": 1e6, "high": 1e9}}
     with pytest.raises(RecipeError, match=r"search: 3 trials in a row could not be trained: .* \(\d of 3\)"):
         run(recipe({"space": space, "failures_max": 3}), tmp_path / "run")
+
+
+def test_a_search_begins_with_what_others_found(folder: Path, tmp_path: Path) -> None:
+    """The recipe's own point, then the best of the search before, brought into this space; remembered on resume."""
+    told_before = json.loads((folder / "result.json").read_text())["search"]["trials"]
+    ranked = sorted(
+        (each for each in told_before if each["rungs"]), key=lambda e: (len(e["rungs"]), [*e["rungs"].values()][-1])
+    )
+    best = [each["point"] for each in ranked[-3:][::-1]]
+    space = {**SPACE, "student.model.options.top.nodes": {"low": 2, "high": 3}}
+    events: list[Event] = []
+
+    def interrupt(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, TrialBegun) and event.trial == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    searched = recipe({"after": [str(folder)], "seed": 3, "space": space, "trials": 4})
+    with pytest.raises(Interrupted):
+        run(searched, tmp_path / "run", [interrupt])
+    resume(tmp_path / "run", [events.append])
+    points = [each.point for each in told(events, TrialBegun)]
+    assert points[0]["objective.kd.temperature"] == searched.objective.kd.temperature  # type: ignore[union-attr]
+    nodes = "student.model.options.top.nodes"
+    assert points[1:4] == [{**each, nodes: min(each[nodes], 3)} for each in best]
+
+
+def test_a_search_before_must_be_one(tmp_path: Path) -> None:
+    """Named before anything is trained."""
+    (tmp_path / "other").mkdir()
+    with pytest.raises(RecipeError, match=r"search.after.0: .*other holds no search: there is no search.db"):
+        run(recipe({"after": [str(tmp_path / "other")]}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

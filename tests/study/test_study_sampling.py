@@ -14,7 +14,7 @@ from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import SamplerSection
 from stillhouse.study.sampling import Seen, drawn, label, plain, proposed
-from stillhouse.study.space import check, corners, own, varied
+from stillhouse.study.space import brought, check, corners, varied
 
 SPACE: dict[str, Any] = {
     "student.model.arch": ["random_graph", "resnet"],
@@ -213,10 +213,15 @@ def test_the_recipe_stands_at_a_point_of_its_own() -> None:
         "student.model.options.blocks": {"choices": [[1], [2]], "when": {"student.model.arch": "vgg"}},
     }
     base = recipe(space)
-    assert own(space_of(base), base, {"student.model.options.operation": "inverted"}) == {
+    spare = {"student.model.options.operation": "inverted"}
+    assert brought(space_of(base), base, {}, spare) == {
         "student.model.options.top.nodes": 4,
         "student.model.options.operation": "inverted",
         "objective.kd.temperature": 4.0,
         "objective.kd.weight": 0.5,
         "objective.cross_entropy": 0.5,
     }
+    other = {"student.model.options.top.nodes": 9, "objective.kd.weight": 0.25, "student.model.arch": "vgg"}
+    found = brought(space_of(base), base, {**other, "student.model.options.operation": "separable"}, spare)
+    assert [found["student.model.options.top.nodes"], found["objective.kd.weight"]] == [6, 0.25]
+    assert found["objective.cross_entropy"] == 0.75 and found["student.model.options.operation"] == "separable"

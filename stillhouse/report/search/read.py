@@ -13,21 +13,20 @@ Events = Sequence[Mapping[str, Any]]
 def sought(events: Events) -> dict[str, Any] | None:
     """The result's section ``search``; None where nothing was searched.
 
-    A trial's line of a rung may stand there twice, where a process was killed before its record had it: the last counts
-    for the trial, and both for what was spent.
+    A trial's line of a rung may stand there twice, where a process was killed before its record had it: the last counts.
     """
     trials: dict[int, dict[str, Any]] = {}
     finalists: dict[tuple[int, int], dict[str, Any]] = {}
     importances: dict[str, float] = {}
     student = None
-    epochs = 0
+    epochs: dict[tuple[int, int], int] = {}
     for event in events:
         kind = event["event"]
         if kind == "TrialBegun":
             told = {"trial": event["trial"], "point": event["point"], "costs": event["costs"]}
             trials.setdefault(event["trial"], _fresh(event["trial"])).update(told)
         elif kind == "TrialReached":
-            epochs += event["trained_epochs"]
+            epochs[event["trial"], event["rung"]] = event["trained_epochs"]
             trial = trials.setdefault(event["trial"], _fresh(event["trial"]))
             value = statistics.mean(event["members"])
             trial["rungs"][str(event["epochs"])] = round(value, 6)
@@ -50,7 +49,7 @@ def sought(events: Events) -> dict[str, Any] | None:
         return None
     return {
         "trials": [trials[number] for number in sorted(trials)],
-        "trained_epochs": epochs,
+        "trained_epochs": sum(epochs.values()),
         "importances": importances,
         "finalists": list(finalists.values()),
         "student": student,

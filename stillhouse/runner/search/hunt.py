@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from stillhouse.foundation.errors import ModelError, RecipeError
@@ -43,15 +44,16 @@ from stillhouse.runner.search.worker import attend
 from stillhouse.runner.search.workers import TrialWorkers
 from stillhouse.runner.signals import Signals
 from stillhouse.runner.teaching import Teaching
-from stillhouse.study.record import Record, Trial
+from stillhouse.study.record import FILE, Record, Trial, best_points
 from stillhouse.study.rungs import Job, Standing, next_job
 from stillhouse.study.sampling import Seen, drawn, importances, proposed, subseed_of
-from stillhouse.study.space import Point, own
+from stillhouse.study.space import Point, brought
 
 SEARCH = "search"
 BEYOND = "beyond the budget"
 WORKERS = Kind("stillhouse.runner.search.worker", "trial-worker", "fleet.trial_workers", attend)
 _TOO_DEAR = 10
+_EARLIER = 3
 _VALUES = re.compile(r"/\S+|\d[\d.,]*(e[+-]?\d+)?")
 
 
@@ -149,7 +151,7 @@ class Hunt:
             "seed": self.materials.recipe.seed,
             "search": section.model_dump(mode="json", exclude={"trials"}),
         }
-        return Record(self.folder.path / "search.db", self.rungs, self.space, identity)
+        return Record(self.folder.path / FILE, self.rungs, self.space, identity)
 
     @cached_property
     def space(self) -> dict[str, Range]:
@@ -276,11 +278,13 @@ class Hunt:
         self.record.reach(number, rung, values)
 
     def proposal(self) -> dict[str, Any]:
-        """The next point: first the recipe's own, then at random now and then, else by the sampler."""
+        """The next point: first the recipe's own and those of searches before, then at random now and then, else by the
+        sampler.
+        """
         trials, recipe = self.record.trials(), self.materials.recipe
         seed = subseed_of(recipe, len(trials))
-        if not trials and self._section.random < 1:
-            return own(self.space, recipe, drawn(self.space, recipe, seed))
+        if len(trials) < len(first := self._first):
+            return brought(self.space, recipe, first[len(trials)], drawn(self.space, recipe, seed))
         seeds = [seed, *(subseed(seed, "screen", turn) for turn in range(1, self._section.screen))]
         if subseed(seed, "random") % 1000 < 1000 * self._section.random:
             points = [drawn(self.space, recipe, each) for each in seeds]
@@ -288,6 +292,18 @@ class Hunt:
             seen = [_seen(each) for each in trials]
             points = [proposed(self.space, recipe, seen, self._section.sampler, each) for each in seeds]
         return self._screen.best(points, len(trials)) if len(points) > 1 else points[0]
+
+    @cached_property
+    def _first(self) -> list[Point]:
+        """The recipe's own point, then the best of searches before."""
+
+        def made() -> list[Point]:
+            if self._section.random == 1 and not self._section.after:
+                return []
+            earlier = [best_points(Path(each) / FILE, _EARLIER) for each in self._section.after]
+            return [{}, *(each for points in earlier for each in points)]
+
+        return self.record.first(made)
 
     @cached_property
     def _screen(self) -> Screen:

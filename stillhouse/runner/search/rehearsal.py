@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
-from stillhouse.foundation.errors import ModelError, RecipeError
+from stillhouse.foundation.errors import ModelError, RecipeError, RunDirError
 from stillhouse.foundation.events import Event, Warned
 from stillhouse.models.graphs.widths import TooFewError
 from stillhouse.runner.networks import Networks
 from stillhouse.runner.search.candidate import candidate, costs_of, limits_of
+from stillhouse.study.record import FILE, best_points
 from stillhouse.study.sampling import drawn, proposed
 from stillhouse.study.space import check, corners
 
@@ -29,6 +31,11 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
     check(recipe)
     space = section.space_of(recipe.student.model.arch)
     proposed(space, recipe, [], section.sampler, 0)
+    for number, each in enumerate(section.after):
+        try:
+            best_points(Path(each) / FILE, 1)
+        except RunDirError as error:
+            raise RecipeError(f"search.after.{number}: {error}") from error
     rungs, longest = section.epochs(recipe.student.train.epochs), recipe.student.train.epochs
     if rungs[-1] > longest:
         raise RecipeError(
