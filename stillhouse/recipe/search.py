@@ -68,7 +68,7 @@ class SearchBudgetSection(BudgetSection):
 
 
 class SamplerSection(Section):
-    """Who proposes what is tried next: TPESampler, GPSampler or RandomSampler of Optuna's."""
+    """Who proposes what is tried next: any of Optuna's samplers, by its name there."""
 
     name: Name = "TPESampler"
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the sampler")

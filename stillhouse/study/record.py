@@ -31,7 +31,7 @@ FILE = "search.db"
 
 _NAME = "search"
 _POINT, _MEMBERS, _COSTS, _WHY, _IDENTITY = "point", "members", "costs", "why", "identity"
-_FIRST = "first"
+_FIRST, _SAMPLER = "first", "sampler"
 _LOCKED_S = 30
 
 
@@ -46,6 +46,7 @@ class Trial:
         beyond: by how much it is beyond each limit, as a share of it.
         why: why it ended early; empty where it did not.
         open: whether it may go on.
+        own: what the sampler remembered of it.
     """
 
     number: int
@@ -56,6 +57,7 @@ class Trial:
     beyond: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
     open: bool = True
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Record:
@@ -103,13 +105,26 @@ class Record:
             found = self._study.get_trials(deepcopy=False)
             return [self._read(each) for each in sorted(found, key=lambda trial: trial.number)]
 
-    def begin(self, point: Point) -> int:
-        """Note a new trial; its number."""
+    @property
+    def shared(self) -> Mapping[str, Any]:
+        """What the sampler remembered of the study."""
+        with self._readable():
+            found: Mapping[str, Any] = self._study.user_attrs.get(_SAMPLER, {})
+            return found
+
+    def begin(self, point: Point, own: Mapping[str, Any] | None = None, shared: Mapping[str, Any] | None = None) -> int:
+        """Note a new trial; its number.
+
+        Args:
+            own, shared: what the sampler wants to remember of it, and of the study.
+        """
         with self._readable():
             params = plain(point, self._space)
             kinds = {key: distribution(self._space[key]) for key in params}
             number = len(self._study.get_trials(deepcopy=False))
-            attributes = {_POINT: dict(point)}
+            attributes = {_POINT: dict(point), **({_SAMPLER: dict(own)} if own else {})}
+            if shared:
+                self._study.set_user_attr(_SAMPLER, dict(shared))
             self._study.add_trial(
                 create_trial(state=TrialState.RUNNING, params=params, distributions=kinds, user_attrs=attributes)
             )
@@ -168,6 +183,7 @@ class Record:
             attributes.get(_COSTS, {}).get("beyond", {}),
             attributes.get(_WHY, ""),
             trial.state == TrialState.RUNNING,
+            attributes.get(_SAMPLER, {}),
         )
 
     def _readable(self) -> contextlib.AbstractContextManager[None]:

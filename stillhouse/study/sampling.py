@@ -2,17 +2,18 @@
 
 As in BOHB (arXiv 1807.01774) the sampler learns from the highest rung at which enough trials were, for values of
 different rungs can't be compared; trials that are still under way there are shown as such. The sampler is made anew for
-each proposal, seeded by the trial's number, so a proposal is a function of what is known: a study that was stopped goes
-on as if it had not been.
+each proposal, seeded by the trial's number, and given back what it wanted to remember (Optuna's system attributes), so
+a proposal is a function of what is known: a study that was stopped goes on as if it had not been.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import (
@@ -42,40 +43,65 @@ class Seen:
         values: at each rung that it has reached; more is better.
         beyond: by how much it is beyond each limit, as a share of it; at most 0 where it is within.
         ended: it failed, or is not allowed.
+        own: what the sampler remembered of it.
     """
 
     point: Point
     values: tuple[float, ...] = ()
     beyond: Mapping[str, float] = field(default_factory=dict)
     ended: bool = False
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Proposal(NamedTuple):
+    """A point, and what the sampler wants to remember of it and of the study, plain values."""
+
+    point: dict[str, Any]
+    own: dict[str, Any]
+    shared: dict[str, Any]
 
 
 def proposed(
-    space: Mapping[str, Range], recipe: Recipe, seen: Sequence[Seen], section: SamplerSection, seed: int
-) -> dict[str, Any]:
+    space: Mapping[str, Range],
+    recipe: Recipe,
+    seen: Sequence[Seen],
+    section: SamplerSection,
+    seed: int,
+    shared: Mapping[str, Any] | None = None,
+) -> Proposal:
     """The point of a new trial.
 
     Args:
         recipe: says what conditions of the space refer to, where that does not vary.
         seen: all trials before.
         seed: of this proposal.
+        shared: what the sampler remembered of the study, at the proposal before.
 
     Raises:
         RecipeError: the sampler refused.
     """
-    study = _quietly(section, seed)
     rung = _rung(seen, _free(space))
-    for each in seen:
-        study.add_trial(_shown(each, space, rung))
     try:
-        return asked(study.ask(), space, recipe)
+        with _silence():
+            study = _study(section, _seed_of(section, recipe, seed))
+            for key, value in (shared or {}).items():
+                study._storage.set_study_system_attr(study._study_id, key, value)
+            for each in seen:
+                study.add_trial(_shown(each, space, rung))
+            trial = study.ask()
+            point = asked(trial, space, recipe)
+            of_all = study._storage.get_study_system_attrs(study._study_id)
+            return Proposal(point, study.get_trials(deepcopy=False)[-1].system_attrs, dict(of_all))
+    except ImportError as error:
+        raise RecipeError(f"search.sampler: {section.name} needs more to be installed: {error}") from error
     except (TypeError, ValueError) as error:
         raise RecipeError(f"search.sampler: {section.name} refuses this space: {error}") from error
 
 
 def drawn(space: Mapping[str, Range], recipe: Recipe, seed: int) -> dict[str, Any]:
     """A point at random."""
-    return asked(_quietly(SamplerSection(name="RandomSampler"), seed).ask(), space, recipe)
+    with _silence():
+        return asked(_study(SamplerSection(name="RandomSampler"), seed).ask(), space, recipe)
 
 
 def importances(space: Mapping[str, Range], seen: Sequence[Seen]) -> dict[str, float]:
@@ -83,14 +109,14 @@ def importances(space: Mapping[str, Range], seen: Sequence[Seen]) -> dict[str, f
 
     Empty where too few trials reached the rung that the sampler learnt from.
     """
-    study, rung = _quietly(SamplerSection(name="RandomSampler"), 0), _rung(seen, _free(space))
+    rung = _rung(seen, _free(space))
     known = [each for each in seen if len(each.values) > rung]
     if len(known) < _ENOUGH:
         return {}
-    for each in known:
-        study.add_trial(_shown(each, space, rung))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _silence():
+        study = _study(SamplerSection(name="RandomSampler"), 0)
+        for each in known:
+            study.add_trial(_shown(each, space, rung))
         found = optuna.importance.get_param_importances(study, normalize=True)
     return {key: round(float(share), 4) for key, share in found.items()}
 
@@ -110,22 +136,24 @@ def sampler_of(section: SamplerSection, seed: int) -> BaseSampler:
     """The sampler that a recipe names.
 
     Raises:
-        RecipeError: it is none of those that learn from trials alone, or it does not take these options.
+        RecipeError: there is none of that name, or it does not take these options.
     """
-    known: dict[str, Callable[..., BaseSampler]] = {name: getattr(optuna.samplers, name) for name in _SAMPLERS}
+    known = {name: kind for name, kind in vars(optuna.samplers).items() if name.endswith("Sampler")}
+    known = {name: kind for name, kind in known.items() if name not in _NO_SAMPLERS}
     if section.name not in known:
-        # Others remember what they proposed, and would forget it: each proposal has a sampler of its own.
         raise RecipeError(f"search.sampler.name: '{section.name}': {nearest(section.name, known)}")
     if "seed" in section.options:
-        raise RecipeError("search.sampler.options: leave 'seed' out: each proposal has its own")
-    kind = known[section.name]
+        raise RecipeError("search.sampler.options: leave 'seed' out: search.seed says it")
     try:
-        return kind(**{**_DEFAULTS.get(section.name, {}), "seed": seed % _SEEDS, **section.options})
-    except (TypeError, ValueError) as error:
+        made: BaseSampler = known[section.name](
+            **{**_DEFAULTS.get(section.name, {}), "seed": seed % _SEEDS, **section.options}
+        )
+    except (TypeError, ValueError, ImportError) as error:
         raise RecipeError(f"search.sampler: {section.name}: {error}") from error
+    return made
 
 
-_SAMPLERS = ("TPESampler", "GPSampler", "RandomSampler")
+_NO_SAMPLERS = ("BaseSampler", "BaseGASampler", "PartialFixedSampler")
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "TPESampler": {"multivariate": True, "group": True, "n_startup_trials": _ENOUGH},
     "GPSampler": {"n_startup_trials": _ENOUGH},
@@ -133,16 +161,28 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 """Conditional keys are drawn together with those that they depend on."""
 
 
-def _quietly(section: SamplerSection, seed: int) -> optuna.Study:
-    """A study in memory that says nothing."""
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Optuna says nothing meanwhile."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is experimental there
-            return optuna.create_study(direction="maximize", sampler=sampler_of(section, seed))
+            yield
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def _study(section: SamplerSection, seed: int) -> optuna.Study:
+    return optuna.create_study(direction="maximize", sampler=sampler_of(section, seed))
+
+
+def _seed_of(section: SamplerSection, recipe: Recipe, seed: int) -> int:
+    """Of a sampler: another one for each proposal, unless all proposals together are one sequence."""
+    if section.name != "QMCSampler" or recipe.search is None:
+        return seed
+    return subseed(recipe.seed, "sequence", recipe.search.seed)
 
 
 def _free(space: Mapping[str, Range]) -> int:
@@ -164,6 +204,7 @@ def _shown(each: Seen, space: Mapping[str, Range], rung: int) -> FrozenTrial:
     params = plain(each.point, space)
     kinds = {key: distribution(space[key]) for key in params}
     told: dict[str, Any] = {"params": params, "distributions": kinds, "constraints": dict(each.beyond)}
+    told["system_attrs"] = dict(each.own)
     if len(each.values) > rung:
         return create_trial(state=TrialState.COMPLETE, value=each.values[rung], **told)
     if each.ended:

@@ -67,5 +67,5 @@ def test_recipe_runs(recipe: Path, small_cifar: Path, tmp_path: Path) -> None:
 
 def test_every_kind_of_recipe_is_here() -> None:
     """The digits demo and the CIFAR-10 job ship, distilled and block by block; a search, too."""
-    wanted = {"digits", "cifar10-small", "blockwise-digits", "blockwise-cifar10", "search-digits"}
+    wanted = {"digits", "cifar10-small", "blockwise-digits", "blockwise-cifar10", "search-digits", "search-cifar10"}
     assert {path.stem for path in RECIPES} >= wanted

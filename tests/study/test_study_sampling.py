@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.exceptions import ExperimentalWarning
 
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import SamplerSection
-from stillhouse.study.sampling import Seen, drawn, label, plain, proposed
+from stillhouse.study.sampling import Seen, distribution, drawn, label, plain, proposed
 from stillhouse.study.space import brought, check, corners, varied
 
 SPACE: dict[str, Any] = {
@@ -75,8 +77,8 @@ def test_a_proposal_is_a_function_of_what_is_known(name: str) -> None:
     space, section = space_of(base), SamplerSection(name=name)
     seen = [Seen(drawn(space, base, seed), (seed / 20,)) for seed in range(14)]
     seen += [Seen(drawn(space, base, 77)), Seen(drawn(space, base, 78), (), {"latency_ms": 0.5}, ended=True)]
-    first = proposed(space, base, seen, section, 5)
-    assert first == proposed(space, base, seen, section, 5)
+    first = proposed(space, base, seen, section, 5).point
+    assert first == proposed(space, base, seen, section, 5).point
     varied(base, first)
     assert len({str(proposed(space, base, seen, section, seed)) for seed in range(4)}) > 1
 
@@ -87,7 +89,7 @@ def test_the_sampler_learns_what_is_good() -> None:
     space = space_of(base)
     points = [drawn(space, base, seed) for seed in range(40)]
     seen = [Seen(point, (point["objective.kd.temperature"],)) for point in points]
-    found = [proposed(space, base, seen, TPE, seed)["objective.kd.temperature"] for seed in range(20)]
+    found = [proposed(space, base, seen, TPE, seed).point["objective.kd.temperature"] for seed in range(20)]
     chance = [drawn(space, base, 1000 + seed)["objective.kd.temperature"] for seed in range(20)]
     assert sum(found) / 20 > sum(chance) / 20 + 0.15
 
@@ -99,8 +101,8 @@ def test_it_learns_from_the_highest_rung_with_enough_trials() -> None:
     points = [drawn(space, base, seed) for seed in range(60)]
     misled = [Seen(point, (point["objective.kd.weight"],)) for point in points]
     told = [Seen(p, (p["objective.kd.weight"], -p["objective.kd.weight"])) for p in points[:25]] + misled[25:]
-    before = [proposed(space, base, misled, TPE, seed)["objective.kd.weight"] for seed in range(15)]
-    after = [proposed(space, base, told, TPE, seed)["objective.kd.weight"] for seed in range(15)]
+    before = [proposed(space, base, misled, TPE, seed).point["objective.kd.weight"] for seed in range(15)]
+    after = [proposed(space, base, told, TPE, seed).point["objective.kd.weight"] for seed in range(15)]
     assert sum(before) / 15 > 0.6 > 0.4 > sum(after) / 15
 
 
@@ -114,9 +116,9 @@ def test_what_is_not_allowed_is_avoided() -> None:
         for p in points
         for w in [p["objective.kd.weight"]]
     ]
-    found = [proposed(space, base, seen, TPE, seed)["objective.kd.weight"] for seed in range(20)]
+    found = [proposed(space, base, seen, TPE, seed).point["objective.kd.weight"] for seed in range(20)]
     unlimited = [Seen(each.point, each.values or (0.9,)) for each in seen]
-    without = [proposed(space, base, unlimited, TPE, seed)["objective.kd.weight"] for seed in range(20)]
+    without = [proposed(space, base, unlimited, TPE, seed).point["objective.kd.weight"] for seed in range(20)]
     assert sum(each <= 0.35 for each in found) >= 14 > 6 >= sum(each <= 0.35 for each in without)
 
 
@@ -189,6 +191,57 @@ def test_samplers_are_checked() -> None:
     seen = [Seen(drawn(space_of(base), base, seed), (0.1,)) for seed in range(3)]
     with pytest.raises(RecipeError, match=r"search\.sampler: TPESampler refuses"):
         proposed(space_of(base), base, seen, SamplerSection(options={"n_startup_trials": "ten"}), 1)
+
+
+def proposals(name: str, count: int, **options: Any) -> list[dict[str, Any]]:
+    """One after the other, each valued; whatever the sampler remembers went through a file."""
+    base = recipe(NUMBERS)
+    seen, shared, section = list[Seen](), dict[str, Any](), SamplerSection(name=name, options=options)
+    for number in range(count):
+        found = proposed(space_of(base), base, seen, section, number, shared)
+        own, shared = json.loads(json.dumps([found.own, found.shared]))
+        seen.append(Seen(found.point, (found.point["objective.kd.weight"],), own=own))
+    return [dict(each.point) for each in seen]
+
+
+NUMBERS = {
+    "objective.kd.weight": {"low": 0.0, "high": 1.0},
+    "objective.kd.temperature": {"low": 1.0, "high": 20.0, "log": True},
+}
+
+
+def test_a_sequence_is_the_samplers_own() -> None:
+    """A sampler that counts what it proposed goes on counting, though it is made anew each time."""
+    with pytest.warns(ExperimentalWarning):
+        theirs = optuna.create_study(sampler=optuna.samplers.QMCSampler(seed=0))
+    wanted = []
+    for _ in range(9):
+        trial = theirs.ask({key: distribution(space_of(recipe(NUMBERS))[key]) for key in NUMBERS})
+        wanted.append(trial.params)
+        theirs.tell(trial, 0.0)
+    assert proposals("QMCSampler", 9)[1:] == wanted[1:], "the first is drawn before the space is known"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("NSGAIISampler", {"population_size": 6}), ("CmaEsSampler", {"popsize": 6}), ("BruteForceSampler", {})],
+)
+def test_samplers_that_remember_learn(name: str, options: dict[str, Any]) -> None:
+    """Populations and distributions survive from proposal to proposal: later ones are better, each time the same."""
+    if name == "CmaEsSampler":
+        pytest.importorskip("cmaes")
+    if name == "BruteForceSampler":
+        base = recipe({"objective.kd.weight": [0.1, 0.5, 0.9], "objective.kd.temperature": [1.0, 2.0]})
+        seen: list[Seen] = []
+        for number in range(6):
+            found = proposed(space_of(base), base, seen, SamplerSection(name=name), number)
+            seen.append(Seen(found.point, (0.5,), own=found.own))
+        assert len({str(each.point) for each in seen}) == 6, "each point once"
+        return
+    found_points = proposals(name, 48, **options)
+    assert found_points == proposals(name, 48, **options)
+    values = [each["objective.kd.weight"] for each in found_points]
+    assert sum(values[36:]) > sum(values[:12]) + 1
 
 
 def test_corners_show_every_choice() -> None:

@@ -13,7 +13,8 @@ Events = Sequence[Mapping[str, Any]]
 def sought(events: Events) -> dict[str, Any] | None:
     """The result's section ``search``; None where nothing was searched.
 
-    A trial's line of a rung may stand there twice, where a process was killed before its record had it: the last counts.
+    A trial's line of a rung may stand there twice, where a process was killed before its record had it: the last one
+    counts.
     """
     trials: dict[int, dict[str, Any]] = {}
     finalists: dict[tuple[int, int], dict[str, Any]] = {}

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from stillhouse.foundation.errors import ModelError, RecipeError
 from stillhouse.foundation.events import Event, PhaseStarted, Progress, Warned
@@ -46,7 +45,7 @@ from stillhouse.runner.signals import Signals
 from stillhouse.runner.teaching import Teaching
 from stillhouse.study.record import FILE, Record, Trial, best_points
 from stillhouse.study.rungs import Job, Standing, next_job
-from stillhouse.study.sampling import Seen, drawn, importances, proposed, subseed_of
+from stillhouse.study.sampling import Proposal, Seen, drawn, importances, proposed, subseed_of
 from stillhouse.study.space import Point, brought
 
 SEARCH = "search"
@@ -227,7 +226,8 @@ class Hunt:
         """Queue what a job asks for; a trial that is not allowed, or can't be built, ends here."""
         number = job.trial
         if number is None:
-            number = self.record.begin(self.proposal())
+            found = self.proposal()
+            number = self.record.begin(found.point, found.own, found.shared)
         trial = self.record.trials()[number]
         try:
             beyond = trial.beyond if trial.costs else self._measured(trial, tell)
@@ -277,21 +277,19 @@ class Hunt:
         tell(TrialReached(number, rung, self.rungs[rung], tuple(values), epochs, seconds))
         self.record.reach(number, rung, values)
 
-    def proposal(self) -> dict[str, Any]:
-        """The next point: first the recipe's own and those of searches before, then at random now and then, else by the
-        sampler.
-        """
-        trials, recipe = self.record.trials(), self.materials.recipe
+    def proposal(self) -> Proposal:
+        """The next point: first the recipe's own and those of searches before, then by the sampler, some at random."""
+        trials, recipe, section = self.record.trials(), self.materials.recipe, self._section
         seed = subseed_of(recipe, len(trials))
         if len(trials) < len(first := self._first):
-            return brought(self.space, recipe, first[len(trials)], drawn(self.space, recipe, seed))
-        seeds = [seed, *(subseed(seed, "screen", turn) for turn in range(1, self._section.screen))]
-        if subseed(seed, "random") % 1000 < 1000 * self._section.random:
-            points = [drawn(self.space, recipe, each) for each in seeds]
+            return Proposal(brought(self.space, recipe, first[len(trials)], drawn(self.space, recipe, seed)), {}, {})
+        seeds = [seed, *(subseed(seed, "screen", turn) for turn in range(1, section.screen))]
+        if subseed(seed, "random") % 1000 < 1000 * section.random:
+            found = [Proposal(drawn(self.space, recipe, each), {}, {}) for each in seeds]
         else:
-            seen = [_seen(each) for each in trials]
-            points = [proposed(self.space, recipe, seen, self._section.sampler, each) for each in seeds]
-        return self._screen.best(points, len(trials)) if len(points) > 1 else points[0]
+            seen, shared = [_seen(each) for each in trials], self.record.shared
+            found = [proposed(self.space, recipe, seen, section.sampler, each, shared) for each in seeds]
+        return found[self._screen.best([each.point for each in found], len(trials)) if len(found) > 1 else 0]
 
     @cached_property
     def _first(self) -> list[Point]:
@@ -351,7 +349,7 @@ class Hunt:
 
 
 def _seen(trial: Trial) -> Seen:
-    return Seen(trial.point, trial.values, trial.beyond, not trial.open)
+    return Seen(trial.point, trial.values, trial.beyond, not trial.open, trial.own)
 
 
 def _common(trials: list[Trial]) -> str:

@@ -7,8 +7,8 @@ pair of them (after centred kernel alignment, arXiv 1905.00414).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,8 +42,8 @@ class Screen:
         with torch.no_grad():
             self._alike = alike(teacher(self._inputs))
 
-    def best(self, points: list[dict[str, Any]], trial: int) -> dict[str, Any]:
-        """The one to try; of equals the first.
+    def best(self, points: Sequence[Point], trial: int) -> int:
+        """Place of the one to try; of equals the first.
 
         Args:
             trial: its number, from which the member follows.
@@ -53,7 +53,7 @@ class Screen:
         for at, model in enumerate(models):
             again = models.index(model)
             found.append(found[again] if again < at else self.resemblance(points[at], trial))
-        return points[found.index(max(found))]
+        return found.index(max(found))
 
     def resemblance(self, point: Point, trial: int) -> float:
         """-1..1; less where no network can be made of the point within the limits."""

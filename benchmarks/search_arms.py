@@ -1,0 +1,133 @@
+"""The live searches of the search benchmark: ours, each half of it alone, without a teacher, and by evolution.
+
+All have the task's data, teacher, stored answers, budget and longest training; what an arm does not search stands in
+the task's recipe, whose learning rate was chosen for random graphs. A search that is in the results is not made again.
+
+    python -m benchmarks.search_arms [ARM ...]
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import RESULTS, commit, machine
+from benchmarks.search_task import BOTH, FOLDER, GRAPHS, RUNGS, TEACHING, opened, prepared, with_search
+from stillhouse.foundation.history import read_events
+from stillhouse.foundation.seeding import subseed
+from stillhouse.recipe.load import validate
+from stillhouse.recipe.recipe import Recipe, as_dict
+from stillhouse.runner.search.hunt import Hunt
+from stillhouse.study.record import Trial
+from stillhouse.study.sampling import Proposal, drawn, subseed_of
+
+ARMS = RESULTS / "search_arms.jsonl"
+SEEDS = 5
+_SEED = "student.model.options.seed"
+_POPULATION, _TOURNAMENT = 12, 4
+
+
+class Evolution(Hunt):
+    """Regularised evolution (arXiv 1802.01548) over single graphs: the parent is the best of a few of the youngest, a
+    child differs in one key or in its graphs' seed.
+    """
+
+    def proposal(self) -> Proposal:
+        """A child, once there are enough; else a graph at random."""
+        trials, recipe = self.record.trials(), self.materials.recipe
+        seed = subseed_of(recipe, len(trials))
+        fresh = drawn(self.space, recipe, seed)
+        living = [each for each in trials if each.values][-_POPULATION:]
+        if len(living) < _POPULATION:
+            return Proposal(fresh, {}, {})
+        chance = random.Random(subseed(seed, "evolution"))
+        parent = max(chance.sample(living, _TOURNAMENT), key=lambda each: each.values[-1])
+        key = chance.choice(sorted(parent.point))
+        return Proposal({**parent.point, key: fresh[key]}, {}, {})
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to search.
+
+    Attributes:
+        search: settings of the search.
+        changed: sections of the recipe in place of the task's.
+    """
+
+    search: Mapping[str, Any]
+    changed: Mapping[str, Any] | None = None
+    kind: Callable[..., Hunt] = Hunt
+
+    def recipe(self, task: Recipe, seed: int) -> Recipe:
+        """Of its search with a seed."""
+        values = {**as_dict(task), **(self.changed or {})}
+        return with_search(validate(values), seed=seed, **self.search)
+
+
+_HALVING = {"trials": 36, "members": 1, "rungs": list(RUNGS[1:])}
+_RATE = "student.train.optimizer.learning_rate"
+KINDS: Mapping[str, Arm] = {
+    "ours": Arm({**_HALVING, "space": dict(BOTH), "screen": 4}),
+    "unscreened": Arm({**_HALVING, "space": dict(BOTH)}),
+    "graphs": Arm({**_HALVING, "space": dict(GRAPHS), "screen": 4}),
+    "teaching": Arm({**_HALVING, "space": dict(TEACHING)}),
+    "no_kd": Arm(
+        {**_HALVING, "space": {**GRAPHS, _RATE: TEACHING[_RATE]}},
+        {"objective": {"cross_entropy": 1.0, "kd": None}},
+    ),
+    "evolution": Arm(
+        {"trials": 50, "members": 1, "rungs": [RUNGS[-1]], "random": 1.0}
+        | {"space": {**GRAPHS, _SEED: {"low": 0, "high": 2**31 - 1}}},
+        kind=Evolution,
+    ),
+}
+
+
+def curve(events: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Best accuracy of a network trained to the end, and what all training cost until then, in such networks."""
+    found, epochs, best = list[tuple[float, float]](), 0, 0.0
+    for event in events:
+        if event["event"] == "TrialReached":
+            epochs += event["trained_epochs"]
+            if event["epochs"] == RUNGS[-1]:
+                best = max(best, *event["members"])
+                found.append((epochs / RUNGS[-1], best))
+    return found
+
+
+def searched(name: str, seed: int, folder: Path, *, short: bool = False) -> dict[str, Any]:
+    """One search, as a row."""
+    recipe = KINDS[name].recipe(prepared(folder, short=short), seed)
+    if short:
+        recipe = with_search(recipe, trials=3)
+    out = folder / f"{name}-{seed}"
+    with opened(recipe, out, KINDS[name].kind) as searching:
+        trials: list[Trial] = searching.trials()
+    best = max((each for each in trials if each.values), key=lambda each: (len(each.values), each.values[-1]))
+    told = {"arm": name, "seed": seed, "curve": curve(read_events(out / "events.jsonl")), "best": dict(best.point)}
+    return {**told, "machine": machine(), "commit": commit()}
+
+
+def known() -> list[dict[str, Any]]:
+    """The rows that are there."""
+    return [json.loads(line) for line in ARMS.read_text().splitlines()] if ARMS.exists() else []
+
+
+def main(names: Sequence[str]) -> None:
+    """Make what is not there, seed by seed."""
+    for seed in range(SEEDS):
+        for name in names:
+            if (name, seed) not in [(each["arm"], each["seed"]) for each in known()]:
+                row = searched(name, seed, FOLDER)
+                with ARMS.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(KINDS))
