@@ -149,6 +149,32 @@ def test_one_architecture_is_no_family(tmp_path: Path) -> None:
         assert 0.5 * 0.3 < each["costs"]["params"] / found["teacher"]["params"] <= 0.3
 
 
+OWN = """
+from torch import nn
+
+def family(classes, channels, width=2, seed=0, depth=1):
+    kernels = [(1, 3)[(seed >> at) % 2] for at in range(depth)]
+    body = [nn.Conv2d(width, width, each, padding=each // 2) for each in kernels]
+    ends = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)]
+    return nn.Sequential(nn.Conv2d(channels, width, 3), nn.ReLU(), *body, *ends)
+"""
+
+
+def test_a_family_of_ones_own(tmp_path: Path) -> None:
+    """A function with the options width and seed: as wide as the budget allows, and each member another network."""
+    (tmp_path / "own.py").write_text(OWN)
+    model = {"arch": f"{tmp_path / 'own.py'}:family", "options": {"width": 2, "seed": 0, "depth": 4}}
+    space = {"student.model.options.depth": {"low": 3, "high": 6}}
+    found = run(
+        recipe({"space": space, "trials": 3, "rungs": [1, 2]}, student={"model": model, "train": TRAIN}),
+        tmp_path / "run",
+    )
+    most = 0.3 * found["teacher"]["params"]
+    assert all(0.6 * most < each["costs"]["params"] <= most for each in found["search"]["trials"])
+    seeds = {each["options"]["seed"] for each in found["search"]["finalists"]}
+    assert len(seeds) == len(found["search"]["finalists"]) == 2
+
+
 def test_what_costs_too_much_is_not_trained(tmp_path: Path) -> None:
     """A limit that no width can meet ends a trial at once, and the sampler learns of it; enough others are found."""
     space = {"student.model.options.merge": ["weighted", "concat"], "objective.kd.weight": {"low": 0.1, "high": 1.0}}

@@ -22,7 +22,6 @@ from stillhouse.runner.networks import Networks
 from stillhouse.study.space import Point, varied
 
 _GRAPH = "random_graph"
-_SCALED = ("resnet", "vgg", "mobilenet")
 _OPTIONS = "student.model.options"
 _SEEDS = 2**31
 _LATENCY_S = 0.2
@@ -68,7 +67,8 @@ def candidate(networks: Networks, point: Point, limits: Limits, trial: int, memb
     """The recipe of a trial's member: it says all of what that is, so that it can be built anywhere.
 
     Args:
-        member: which of the family. A point that says the seed of a graph itself has one graph only.
+        member: which of the family: other members have other values of the option ``seed``, where there is one and
+            the point does not say it itself.
 
     Raises:
         ModelError: no network of this family fits the budget.
@@ -77,7 +77,7 @@ def candidate(networks: Networks, point: Point, limits: Limits, trial: int, memb
     recipe = varied(networks.recipe, point)
     model = recipe.student.model
     options: dict[str, Any] = dict(model.options)
-    if model.arch == _GRAPH and f"{_OPTIONS}.seed" not in point:
+    if _whole(options, "seed") and f"{_OPTIONS}.seed" not in point:
         search = networks.recipe.search
         options["seed"] = subseed(recipe.seed, "member", search.seed if search else 0, trial, member) % _SEEDS
     if "params" in limits.most and f"{_OPTIONS}.widths" not in point and f"{_OPTIONS}.width" not in point:
@@ -88,12 +88,17 @@ def candidate(networks: Networks, point: Point, limits: Limits, trial: int, memb
     return recipe.model_copy(update={"student": recipe.student.model_copy(update={"model": model})})
 
 
+def _whole(options: Mapping[str, Any], name: str) -> bool:
+    """Whether a network has an option of that name, a whole number; so networks of one's own say what they have."""
+    return type(options.get(name)) is int
+
+
 def _as_wide(networks: Networks, recipe: Recipe, options: dict[str, Any], params: int) -> dict[str, Any]:
     """Options with the width that has as many parameters as are allowed; unchanged where the family has no width."""
     model = recipe.student.model
     if model.arch == _GRAPH:
         return {**options, "params": params, "widths": None}
-    if model.arch not in _SCALED:
+    if not _whole(options, "width"):
         return options
 
     def count(widths: tuple[int, ...]) -> int:
