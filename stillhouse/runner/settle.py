@@ -100,10 +100,17 @@ def settle_answers(
 def settle_student_step(
     materials: Materials, folder: RunDir, teacher: Network, teaching: Teaching | None, emit: Emit, signals: Signals
 ) -> Materials:
-    """Choose the engine of the students' training, on batches with the teacher's answers."""
+    """Choose the engine of the students' training, on batches with the teacher's answers.
+
+    Where the student is searched for nothing is compiled unless the recipe says so: there are many of them.
+    """
     settings = materials.recipe.student.train
     if settings.engine.settled:
         return materials
+    if materials.recipe.search is not None:
+        settings = _compiled_if_asked(settings)
+        if settings.engine.settled:
+            return _settled(materials, folder, _students(materials, settings))
     batches = materials.stream(settings, 0).batches(0, _STEPS)
     known: Sequence[tuple[Batch, Knowledge]]
     if teaching is None:
@@ -118,8 +125,18 @@ def settle_student_step(
         return objective_of(materials.networks, network, teacher, 0)
 
     engine = _step_engine(materials, student, objective, known, settings, "student's step", emit, signals)
-    train = settings.model_copy(update={"engine": engine})
-    return _settled(materials, folder, {"student": materials.recipe.student.model_copy(update={"train": train})})
+    return _settled(materials, folder, _students(materials, settings.model_copy(update={"engine": engine})))
+
+
+def _students(materials: Materials, train: TrainSection) -> dict[str, Section]:
+    """The recipe's section with other settings of the training."""
+    return {"student": materials.recipe.student.model_copy(update={"train": train})}
+
+
+def _compiled_if_asked(settings: TrainSection) -> TrainSection:
+    """The same, compiling no engine that is tried by itself."""
+    engine = settings.engine.model_copy(update={"compile": settings.engine.compile is True})
+    return settings.model_copy(update={"engine": engine})
 
 
 def settle_blocks_step(
@@ -133,10 +150,7 @@ def settle_blocks_step(
     assert section is not None
     if section.train.engine.settled:
         return materials
-    compiles = section.train.engine.compile is True
-    settings = section.train.model_copy(
-        update={"engine": section.train.engine.model_copy(update={"compile": compiles})}
-    )
+    settings = _compiled_if_asked(section.train)
     teacher = copy.deepcopy(teacher).to(materials.device).eval()
     blocks = cut(teacher, materials.interface, section.blocks)
     others = offered(blocks, materials.recipe)

@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from stillhouse.foundation.errors import Interrupted, RecipeError
-from stillhouse.foundation.events import Event
+from stillhouse.foundation.events import Event, Warned
 from stillhouse.foundation.search_events import TrialBegun, TrialEnded, TrialReached
 from stillhouse.recipe.load import load, validate
 from stillhouse.recipe.recipe import Recipe
@@ -147,6 +147,20 @@ def test_one_architecture_is_no_family(tmp_path: Path) -> None:
     assert archs <= {"resnet", "mobilenet"}
     for each in found["search"]["trials"]:
         assert 0.5 * 0.3 < each["costs"]["params"] / found["teacher"]["params"] <= 0.3
+
+
+def test_nothing_is_compiled_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An automatic engine is one for all trials, and none waits for a compiler; inline teachers are warned of."""
+    monkeypatch.setattr("stillhouse.students.trial.compile_guess_s", lambda network: 0.0)
+    train = {**TRAIN, "engine": "auto"}
+    student = {"model": {"arch": "random_graph", "options": GRAPH}, "train": train}
+    sections: dict[str, Any] = {"student": student, "knowledge": {"source": "inline"}}
+    events: list[Event] = []
+    run(
+        recipe({"trials": 2, "rungs": [1], "members": 1, "finalists": 1}, **sections), tmp_path / "run", [events.append]
+    )
+    assert load(tmp_path / "run" / "recipe.yaml").student.train.engine.compile is False
+    assert any("the teacher answers each trial anew" in each.message for each in told(events, Warned))
 
 
 OWN = """

@@ -47,6 +47,10 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
         raise RecipeError(
             f"search.space: '{taught[0]}' varies, but objective.kd asks the teacher nothing: give a weight"
         )
+    if recipe.knowledge.source == "inline" and recipe.objective.asks:
+        emit(Warned("knowledge.source: inline: the teacher answers each trial anew; auto asks it once for all"))
+    if section.budget.latency_ms is not None and recipe.fleet.trial_workers > 1 and recipe.fleet.backend == "local":
+        emit(Warned("search.budget.latency_ms: measured while trials are trained on this machine: give it some room"))
     limits = limits_of(networks, networks.teacher())
     needed: list[dict[str, float]] = []
     refused: list[ModelError] = []
