@@ -74,7 +74,10 @@ def best(run: Path) -> None:
         accuracy = f"{100 * each['accuracy']:.1f} %"
         click.echo(f"finalist {each['trial']}-{each['member']}: {accuracy}, {each['params']:,} parameters{mark}")
     if (run / "best.yaml").exists():
-        click.echo(f"stillhouse run {run / 'best.yaml'} makes the student again")
+        if "arch: live" in (run / "best.yaml").read_text():
+            click.echo(f"{run / 'best.yaml'} says what the student is; its teacher was handed over from Python")
+        else:
+            click.echo(f"stillhouse run {run / 'best.yaml'} makes the student again")
 
 
 def _sought(run: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from stillhouse.recipe.blockwise import BudgetSection, Share
 from stillhouse.recipe.section import InputPath, Name, NonNegativeInt, PositiveInt, Ratio, Section
@@ -67,6 +67,15 @@ class SearchBudgetSection(BudgetSection):
     peak_bytes: Share | None = Field(None, description="share of its weights' and activations' bytes, for one sample")
 
 
+class TargetSection(Section):
+    """A device that is not here: what a network would take there follows from its operators, one by one."""
+
+    macs_per_s: PositiveFloat = Field(description="multiply-adds a second")
+    bytes_per_s: PositiveFloat = Field(description="bytes a second that operators read and write")
+    call_s: NonNegativeFloat = Field(0.0, description="seconds that a call of an operator costs")
+    memory_bytes: PositiveInt | None = Field(None, description="room for weights and activations of one sample")
+
+
 class SamplerSection(Section):
     """Who proposes what is tried next: any of Optuna's samplers, by its name there."""
 
@@ -98,6 +107,9 @@ class SearchSection(Section):
     """The student's family and how it is taught are found by trials; the best one's members are trained to the end."""
 
     budget: SearchBudgetSection
+    target: TargetSection | None = Field(
+        None, description="device whose latency and memory are meant; default: this machine's are measured"
+    )
     space: dict[str, Range] = Field(
         {},
         description="key of the recipe: [a, b, ...] or {low, high, log}; default: the graphs of a random_graph, and "
@@ -137,6 +149,9 @@ class SearchSection(Section):
     @model_validator(mode="after")
     def _has_what_it_refers_to(self) -> Self:
         for key, each in self.space.items():
+            above = next((other for other in self.space if key.startswith(f"{other}.")), None)
+            if above is not None:
+                raise ValueError(f"space: '{key}' is a part of '{above}', which varies, too: leave one of them out")
             others = {each.rest_of: None} if isinstance(each, RestSection) else each.when
             for other in others:
                 if other == key:

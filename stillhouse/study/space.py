@@ -153,6 +153,8 @@ def check(recipe: Recipe) -> None:
                 f"search.space: '{key}' can't vary: trials share the teacher's answers, their length and their engine; "
                 f"what may vary is under {known}"
             )
+    if f"{_OPTIONS}.params" in space and section.budget.params is not None:
+        raise RecipeError(f"search.space: '{_OPTIONS}.params' can't vary: search.budget.params says it")
     for point in corners(space, recipe):
         try:
             varied(recipe, point)

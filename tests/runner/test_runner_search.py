@@ -163,6 +163,24 @@ def test_nothing_is_compiled_by_itself(tmp_path: Path, monkeypatch: pytest.Monke
     assert any("the teacher answers each trial anew" in each.message for each in told(events, Warned))
 
 
+def test_a_target_is_what_counts(tmp_path: Path) -> None:
+    """Latency and memory are those of the device that the recipe describes; what is beyond them is not trained."""
+    target = {"macs_per_s": 1e6, "bytes_per_s": 1e12, "memory_bytes": 30_000}
+    space = {"student.model.options.widths": [[2, 4], [3, 6], [24, 48]]}
+    sought = {"space": space, "trials": 3, "rungs": [1, 2], "budget": {"params": 1.0, "latency_ms": 150.0}}
+    student = {"model": {"arch": "random_graph", "options": {**GRAPH, "widths": [2, 4]}}, "train": TRAIN}
+    found = run(recipe({**sought, "target": target}, student=student), tmp_path / "run")
+    trials, _teacher = found["search"]["trials"], found["teacher"]["params"]
+    for each in trials:
+        costs = each["costs"]
+        assert costs["latency_ms"] == pytest.approx(costs["macs"] / 1e6 * 1e3, rel=0.05)
+        beyond = (
+            costs["latency_ms"] > 150 or costs["peak_bytes"] > 30_000 or costs["params"] > found["teacher"]["params"]
+        )
+        assert bool(each["rungs"]) != beyond and each["ended"].startswith("beyond the budget") == beyond
+    assert any(each["rungs"] for each in trials)
+
+
 OWN = """
 from torch import nn
 

@@ -155,6 +155,11 @@ def test_a_choice_of_lists_is_a_choice() -> None:
         ({"objective.kd.weight": [1, 1]}, "the same choice stands there twice"),
         ({"objective.kd.weight": []}, "at least 1"),
         (
+            {"student.model.options.top": [{"nodes": 3}, {"nodes": 4}], "student.model.options.top.nodes": [5, 6]},
+            "'student.model.options.top.nodes' is a part of 'student.model.options.top'",
+        ),
+        ({"student.model.options.params": [5000, 6000]}, "search.budget.params says it"),
+        (
             {"objective.kd.weight": {"low": 0, "high": 1, "when": {"student.model.arch": "resnet"}}},
             "'objective.kd.weight' never varies: its 'when' asks for student.model.arch: 'resnet'",
         ),

@@ -15,6 +15,7 @@ from stillhouse.models.cost import measure_cost
 from stillhouse.models.graphs.member import member as graphs_of
 from stillhouse.models.graphs.widths import solved
 from stillhouse.models.network import Network
+from stillhouse.models.roofline import Roofline
 from stillhouse.recipe.architectures import ModelSection
 from stillhouse.recipe.random_graph import RandomGraphOptions
 from stillhouse.recipe.recipe import Recipe
@@ -54,13 +55,22 @@ def limits_of(networks: Networks, teacher: Network) -> Limits:
     assert section is not None
     whole = costs_of(teacher, networks)
     given = {name: value for name, value in section.budget.model_dump().items() if value is not None}
-    return Limits(whole, {name: each if name == "latency_ms" else each * whole[name] for name, each in given.items()})
+    most = {name: each if name == "latency_ms" else each * whole[name] for name, each in given.items()}
+    if section.target is not None and (room := section.target.memory_bytes) is not None:
+        most["peak_bytes"] = min(room, most.get("peak_bytes", room))
+    return Limits(whole, most)
 
 
 def costs_of(network: Network, networks: Networks) -> dict[str, float]:
-    """Measured where the run computes, one sample, by the names of a budget's measures."""
-    device = torch.device(networks.recipe.compute.device)
-    return asdict(measure_cost(network.to(device), networks.interface, latency_budget_s=_LATENCY_S))
+    """Measured where the run computes, one sample, by the names of a budget's measures; the latency is the target's,
+    where the search has one.
+    """
+    device, search = torch.device(networks.recipe.compute.device), networks.recipe.search
+    costs = asdict(measure_cost(network.to(device), networks.interface, latency_budget_s=_LATENCY_S))
+    if search is not None and (target := search.target) is not None:
+        there = Roofline(target.macs_per_s, target.bytes_per_s, target.call_s)
+        costs["latency_ms"] = there.latency_ms(network, networks.interface)
+    return costs
 
 
 def candidate(networks: Networks, point: Point, limits: Limits, trial: int, member: int) -> Recipe:

@@ -79,7 +79,7 @@ def _of_family(hunt: Hunt, trial: Trial, wanted: int) -> list[Finalist]:
             continue
         model = materials.recipe.student.model
         what = {key: value for key, value in model.options.items() if key != "seed"}
-        over = hunt.limits.beyond(costs_of(network, materials.networks))
+        over = hunt.limits.beyond(costs_of(network, hunt.materials.networks))
         begun = (hunt.folder.path / "finalists" / name).exists()  # a latency differs from time to time
         if what in known or (any(share > 0 for share in over.values()) and not begun):
             continue

@@ -27,6 +27,10 @@ def foreseen(recipe: Recipe) -> list[tuple[str, str]]:
     times = " and ".join([", ".join(map(str, rungs[:-1])), str(rungs[-1])] if len(rungs) > 1 else [str(rungs[0])])
     how = f"{section.trials} trials by {section.sampler.name}, compared after {times} epochs, where one of "
     how += f"{section.reduction} goes on; {section.members} members of a family at the last"
+    if section.screen > 1:
+        how += f"; one of {section.screen} proposed points is tried, by its resemblance to the teacher"
+    if section.after:
+        how += f"; the best points of {', '.join(section.after)} are tried first"
     space = section.space_of(recipe.student.model.arch)
     return [("search", how), *(("varies", f"{key}: {_words(each)}") for key, each in space.items())]
 
@@ -40,6 +44,10 @@ def student(recipe: Recipe) -> str:
         f"{value:g} ms" if name == "latency_ms" else f"{100 * value:.3g} % of the {_NAMES[name]}"
         for name, value in given.items()
     ]
+    if section.target is not None:
+        room = section.target.memory_bytes
+        limits += [f"{room:,} bytes of peak memory"] if room is not None else []
+        limits[-1] += " on the target"
     finalists = section.families * section.finalists
     return f"the best of {finalists} that are trained to the end, with at most {' and '.join(limits)}"
 

@@ -310,7 +310,7 @@ class Hunt:
     def _measured(self, trial: Trial, tell: Emit) -> Mapping[str, float]:
         """What a trial's network costs; by how much that is beyond each limit."""
         made = self.of(trial.point, trial.number, 0)
-        costs = costs_of(made.networks.student(0), made.networks)
+        costs = costs_of(made.networks.student(0), self.materials.networks)
         beyond = self.limits.beyond(costs)
         tell(TrialBegun(trial.number, trial.point, costs))
         self.record.cost(trial.number, costs, beyond)
