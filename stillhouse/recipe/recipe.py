@@ -392,6 +392,11 @@ class Recipe(Section):
                 "fleet.trial_workers: they train the trials of a search, and this recipe has none (no section "
                 "'search'): leave it at 1"
             )
+        if self.fleet.trial_workers > 1 and self.student.model.arch == "live":
+            raise ValueError(
+                "fleet.trial_workers: a student handed over from Python can't be built in other processes: name it by "
+                "file.py:function, or leave fleet.trial_workers at 1"
+            )
         return self
 
 

@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import safetensors.torch
@@ -96,8 +96,9 @@ def _trained(
     rank, size, settings = job["rank"], job["size"], recipe.student.train
     device, own = device_of(recipe, rank, size)
     sight = sight_by(line)
-    network = network_by(line, recipe, job)
-    objective = objective_by(line, recipe, job, network)
+    handed = handed_over(line)
+    network = network_by(handed, recipe, job)
+    objective = objective_by(handed, recipe, job, network)
     first = rank == 0
     with Joined(meeting(job), rank, size, device, own_device=own) as group:
         desk = Desk(line, sight.make, objective.ask, settings.batch_size, job)
@@ -106,7 +107,7 @@ def _trained(
             seed=subseed(recipe.seed, job["phase"], "steps"),
             device=device,
             emit=Teller(line).emit if first else lambda event: None,
-            checkpoints=SentCheckpoints(line, job, recipe.checkpoint.every_s if first else None),
+            checkpoints=SentCheckpoints(line, job, handed, recipe.checkpoint.every_s if first else None),
             evaluate=Asker(line).evaluate if first else None,
             interrupted=Stop(line).asked,
             ahead_max_bytes=recipe.data.ahead_max_mb * 2**20,
@@ -138,12 +139,25 @@ def sight_by(line: Line) -> Sight:
     return sight
 
 
-def network_by(line: Line, recipe: Recipe, job: Mapping[str, Any]) -> Network:
+class HandedOver(NamedTuple):
+    """What a job begins with, as it came by the line."""
+
+    network: Frame
+    objective: Frame
+    checkpoint: Frame
+
+
+def handed_over(line: Line) -> HandedOver:
+    """All of it, before anything can fail: nothing is left over for the next job."""
+    return HandedOver(line.next("network"), line.next("objective"), line.next("checkpoint"))
+
+
+def network_by(handed: HandedOver, recipe: Recipe, job: Mapping[str, Any]) -> Network:
     """The run's network, from its own weights; nothing that the recipe says of weights is looked for."""
     model = recipe.student.model
     options = {key: value for key, value in model.options.items() if key not in ("pretrained", "checkpoint_path")}
     bare = model.model_copy(update={"weights": None, "options": options})
-    content = bytes(line.next("network").body)
+    content = bytes(handed.network.body)
     state = safetensors.torch.load(content)
     mean, std = (tuple(state[f"preprocess.{name}"].flatten().tolist()) for name in ("mean", "std"))
     network = build_any(bare, interface_in(job), Normalisation(mean=mean, std=std), 0, "student")
@@ -156,7 +170,7 @@ def interface_in(job: Mapping[str, Any]) -> Interface:
     return Interface(tuple(job["shape"]), job["image"], job["classes"])
 
 
-def objective_by(line: Line, recipe: Recipe, job: Mapping[str, Any], network: Network) -> Objective:
+def objective_by(handed: HandedOver, recipe: Recipe, job: Mapping[str, Any], network: Network) -> Objective:
     """The run's objective, its adapters as the run begins with them."""
     section = recipe.objective
     objective = Objective(
@@ -166,8 +180,7 @@ def objective_by(line: Line, recipe: Recipe, job: Mapping[str, Any], network: Ne
         {name: tuple(shape) for name, shape in job["teacher_shapes"].items()},
         leaves_out_unknown=recipe.fleet.without_teachers == "stored_only",
     )
-    told = line.next("objective")
-    objective.load_state_dict(unpack(told.header["forms"], told.body))
+    objective.load_state_dict(unpack(handed.objective.header["forms"], handed.objective.body))
     return objective
 
 
@@ -246,8 +259,8 @@ class Teller:
 class SentCheckpoints:
     """Keeps checkpoints by sending them to the run; those of other students than the first are not wanted."""
 
-    def __init__(self, line: Line, job: Mapping[str, Any], every_s: float | None) -> None:
-        self._line, self._every_s = line, every_s
+    def __init__(self, line: Line, job: Mapping[str, Any], handed: HandedOver, every_s: float | None) -> None:
+        self._line, self._every_s, self._begun = line, every_s, handed.checkpoint.body
         self._folder, self._newest = Path(job["checkpoints"]), job["newest"]
         self._last = time.monotonic()
 
@@ -264,8 +277,7 @@ class SentCheckpoints:
 
     def load(self) -> dict[str, Any] | None:
         """What the run wants to go on from."""
-        payload = self._line.next("checkpoint").body
-        return unpacked(payload, "the run's checkpoint") if payload else None
+        return unpacked(self._begun, "the run's checkpoint") if self._begun else None
 
     def newest(self) -> Path | None:
         """Where the run keeps it."""

@@ -31,7 +31,7 @@ FILE = "search.db"
 
 _NAME = "search"
 _POINT, _MEMBERS, _COSTS, _WHY, _IDENTITY = "point", "members", "costs", "why", "identity"
-_FIRST, _SAMPLER = "first", "sampler"
+_FIRST, _OWN, _SHARED = "first", "own", "shared"
 _LOCKED_S = 30
 
 
@@ -109,8 +109,9 @@ class Record:
     def shared(self) -> Mapping[str, Any]:
         """What the sampler remembered of the study."""
         with self._readable():
-            found: Mapping[str, Any] = self._study.user_attrs.get(_SAMPLER, {})
-            return found
+            trials = sorted(self._study.get_trials(deepcopy=False), key=lambda trial: -trial.number)
+            told = (each.user_attrs[_SHARED] for each in trials if _SHARED in each.user_attrs)
+            return next(told, {})
 
     def begin(self, point: Point, own: Mapping[str, Any] | None = None, shared: Mapping[str, Any] | None = None) -> int:
         """Note a new trial; its number.
@@ -122,9 +123,8 @@ class Record:
             params = plain(point, self._space)
             kinds = {key: distribution(self._space[key]) for key in params}
             number = len(self._study.get_trials(deepcopy=False))
-            attributes = {_POINT: dict(point), **({_SAMPLER: dict(own)} if own else {})}
-            if shared:
-                self._study.set_user_attr(_SAMPLER, dict(shared))
+            remembered = {_OWN: own, _SHARED: shared}
+            attributes = {_POINT: dict(point), **{key: dict(each) for key, each in remembered.items() if each}}
             self._study.add_trial(
                 create_trial(state=TrialState.RUNNING, params=params, distributions=kinds, user_attrs=attributes)
             )
@@ -183,7 +183,7 @@ class Record:
             attributes.get(_COSTS, {}).get("beyond", {}),
             attributes.get(_WHY, ""),
             trial.state == TrialState.RUNNING,
-            attributes.get(_SAMPLER, {}),
+            attributes.get(_OWN, {}),
         )
 
     def _readable(self) -> contextlib.AbstractContextManager[None]:
@@ -202,7 +202,10 @@ def best_points(path: Path, count: int) -> list[Point]:
     if not path.exists():
         raise RunDirError(f"{path.parent} holds no search: there is no {path.name}")
     with _readable(path):
-        study = optuna.load_study(storage=_url(path), study_name=_NAME)
+        try:
+            study = optuna.load_study(storage=_url(path), study_name=_NAME)
+        except (KeyError, RuntimeError) as error:
+            raise RunDirError(f"{path} holds no search that can be read: {error}") from error
         trained = [each for each in study.get_trials(deepcopy=False) if each.intermediate_values]
         trained.sort(key=lambda each: (max(each.intermediate_values.items()), -each.number), reverse=True)
         return [each.user_attrs[_POINT] for each in trained[:count]]

@@ -233,7 +233,7 @@ def test_what_costs_too_much_is_not_trained(tmp_path: Path) -> None:
         ({"budget": {"params": 0.0001}}, r"search.budget.params: no network .* the smallest needs 0\.\d"),
         ({"budget": {"latency_ms": 1e-6}}, r"search.budget.latency_ms: no network .* the smallest needs 0\.\d"),
         ({"space": {"objective.kd.weight": [0.5]}}, "nothing varies"),
-        ({"sampler": {"name": "QMCSampler"}}, "search.sampler.name: 'QMCSampler': did you mean 'GPSampler'"),
+        ({"sampler": {"name": "QMSampler"}}, "search.sampler.name: 'QMSampler': did you mean 'QMCSampler'"),
         ({"rungs": [2, 40]}, "search.rungs: 40 epochs are more than the student's"),
     ],
 )

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from stillhouse.data.open import open_data, survey
 from stillhouse.foundation.events import Event
 from stillhouse.foundation.search_events import TrialBegun
+from stillhouse.runner.materials import gather
 from stillhouse.runner.run import run
-from stillhouse.runner.search.screening import alike
+from stillhouse.runner.search.candidate import Limits
+from stillhouse.runner.search.screening import Screen, alike
 
 from .lessons import told, weights
 from .test_runner_search import recipe
@@ -39,3 +42,18 @@ def test_a_search_screens_what_it_tries(tmp_path: Path) -> None:
     assert points["with"][0] == points["without"][0], "the recipe's own point comes first"
     assert points["with"] == points["again"] != points["without"]
     assert weights(found["with"]) == weights(found["again"])
+    teachers = [found[name]["teacher"] for name in ("with", "without")]
+    assert teachers[0]["accuracy"] == teachers[1]["accuracy"], "the teacher is looked at, not changed"
+
+
+def test_a_teacher_is_left_as_it_was(tmp_path: Path) -> None:
+    """Its norms neither learn from the samples of a screen nor answer by them."""
+    asked = recipe()
+    found = survey(asked.data, asked.seed)
+    materials = gather(asked, open_data(found, asked.data, tmp_path, lambda *_: None), None)
+    teacher = materials.networks.teacher().train()
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    trained = Screen(materials, teacher, Limits({}, {}))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    again = Screen(materials, teacher.eval(), Limits({}, {}))
+    assert torch.equal(trained._alike, again._alike)

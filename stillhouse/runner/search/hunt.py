@@ -131,7 +131,7 @@ class Hunt:
                         done = True
                     else:
                         place.give(task)
-                if done and not self._under_way:
+                if not self._under_way and (done or self.following(self.record.trials()) is None):
                     return
                 for outcome in place.ended():
                     self._settle(outcome, tell)
@@ -218,6 +218,8 @@ class Hunt:
             job = self.following(self.record.trials())
             if job is None:
                 return None
+            if self._under_way and self.signals.asked() is not None:
+                return None  # whoever trains hears of it, and leaves a checkpoint
             self.signals.check("between trials of the search")
             self._begin(job, tell)
         return self._queue.popleft()
@@ -261,6 +263,10 @@ class Hunt:
         number, rung = outcome.task.trial, outcome.task.rung
         under_way = self._under_way[number]
         under_way.ended.append(outcome)
+        if outcome.accuracy is None:  # the others of it need not be begun
+            waiting = [each for each in self._queue if each.trial == number]
+            self._queue = deque(each for each in self._queue if each.trial != number)
+            under_way.members -= len(waiting)
         if len(under_way.ended) < under_way.members:
             return
         del self._under_way[number]

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from stillhouse.foundation.errors import ModelError, RecipeError
-from stillhouse.models.network import Network
+from stillhouse.foundation.seeding import subseed
+from stillhouse.models.network import Network, evaluating
+from stillhouse.models.placement import seed_device
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.search.candidate import Limits, candidate, costs_of
 from stillhouse.study.space import Point
@@ -39,7 +41,7 @@ class Screen:
         ids = train[np.linspace(0, len(train) - 1, min(_SAMPLES, len(train))).astype(np.int64)]
         batch = materials.stream(materials.recipe.student.train, 0).make(ids, np.zeros_like(ids))
         self._inputs = batch.inputs.to(materials.device)
-        with torch.no_grad():
+        with evaluating(teacher), torch.no_grad():
             self._alike = alike(teacher(self._inputs))
 
     def best(self, points: Sequence[Point], trial: int) -> int:
@@ -61,12 +63,13 @@ class Screen:
         try:
             made = candidate(networks, point, self._limits, trial, 0)
             student = replace(networks, recipe=made).student(0)
-        except (ModelError, RecipeError):
+        except (ModelError, RecipeError, torch.OutOfMemoryError):
             return _NONE
         if any(share > 0 for share in self._limits.beyond(costs_of(student, networks)).values()):
             return _NONE
         student.to(self._materials.device).train()  # norms have seen nothing yet
-        with torch.no_grad():
+        with torch.random.fork_rng(), torch.no_grad():
+            seed_device(subseed(self._materials.recipe.seed, "screen", trial), self._materials.device)
             return float((alike(student(self._inputs)) * self._alike).sum())
 
 

@@ -14,6 +14,7 @@ run     dismiss, and a job that is none
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -38,11 +39,13 @@ from stillhouse.runner.sight import Sight
 from stillhouse.runner.student import (
     Asker,
     Desk,
+    HandedOver,
     SentCheckpoints,
     Stop,
     Teller,
     device_of,
     errors_told,
+    handed_over,
     network_by,
     objective_by,
     sight_by,
@@ -62,9 +65,10 @@ def attend(line: Line) -> int:
     with fixed_numerics(int(begin["threads"])):
         desk = _Place(line, int(begin["place"]), sight_by(line))
         while (job := line.next("job").header)["job"] is not None:
+            handed = handed_over(line)
             with errors_told(line):
                 try:
-                    desk.train(job)
+                    desk.train(job, handed)
                 except torch.OutOfMemoryError as error:
                     line.say({"do": "ended", "how": "ModelError", "why": str(error)})
     return 0
@@ -80,7 +84,7 @@ class _Place:
     def __init__(self, line: Line, place: int, sight: Sight) -> None:
         self._line, self._place, self._sight = line, place, sight
 
-    def train(self, job: Mapping[str, Any]) -> None:
+    def train(self, job: Mapping[str, Any], handed: HandedOver) -> None:
         """One job, and say what came of it.
 
         Raises:
@@ -91,15 +95,15 @@ class _Place:
         recipe = parse(job["recipe"], (), "the run's recipe")
         settings = recipe.student.train
         device, _ = device_of(recipe, self._place, 1)
-        network = network_by(line, recipe, job)
-        objective = objective_by(line, recipe, job, network)
+        network = network_by(handed, recipe, job)
+        objective = objective_by(handed, recipe, job, network)
         desk = Desk(line, self._sight.make, objective.ask, settings.batch_size, job)
         context = FitContext(
             phase=job["phase"],
             seed=subseed(recipe.seed, job["phase"], "steps"),
             device=device,
             emit=Teller(line).emit,
-            checkpoints=SentCheckpoints(line, job, recipe.checkpoint.every_s),
+            checkpoints=SentCheckpoints(line, job, handed, recipe.checkpoint.every_s),
             interrupted=Stop(line).asked,
             ahead_max_bytes=recipe.data.ahead_max_mb * 2**20,
             until_step=job["until_step"],
@@ -114,15 +118,15 @@ class _Place:
     def _evaluated(self, network: nn.Module, recipe: Recipe, device: torch.device) -> Evaluation:
         if self._sight.table is None:
             return Asker(self._line).evaluate(network)
-        made = ahead(self._validation(), recipe.data.ahead_max_mb * 2**20)
-        return evaluate(network, made, device)
-
-    def _validation(self) -> Iterator[Batch]:
-        """The validation split; the run hears that this worker lives."""
-        assert self._sight.table is not None
         ids, labels, crop_px = self._split
+        batches = plain_batches(self._sight.table, labels, ids, EVALUATION_BATCH, crop_px)
+        with contextlib.closing(ahead(batches, recipe.data.ahead_max_mb * 2**20)) as made:
+            return evaluate(network, self._heard(made), device)
+
+    def _heard(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same; the run hears that this worker lives."""
         said_s = time.monotonic()
-        for batch in plain_batches(self._sight.table, labels, ids, EVALUATION_BATCH, crop_px):
+        for batch in batches:
             if time.monotonic() - said_s > _SAID_S:
                 said_s = time.monotonic()
                 self._line.say({"do": "looks"})

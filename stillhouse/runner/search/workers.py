@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import safetensors.torch
@@ -26,6 +26,7 @@ from stillhouse.foundation.events import Progress
 from stillhouse.foundation.search_events import TrialLent, TrialWorkerCame, TrialWorkerLost
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.weights import load_into
+from stillhouse.recipe.fleet import FleetSection
 from stillhouse.runner.course import course_of, hand_over, show
 from stillhouse.runner.group import Patience
 from stillhouse.runner.job import sight_job
@@ -133,7 +134,8 @@ class TrialWorkers:
     def __init__(self, materials: Materials, setting: Setting, crew: StandingCrew, emit: Emit, retold: Emit) -> None:
         self._materials, self._setting, self._crew = materials, setting, crew
         self._emit, self._retold = emit, retold
-        self._sight = sight_job(materials).as_json()
+        bare = materials.recipe.model_copy(update={"search": None, "fleet": FleetSection()})
+        self._sight = sight_job(replace(materials, recipe=bare)).as_json()  # folders of other searches are here only
         self._waiting: deque[_Loan] = deque()
         self._outcomes: list[Outcome] = []
         self._jobs = self._stillborn = 0
@@ -217,7 +219,10 @@ class TrialWorkers:
         fed = False
         for seat in self._ready():
             if seat.loan is not None and not self._stopping and seat.loan.wants():
-                told, body = seat.loan.share(pixels=seat.reads == "sent")
+                try:
+                    told, body = seat.loan.share(pixels=seat.reads == "sent")
+                except Interrupted as stop:  # while a teacher was waited for
+                    self._stop(stop.exit_code - 128)
                 self._crew.send(seat.name, {**told, "job": seat.job}, body)
                 seat.patience.heard()
                 fed = True
@@ -272,7 +277,8 @@ class TrialWorkers:
         if header["do"] == "sees":
             seat.reads = str(header["reads"])
             return
-        assert loan is not None
+        if loan is None:  # said after its end
+            return
         course = loan.course
         match header["do"]:
             case "took":

@@ -263,6 +263,7 @@ class LocalCrew(Entrance):
             if mate.child.exited():
                 if mate.channel is not None:
                     self.hear(name, mate, 2**20)
+                self._awaited.pop(name, None)
                 self.left(name, mate.child.bury())
         for name, late_s in self._awaited.items():
             if time.monotonic() > late_s:
