@@ -387,16 +387,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _trial_workers_have_work(self) -> Self:
-        if self.fleet.trial_workers > 1 and self.search is None:
-            raise ValueError(
-                "fleet.trial_workers: they train the trials of a search, and this recipe has none (no section "
-                "'search'): leave it at 1"
-            )
-        if self.fleet.trial_workers > 1 and self.student.model.arch == "live":
-            raise ValueError(
-                "fleet.trial_workers: a student handed over from Python can't be built in other processes: name it by "
-                "file.py:function, or leave fleet.trial_workers at 1"
-            )
+        several = self.fleet.trial_workers > 1
+        if several and self.search is None:
+            raise ValueError("fleet.trial_workers: there are no trials: this recipe has no section 'search'")
+        if several and self.student.model.arch == "live":
+            raise ValueError("fleet.trial_workers: name a student handed over from Python by file.py:function")
         return self
 
 

@@ -12,9 +12,10 @@ from stillhouse.models.graphs.widths import TooFewError
 from stillhouse.runner.networks import Networks
 from stillhouse.runner.search.candidate import candidate, costs_of, limits_of
 from stillhouse.study.record import FILE, best_points
-from stillhouse.study.sampling import drawn, proposed
+from stillhouse.study.sampling import Seen, drawn, proposed
 from stillhouse.study.space import check, corners
 
+_FEW = 12
 _MORE = 12
 """Points drawn beside the corners of the space, before a budget is held for out of reach."""
 
@@ -30,7 +31,9 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
     assert section is not None
     check(recipe)
     space = section.space_of(recipe.student.model.arch)
-    proposed(space, recipe, [], section.sampler, 0)
+    known = [Seen(point, (0.1 * number,)) for number, point in enumerate(corners(space, recipe)[:_FEW])]
+    for seen in ([], known):  # with some trials, too: a sampler may draw at random before
+        proposed(space, recipe, seen, section.sampler, 0)
     for number, each in enumerate(section.after):
         try:
             best_points(Path(each) / FILE, 1)
