@@ -22,6 +22,7 @@ from stillhouse.recipe.load import dump, validate
 from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.runner.run import resume, run
 from stillhouse.runner.search import hunt, workers
+from stillhouse.runner.shares import pack_share
 
 from .lessons import told
 from .test_runner_kill import finish, start, wait_for
@@ -106,9 +107,16 @@ def test_data_that_a_worker_cannot_see_is_sent(
     tmp_path: Path, alone: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pixels go along, and the run looks at the weights; the values are the same."""
+    sent: list[bool] = []
+
+    def share(*given: Any, pixels: bool) -> Any:
+        sent.append(pixels)
+        return pack_share(*given, pixels=pixels)
+
     monkeypatch.setattr(workers, "sight_job", blinding(workers.sight_job))
-    events: list[Event] = []
-    agree(run(drawn(2), tmp_path / "run", [events.append]), alone)
+    monkeypatch.setattr(workers, "pack_share", share)
+    agree(run(drawn(2), tmp_path / "run"), alone)
+    assert sent and all(sent)
 
 
 def blinding(job: Callable[..., Any]) -> Callable[..., Any]:
