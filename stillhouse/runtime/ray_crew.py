@@ -21,6 +21,7 @@ from stillhouse.runtime.local.line import Line
 from stillhouse.runtime.tcp_door import TcpDoor, reached
 
 _WAITING_S = 60.0
+_ENDING_S = 5.0
 
 
 class RayCrew(Entrance):
@@ -88,10 +89,13 @@ class RayCrew(Entrance):
         mate.channel = None
 
     def close(self) -> None:
-        """Hang up on all, and take back what waits. Idempotent."""
+        """Hang up on all, and take back what waits, until the cluster has its room again. Idempotent."""
         super().close()
-        for ref in self._begun.values():
+        begun = list(self._begun.values())
+        for ref in begun:
             ray.cancel(ref, force=True)
+        if begun:
+            ray.wait(begun, num_returns=len(begun), timeout=_ENDING_S)
         self._begun.clear()
 
     def _named(self, hello: dict[str, Any]) -> str:
