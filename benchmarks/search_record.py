@@ -4,12 +4,18 @@ rung's epochs. Searches are replayed on it, and random search is it, in any orde
 Resumable: blocks of graphs that are in it are not made again, and a block that was stopped goes on.
 
     python -m benchmarks.search_record [NUMBER]
+
+A second one, by which the search itself was settled (sampler, rungs), has points of the whole space: graphs, and how
+they are taught.
+
+    python -m benchmarks.search_record [NUMBER] both
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import RESULTS, commit, machine
-from benchmarks.search_task import FOLDER, GRAPHS, RUNGS, opened, prepared, with_search
+from benchmarks.search_task import BOTH, FOLDER, GRAPHS, RUNGS, opened, prepared, with_search
 from stillhouse.foundation.history import read_events
 from stillhouse.runner.search.hunt import Hunt
 from stillhouse.runner.search.screening import Screen
@@ -25,8 +31,9 @@ from stillhouse.study.record import Trial
 from stillhouse.study.rungs import Job
 
 RECORD = RESULTS / "search_record.parquet"
+BOTH_RECORD = RESULTS / "search_record_both.parquet"
 BLOCK = 25
-_SEED = 100
+_SEED, _BOTH_SEED = 100, 300
 
 
 class Everything(Hunt):
@@ -42,14 +49,15 @@ class Everything(Hunt):
         return Job(None, 0) if sum(bool(each.values) for each in trials) < wanted.trials else None
 
 
-def block(seed: int, folder: Path, *, short: bool = False) -> list[dict[str, Any]]:
-    """Some graphs, drawn at random from the family parameters' ranges, taught by the task's fixed settings.
+def block(seed: int, folder: Path, space: Mapping[str, Any] = GRAPHS, *, short: bool = False) -> list[dict[str, Any]]:
+    """Some graphs, drawn at random from the family parameters' ranges, taught by the task's fixed settings where the
+    space has none.
 
     Columns: ``seed`` and ``graph`` say which; ``point`` (JSON), ``params``, ``resemblance`` to the teacher, untrained;
     at each rung ``accuracy``, and ``seconds`` of training and looking.
     """
     recipe, out = prepared(folder, short=short), folder / f"record-{seed}"
-    sought = {"space": dict(GRAPHS), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": seed}
+    sought = {"space": dict(space), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": seed}
     with opened(with_search(recipe, trials=2 if short else BLOCK, **sought), out, Everything) as searching:
         found = searching.trials()
         screen = Screen(searching.materials, searching.teacher, searching.limits)
@@ -74,13 +82,17 @@ def block(seed: int, folder: Path, *, short: bool = False) -> list[dict[str, Any
     ]
 
 
-def main(count: int) -> None:
-    """Make the blocks that are not in the record yet."""
-    for seed in range(_SEED, _SEED + -(-count // BLOCK)):
-        known = pq.read_table(RECORD).to_pylist() if RECORD.exists() else []
+def main(count: int, path: Path = RECORD, space: Mapping[str, Any] = GRAPHS, first: int = _SEED) -> None:
+    """Make the blocks that are not in a record yet."""
+    for seed in range(first, first - (-count // BLOCK)):
+        known = pq.read_table(path).to_pylist() if path.exists() else []
         if seed not in [each["seed"] for each in known]:
-            pq.write_table(pa.Table.from_pylist([*known, *block(seed, FOLDER)]), RECORD)
+            pq.write_table(pa.Table.from_pylist([*known, *block(seed, FOLDER, space)]), path)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    if "both" in sys.argv[2:]:
+        main(number, BOTH_RECORD, BOTH, _BOTH_SEED)
+    else:
+        main(number)

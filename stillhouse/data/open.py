@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,10 @@ class Data:
     def views_digest(self) -> str:
         """Of :attr:`views_identity`: equal digests mean that equal keys give equal bits."""
         return digest_json(self.views_identity)
+
+    def seen(self, section: r.DataSection) -> Data:
+        """The same samples and splits, in views of another section's augmentation."""
+        return replace(self, views_identity=_views_identity(self.survey, section, self.table, self.splits.train))
 
     @property
     def samples_known(self) -> bool:
@@ -151,7 +155,7 @@ def survey(section: r.DataSection, seed: int, live: tuple[Any, Any] | None = Non
     train_ids, validation_ids = cut(stays, train.labels, section.validation_fraction, seed, "validation")
     splits = Splits(train_ids, validation_ids, test_ids)
     form = first_form(train, section.size_px, section.channels)
-    _check_views(section, form)
+    check_views(section, form)
     identity = [train.digest, test.digest if test else None, form.shape, section.size_px, section.validation_fraction]
     digest = digest_json([*identity, section.test_fraction if test is None else None, section.bad_samples])
     return Survey(train, test or train, splits, names, form, seed, digest)
@@ -288,7 +292,12 @@ def _check_left(data: Data) -> None:
         raise DataError(f"no readable training sample of class '{name}' is left; first skipped: {first}")
 
 
-def _check_views(section: r.DataSection, form: Form) -> None:
+def check_views(section: r.DataSection, form: Form) -> None:
+    """Look whether samples of a form can be augmented so.
+
+    Raises:
+        DataError: names the key.
+    """
     augment = section.augment
     moved = section.crop_px or augment.pad_px or augment.flip or augment.colour or augment.erase
     if not form.image and len(form.shape) != 3 and moved:

@@ -166,5 +166,6 @@ def _bare(recipe: Recipe) -> Recipe:
     model = recipe.student.model.model_copy(update={"weights": None})
     student = recipe.student.model_copy(update={"model": model})
     teacher = TeacherSection(model=model, train=TrainSection())
-    data = DataSection(source=DigitsSource(kind="digits"), ahead_max_mb=recipe.data.ahead_max_mb)
+    kept = {"augment": recipe.data.augment, "ahead_max_mb": recipe.data.ahead_max_mb}
+    data = DataSection(source=DigitsSource(kind="digits"), **kept)
     return recipe.model_copy(update={"student": student, "teacher": teacher, "data": data})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,8 @@ def job_of(materials: Materials, ask: Ask, identity: Identity | None) -> Job:
 
 def sight_job(materials: Materials) -> Job:
     """What a process is told that needs to see the data, and answers nothing."""
-    return job_of(materials, NOTHING, None)
+    train = _bits(materials.data.splits.train, len(materials.data.labels))  # a trial may mix what the recipe does not
+    return replace(job_of(materials, NOTHING, None), train=train)
 
 
 def probe_of(materials: Materials) -> Batch:

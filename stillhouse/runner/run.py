@@ -131,7 +131,8 @@ def _go(folder: RunDir, recipe: Recipe, listeners: Sequence[Listener], live: Liv
 
 def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live: Live | None) -> dict[str, Any]:
     all_kept = recipe.knowledge.source == "offline"
-    with lesson(folder, recipe, log, signals, live, all_kept=all_kept) as known:
+    with contextlib.ExitStack() as ends:
+        known = ends.enter_context(lesson(folder, recipe, log, signals, live, all_kept=all_kept))
         materials, teacher, teaching = known
         if teaching is not None and (all_kept or (recipe.fleet.trial_workers > 1 and teaching.has_room_for_all)):
             fill(teaching, log.emit, signals)
@@ -145,7 +146,9 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
             from stillhouse.runner.search.hunt import Hunt
 
             hunt = Hunt(materials, folder, teacher, teaching, log.emit, signals)
+            ends.callback(hunt.teachings.close)
             materials = settled(hunt, hunt.trials())
+            teaching = hunt.teachings.of(materials.recipe.data.augment)
         trainer = Trainer(materials, folder, log.emit, signals)
         students = [trainer.student(number, teacher, teaching) for number in range(max(recipe.control.seeds, 1))]
         store = teaching.summary() if teaching is not None else None

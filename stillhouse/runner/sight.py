@@ -6,6 +6,7 @@ The run's decoded samples, mapped; else the data that the recipe names, decoded 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,9 +22,12 @@ from stillhouse.data.shared import mapped
 from stillhouse.data.stream import Stream
 from stillhouse.data.table import Samples, Table
 from stillhouse.foundation.errors import StillhouseError
-from stillhouse.recipe.recipe import Recipe
+from stillhouse.recipe.recipe import AugmentSection, Recipe
 from stillhouse.runner.job import Job
 from stillhouse.teachers.messages import unpack
+
+Make = Callable[[NDArray[np.int64], NDArray[np.int64]], Batch]
+"""The batch of given sample ids and views, with pixels only (labels are zeros, whatever they are)."""
 
 
 class Sight(NamedTuple):
@@ -31,14 +35,23 @@ class Sight(NamedTuple):
 
     Attributes:
         reads: ``mapped``, ``own`` or ``sent``.
-        make: the batch of given keys, with pixels only (labels are zeros, whatever they are); where pixels are sent it
-            raises StillhouseError.
+        make: by the run's augmentation; where pixels are sent it raises StillhouseError.
+        by: the same by another augmentation.
         table: the decoded training samples; None where pixels are sent.
     """
 
     reads: str
-    make: Callable[[NDArray[np.int64], NDArray[np.int64]], Batch]
+    make: Make
+    by: Callable[[AugmentSection], Make]
     table: Samples | None = None
+
+
+def blind(sample_ids: NDArray[np.int64], views: NDArray[np.int64]) -> Batch:
+    """Sees nothing."""
+    raise StillhouseError("the data can't be seen from here, and no pixels came along")
+
+
+BLIND = Sight("sent", blind, lambda augment: blind)
 
 
 def sight_of(recipe: Recipe, job: Job) -> Sight:
@@ -49,17 +62,13 @@ def sight_of(recipe: Recipe, job: Job) -> Sight:
             table = open_table(recipe, job)
             if table is None:
                 continue
-            stream = _stream(recipe, job, table)
-            if torch.equal(stream.make(ids, views).inputs, inputs):
-                return Sight(reads, stream.make, table)
+            by = partial(_maker, recipe, job, table)
+            make = by(recipe.data.augment)
+            if torch.equal(make(ids, views).inputs, inputs):
+                return Sight(reads, make, by, table)
         except StillhouseError:
             continue
-    return Sight("sent", blind)
-
-
-def blind(sample_ids: NDArray[np.int64], views: NDArray[np.int64]) -> Batch:
-    """Sees nothing."""
-    raise StillhouseError("the data can't be seen from here, and no pixels came along")
+    return BLIND
 
 
 def _mapped(recipe: Recipe, job: Job) -> Samples | None:
@@ -74,16 +83,17 @@ def _own(recipe: Recipe, job: Job) -> Samples | None:
     return EncodedTable(found.train, found.form, recipe.data.size_px is not None, torch.get_num_threads())
 
 
-def _stream(recipe: Recipe, job: Job, table: Samples) -> Stream:
-    return Stream(
+def _maker(recipe: Recipe, job: Job, table: Samples, augment: AugmentSection) -> Make:
+    stream = Stream(
         table,
         np.zeros(job.count, np.int64),
         Order(job.train_ids, 0, None),
         batch_size=1,
         seed=recipe.seed,
-        augment=recipe.data.augment,
+        augment=augment,
         crop_px=recipe.data.crop_px,
     )
+    return stream.make
 
 
 def asked(job: Job) -> tuple[NDArray[np.int64], NDArray[np.int64], torch.Tensor]:

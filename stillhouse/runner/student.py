@@ -49,7 +49,7 @@ from stillhouse.recipe.load import parse
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.job import Job
 from stillhouse.runner.shares import Make, unpack, unpack_share
-from stillhouse.runner.sight import Sight, blind, sight_of
+from stillhouse.runner.sight import BLIND, Sight, sight_of
 from stillhouse.runtime.local.children import die_with_parent
 from stillhouse.runtime.local.door import connected
 from stillhouse.runtime.local.frames import Frame
@@ -134,7 +134,7 @@ def sight_by(line: Line) -> Sight:
     try:
         sight = sight_of(parse(job.recipe, (), "the run's recipe"), job)
     except StillhouseError:  # the recipe names files that are not here
-        sight = Sight("sent", blind)
+        sight = BLIND
     line.say({"do": "sees", "reads": sight.reads})
     return sight
 

@@ -15,7 +15,8 @@ Point = Mapping[str, Any]
 
 _ARCH = "student.model.arch"
 _OPTIONS = "student.model.options"
-_VARIED = ("student.model.", "student.train.", "objective.cross_entropy", "objective.kd.")
+_AUGMENT = "data.augment."
+_VARIED = ("student.model.", "student.train.", "objective.cross_entropy", "objective.kd.", _AUGMENT)
 _FIXED = ("student.train.epochs", "student.train.engine", "student.train.warmup_epochs", "student.model.weights")
 
 
@@ -146,7 +147,12 @@ def check(recipe: Recipe) -> None:
     free = [each for each in space.values() if not isinstance(each, RestSection)]
     if not any(len(_ends(each)) > 1 for each in free):
         raise RecipeError("search.space: nothing varies: give a key more than one value")
-    for key in space:
+    for key, each in space.items():
+        if key.startswith(_AUGMENT) and not isinstance(each, ChoiceSection):
+            raise RecipeError(
+                f"search.space: '{key}' can vary by choices only ([a, b]): trials that see the same views share the "
+                "teacher's answers"
+            )
         if not key.startswith(_VARIED) or key.startswith(_FIXED):
             known = ", ".join(each.rstrip(".") for each in _VARIED)
             raise RecipeError(

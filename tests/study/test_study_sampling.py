@@ -146,7 +146,7 @@ def test_a_choice_of_lists_is_a_choice() -> None:
         ({"objective.kd.wait": [0.5, 0.9]}, "unknown key 'objective.kd.wait'.*\n.*at objective.kd.wait: 0.5"),
         ({"student.train.batch_size": [0, 2]}, "student.train.batch_size.*must be greater than 0"),
         ({"student.train.epochs": [1, 2]}, "'student.train.epochs' can't vary: trials share"),
-        ({"data.augment.pad_px": [1, 2]}, "'data.augment.pad_px' can't vary: trials share the teacher's answers"),
+        ({"data.views": [1, 2]}, "'data.views' can't vary: trials share the teacher's answers"),
         ({"objective.features": [[], []]}, "the same choice"),
         ({"student.model.options.top.nodes": {"low": 2, "high": 4}}, "depth has 3 stages, but top only 2 nodes"),
         ({"fleet.workers": [1, 2]}, "'fleet.workers' can't vary"),

@@ -95,7 +95,7 @@ def _trained(hunt: Hunt, trial: Trial, number: int, materials: Materials, name: 
     folder = RunDir(hunt.folder.path / "finalists" / name)
     trainer = Trainer(materials, folder, _renamed(hunt.emit, name), hunt.signals)
     try:
-        network = trainer.student(0, hunt.teacher, hunt.teaching)
+        network = trainer.student(0, hunt.teacher, hunt.teachings.of(materials.recipe.data.augment))
     except DivergedError as error:
         hunt.emit(Warned(f"{name}: {str(error).partition('. ')[0]}"))
         return None

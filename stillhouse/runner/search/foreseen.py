@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from stillhouse.recipe.recipe import Recipe
-from stillhouse.recipe.search import NumberSection, Range, RestSection
+from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection
 from stillhouse.study.space import check
 
 _NAMES = {
@@ -32,6 +34,9 @@ def foreseen(recipe: Recipe) -> list[tuple[str, str]]:
     if section.after:
         how += f"; the best points of {', '.join(section.after)} are tried first"
     space = section.space_of(recipe.student.model.arch)
+    seen = [each for key, each in space.items() if key.startswith("data.augment.") and isinstance(each, ChoiceSection)]
+    if seen:
+        how += f"; the teacher answers for up to {prod(len(each.choices) for each in seen)} augmentations"
     return [("search", how), *(("varies", f"{key}: {_words(each)}") for key, each in space.items())]
 
 

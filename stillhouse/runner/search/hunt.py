@@ -39,6 +39,7 @@ from stillhouse.runner.search.task import (
     checkpoints_of,
     phase_of,
 )
+from stillhouse.runner.search.teachings import Teachings, seen_by
 from stillhouse.runner.search.worker import attend
 from stillhouse.runner.search.workers import TrialWorkers
 from stillhouse.runner.signals import Signals
@@ -110,7 +111,7 @@ class Hunt:
     @contextlib.contextmanager
     def _place(self, tell: Emit) -> Iterator[Place]:
         """Where tasks are done."""
-        setting = Setting(self.folder, self.teacher, self.teaching, self.signals)
+        setting = Setting(self.folder, self.teacher, self.teachings, self.signals)
 
         def retold(event: Event) -> None:
             self._retold(event, tell)
@@ -161,6 +162,11 @@ class Hunt:
     def rungs(self) -> tuple[int, ...]:
         """Epochs of each."""
         return self._section.epochs(self.materials.recipe.student.train.epochs)
+
+    @cached_property
+    def teachings(self) -> Teachings:
+        """Who answers trials; to be closed."""
+        return Teachings(self.materials, self.folder, self.teacher, self.teaching, self.emit, self.signals)
 
     @cached_property
     def limits(self) -> Limits:
@@ -336,8 +342,7 @@ class Hunt:
             train, epochs = recipe.student.train, self.rungs[-1]
             train = train.model_copy(update={"epochs": epochs, "warmup_epochs": min(train.warmup_epochs, epochs)})
             recipe = recipe.model_copy(update={"student": recipe.student.model_copy(update={"train": train})})
-        networks = replace(self.materials.networks, recipe=recipe)
-        return replace(self.materials, recipe=recipe, networks=networks)
+        return seen_by(self.materials, recipe)
 
     def _retold(self, event: Event, tell: Emit) -> None:
         """Of a trial's own events only its progress counts, as the search's."""

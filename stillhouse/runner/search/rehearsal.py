@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from stillhouse.foundation.errors import ModelError, RecipeError, RunDirError
+from stillhouse.data.decode import Form
+from stillhouse.data.open import check_views
+from stillhouse.foundation.errors import DataError, ModelError, RecipeError, RunDirError
 from stillhouse.foundation.events import Event, Warned
 from stillhouse.models.graphs.widths import TooFewError
 from stillhouse.runner.networks import Networks
 from stillhouse.runner.search.candidate import candidate, costs_of, limits_of
 from stillhouse.study.record import FILE, best_points
 from stillhouse.study.sampling import Seen, drawn, proposed
-from stillhouse.study.space import check, corners
+from stillhouse.study.space import check, corners, varied
 
 _FEW = 12
 _MORE = 12
@@ -30,6 +32,7 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
     section = recipe.search
     assert section is not None
     check(recipe)
+    _check_views(networks, emit)
     space = section.space_of(recipe.student.model.arch)
     known = [Seen(point, (0.1 * number,)) for number, point in enumerate(corners(space, recipe)[:_FEW])]
     for seen in ([], known):  # with some trials, too: a sampler may draw at random before
@@ -73,6 +76,27 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
         raise RecipeError(_out_of_reach(limits.whole, limits.most, needed, refused))
     if refused:
         emit(Warned(f"search: some of the space can't meet the budget: {refused[0]}"))
+
+
+def _check_views(networks: Networks, emit: Callable[[Event], None]) -> None:
+    """Of augmentations that vary: whether samples can be seen so, and who answers."""
+    recipe, interface = networks.recipe, networks.interface
+    assert recipe.search is not None
+    space = recipe.search.space_of(recipe.student.model.arch)
+    key = next((each for each in space if each.startswith("data.augment.")), None)
+    if key is None:
+        return
+    for point in corners(space, recipe):
+        try:
+            check_views(varied(recipe, point).data, Form(interface.shape, interface.image))
+        except DataError as error:
+            raise RecipeError(f"search.space: {error}") from error
+    if recipe.knowledge.source == "offline":
+        raise RecipeError(
+            f"search.space: '{key}' varies: knowledge.source: offline answers for one augmentation only; use auto"
+        )
+    if recipe.fleet.workers_range[1]:
+        emit(Warned(f"search.space: '{key}' varies: fleet.workers answer for the recipe's own augmentation only"))
 
 
 def _too_few(error: BaseException | None) -> TooFewError | None:

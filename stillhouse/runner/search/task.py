@@ -18,8 +18,8 @@ from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import objective_of
 from stillhouse.runner.phases import Trainer
 from stillhouse.runner.rundir import RunDir
+from stillhouse.runner.search.teachings import Teachings
 from stillhouse.runner.signals import Signals
-from stillhouse.runner.teaching import Teaching
 from stillhouse.students.checkpoint import Checkpoints
 from stillhouse.students.fit import FitContext, fit
 from stillhouse.students.objective import Objective
@@ -90,12 +90,12 @@ class Setting:
 
     Attributes:
         teacher: trained; not changed.
-        teaching: None where no objective asks anything.
+        teachings: who answers it.
     """
 
     folder: RunDir
     teacher: Network
-    teaching: Teaching | None
+    teachings: Teachings
     signals: Signals
 
     def parts(self, task: Task, emit: Emit) -> tuple[Network, KnowledgeSource, Objective, FitContext, Checkpoints]:
@@ -103,7 +103,8 @@ class Setting:
         made = task.materials
         network = made.networks.student(task.member)
         objective = objective_of(made.networks, network, self.teacher, task.member)
-        source: KnowledgeSource = NoKnowledge() if self.teaching is None else self.teaching.source()
+        teaching = self.teachings.of(made.recipe.data.augment)
+        source: KnowledgeSource = NoKnowledge() if teaching is None else teaching.source()
         checkpoints = checkpoints_of(made, self.folder, task.phase)
         steps = made.stream(made.recipe.student.train, 0).steps_per_epoch
         context = replace(

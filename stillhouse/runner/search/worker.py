@@ -97,7 +97,8 @@ class _Place:
         device, _ = device_of(recipe, self._place, 1)
         network = network_by(handed, recipe, job)
         objective = objective_by(handed, recipe, job, network)
-        desk = Desk(line, self._sight.make, objective.ask, settings.batch_size, job)
+        make = self._sight.by(recipe.data.augment)
+        desk = Desk(line, make, objective.ask, settings.batch_size, job)
         context = FitContext(
             phase=job["phase"],
             seed=subseed(recipe.seed, job["phase"], "steps"),
