@@ -134,9 +134,14 @@ def _fields(section: type[Section], path: Sequence[int | str]) -> Iterable[str]:
 
 
 class BlockwiseOptions(Section):
-    """A teacher some of whose blocks are replaced. A run settles all of it."""
+    """A network some of whose blocks are replaced. A run with a section ``blockwise`` settles all of it."""
 
-    of: ModelSection | Literal["auto"] = Field("auto", description="the teacher")
+    of: ModelSection | Literal["auto"] = Field("auto", description="the network; auto: the teacher")
     blocks: Cut | Literal["auto"] = Field("auto", description="where it is cut")
     mix: tuple[str, ...] | Literal["auto"] = Field("auto", description="what stands for each block, front to back")
     folded: bool = Field(False, description="whether norms are folded into the convolutions before them")
+
+    @property
+    def settled(self) -> bool:
+        """Whether all is said."""
+        return "auto" not in (self.of, self.blocks, self.mix)

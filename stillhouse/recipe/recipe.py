@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from stillhouse.recipe.architectures import BLOCKWISE, ZOO_OPTIONS, ModelSection
+from stillhouse.recipe.architectures import BLOCKWISE, ZOO_OPTIONS, BlockwiseOptions, ModelSection
 from stillhouse.recipe.blockwise import BlockwiseSection
 from stillhouse.recipe.engines import TeacherEngine, TeacherEngineSection
 from stillhouse.recipe.fleet import FleetSection
@@ -331,11 +331,10 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _is_made_of_blocks(self) -> Self:
         made = self.student.model
-        if (made.arch == BLOCKWISE) != (self.blockwise is not None):
-            raise ValueError(
-                "student.model.arch: blockwise and a section 'blockwise' (with its budget) belong together: give both, "
-                "or neither"
-            )
+        settled = made.arch == BLOCKWISE and BlockwiseOptions(**made.options).settled
+        if (made.arch == BLOCKWISE) != (self.blockwise is not None) and not settled:
+            words = "belong together: give both, neither, or all of student.model.options (of, blocks, mix)"
+            raise ValueError(f"student.model.arch: blockwise and a section 'blockwise' (with its budget) {words}")
         if self.blockwise is not None:
             if self.teacher.members:
                 raise ValueError("blockwise: the blocks of one teacher are replaced: give teacher.model, not members")

@@ -12,6 +12,7 @@ import torch
 from stillhouse.foundation.cpu_time import cores
 from stillhouse.foundation.files import sha256_file
 from stillhouse.models.placement import check_precision, resolve_device
+from stillhouse.recipe.architectures import BLOCKWISE, BlockwiseOptions, ModelSection
 from stillhouse.recipe.recipe import FunctionSource, Recipe
 from stillhouse.store.shelf import stores
 
@@ -58,6 +59,9 @@ def _may_be_answered(recipe: Recipe) -> bool:
 def named_files(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of every file of weights or code that the recipe names (the data have a digest of their own)."""
     models = recipe.teacher.models | {"student.model": recipe.student.model}
+    if recipe.student.model.arch == BLOCKWISE:
+        cut = BlockwiseOptions(**recipe.student.model.options).of
+        models |= {"student.model.options.of": cut} if isinstance(cut, ModelSection) else {}
     files = {f"{key}.weights": model.weights for key, model in models.items()}
     code = {f"{key}.arch": model.arch for key, model in models.items() if ".py:" in model.arch}
     if isinstance(recipe.data.source, FunctionSource):

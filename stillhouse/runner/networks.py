@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from stillhouse.blocks.assemble import converted, forgetful
+from stillhouse.blocks.assemble import build_any, converted, forgetful
 from stillhouse.data.open import Survey
 from stillhouse.data.views import view_shape
 from stillhouse.foundation.errors import ModelError
@@ -136,7 +136,7 @@ class Networks:
         unless that is made of the teacher's blocks.
         """
         section, seed = self.recipe.student.model, subseed(self.recipe.seed, "student", number)
-        if section.arch == BLOCKWISE:
+        if section.arch == BLOCKWISE and self.recipe.blockwise is not None:
             return self._of_blocks(section, seed)
         if section.arch == "live" and self.live is not None:
             with torch.random.fork_rng():
@@ -145,7 +145,7 @@ class Networks:
                 assert given is not None
                 module = copy.deepcopy(given) if isinstance(given, nn.Module) else given()
             return self._wrapped(module, section, self.interface, "student")
-        return build(section, self.interface, self.statistics, seed, "student")
+        return build_any(section, self.interface, self.statistics, seed, "student")
 
     def _of_blocks(self, section: ModelSection, seed: int) -> Network:
         """With initial weights; before a run has chosen the blocks the teacher, cut and joined again."""

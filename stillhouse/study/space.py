@@ -177,14 +177,25 @@ def _ends(each: Range) -> list[Any]:
 
 def _at(values: Any, key: str) -> Any:
     for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
+        if isinstance(values, list):
+            values = values[int(part)] if part.isdigit() and int(part) < len(values) else None
+        else:
+            values = values.get(part) if isinstance(values, dict) else None
     return values
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    *above, last = key.split(".")
-    for part in above:
-        if not isinstance(values.get(part), dict):
+def _put(values: dict[str, Any] | list[Any], key: str, value: Any) -> None:
+    part, _, below = key.partition(".")
+    if isinstance(values, list):
+        if not part.isdigit() or int(part) >= len(values):
+            raise RecipeError(f"'{part}': there are {len(values)} values, counted from 0")
+        if below:
+            _put(values[int(part)], below, value)
+        else:
+            values[int(part)] = value
+    elif below:
+        if not isinstance(values.get(part), dict | list):
             values[part] = {}
-        values = values[part]
-    values[last] = value
+        _put(values[part], below, value)
+    else:
+        values[part] = value
