@@ -119,7 +119,7 @@ class SearchSection(Section):
     rungs: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = Field(
         None, description="epochs after which trials are compared; default: a quarter, half and all of student.train's"
     )
-    reduction: Annotated[int, Field(ge=2, le=16)] = Field(2, description="of so many trials at a rung one goes on")
+    reduction: Annotated[int, Field(ge=2, le=16)] = Field(3, description="of so many trials at a rung one goes on")
     members: PositiveInt = Field(3, description="of a family that are trained at the highest rung: their mean decides")
     families: PositiveInt = Field(1, description="best families of which new members are trained to the end")
     finalists: PositiveInt = Field(

@@ -1,9 +1,9 @@
 """What is tried next: a sampler of Optuna's, shown what is known at one rung.
 
-As in BOHB (arXiv 1807.01774) the sampler learns from the highest rung at which enough trials were, for values of
-different rungs can't be compared; trials that are still under way there are shown as such. The sampler is made anew for
-each proposal, seeded by the trial's number, and given back what it wanted to remember (Optuna's system attributes), so
-a proposal is a function of what is known: a study that was stopped goes on as if it had not been.
+Values of different rungs can't be compared: the sampler is shown what each trial's last value foretells of the highest
+rung (``study.foretold``). It is made anew for each proposal, seeded by the trial's number, and given back what it
+wanted to remember (Optuna's system attributes), so a proposal is a function of what is known: a study that was stopped
+goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from stillhouse.foundation.errors import RecipeError, nearest
 from stillhouse.foundation.seeding import subseed
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection, SamplerSection, in_order
+from stillhouse.study.foretold import foretold
 from stillhouse.study.space import Point, holds, rest
 
 _SEEDS = 2**32
@@ -80,14 +81,13 @@ def proposed(
     Raises:
         RecipeError: the sampler refused.
     """
-    rung = _rung(seen, _free(space))
     try:
         with _silence():
             study = _study(section, _seed_of(section, recipe, seed))
             for key, value in (shared or {}).items():
                 study._storage.set_study_system_attr(study._study_id, key, value)
-            for each in seen:
-                study.add_trial(_shown(each, space, rung))
+            for each, value in zip(seen, foretold([each.values for each in seen]), strict=True):
+                study.add_trial(_shown(each, space, value))
             trial = study.ask()
             point = asked(trial, space, recipe)
             of_all = study._storage.get_study_system_attrs(study._study_id)
@@ -105,18 +105,16 @@ def drawn(space: Mapping[str, Range], recipe: Recipe, seed: int) -> dict[str, An
 
 
 def importances(space: Mapping[str, Range], seen: Sequence[Seen]) -> dict[str, float]:
-    """How much of the trials' values each key explains (PED-ANOVA, arXiv 2304.10255), the most important first.
-
-    Empty where too few trials reached the rung that the sampler learnt from.
+    """How much of what the trials' values foretell each key explains (PED-ANOVA, arXiv 2304.10255), the most important
+    first; empty where there are too few.
     """
-    rung = _rung(seen, _free(space))
-    known = [each for each in seen if len(each.values) > rung]
+    known = [each for each in seen if each.values]
     if len(known) < _ENOUGH:
         return {}
     with _silence():
         study = _study(SamplerSection(name="RandomSampler"), 0)
-        for each in known:
-            study.add_trial(_shown(each, space, rung))
+        for each, value in zip(known, foretold([each.values for each in known]), strict=True):
+            study.add_trial(_shown(each, space, value))
         found = optuna.importance.get_param_importances(study, normalize=True)
     return {key: round(float(share), 4) for key, share in found.items()}
 
@@ -185,28 +183,13 @@ def _seed_of(section: SamplerSection, recipe: Recipe, seed: int) -> int:
     return subseed(recipe.seed, "sequence", recipe.search.seed)
 
 
-def _free(space: Mapping[str, Range]) -> int:
-    """How many keys vary by themselves."""
-    numbers = sum(isinstance(each, NumberSection) and each.low < each.high for each in space.values())
-    return numbers + sum(isinstance(each, ChoiceSection) and len(each.choices) > 1 for each in space.values())
-
-
-def _rung(seen: Sequence[Seen], keys: int) -> int:
-    """The highest at which there are more trials than keys that vary, and enough for a sampler; else the lowest."""
-    most = max((len(each.values) for each in seen), default=0)
-    for rung in reversed(range(most)):
-        if sum(len(each.values) > rung for each in seen) > max(keys, _ENOUGH - 1):
-            return rung
-    return 0
-
-
-def _shown(each: Seen, space: Mapping[str, Range], rung: int) -> FrozenTrial:
+def _shown(each: Seen, space: Mapping[str, Range], value: float | None) -> FrozenTrial:
     params = plain(each.point, space)
     kinds = {key: distribution(space[key]) for key in params}
     told: dict[str, Any] = {"params": params, "distributions": kinds, "constraints": dict(each.beyond)}
     told["system_attrs"] = dict(each.own)
-    if len(each.values) > rung:
-        return create_trial(state=TrialState.COMPLETE, value=each.values[rung], **told)
+    if value is not None:
+        return create_trial(state=TrialState.COMPLETE, value=value, **told)
     if each.ended:
         return create_trial(state=TrialState.PRUNED if each.beyond else TrialState.FAIL, **told)
     return create_trial(state=TrialState.RUNNING, **told)
