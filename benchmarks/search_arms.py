@@ -70,7 +70,7 @@ class Arm:
         return with_search(validate(values), seed=seed, **self.search)
 
 
-_HALVING = {"trials": 36, "members": 1, "rungs": list(RUNGS[1:])}
+_HALVING = {"trials": 48, "members": 1, "rungs": list(RUNGS[1:])}
 _RATE = "student.train.optimizer.learning_rate"
 KINDS: Mapping[str, Arm] = {
     "ours": Arm({**_HALVING, "space": dict(BOTH), "screen": 4}),
