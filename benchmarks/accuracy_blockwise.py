@@ -45,10 +45,10 @@ OURS = ("blocks", "choose", "calibrate", "student")
 STAGES = ("teacher", "assembled", "calibrated", "fine_tuned")
 
 
-def run(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def run(folder: Path, overrides: Sequence[str], recipe: str = RECIPE) -> dict[str, Any]:
     """The result of a run, begun or gone on with if need be."""
     if not (folder / "result.json").exists():
-        words = ["run", RECIPE, "--out", str(folder), *(part for each in overrides for part in ("--set", each))]
+        words = ["run", recipe, "--out", str(folder), *(part for each in overrides for part in ("--set", each))]
         if (folder / "recipe.yaml").exists():
             words = ["resume", str(folder)]
         subprocess.run([str(Path(sys.executable).parent / "stillhouse"), *words], check=True, stdout=subprocess.DEVNULL)

@@ -52,12 +52,7 @@ BOTH = {**GRAPHS, **TEACHING}
 
 def prepared(folder: Path, *, short: bool) -> Recipe:
     """The task's recipe with its teacher trained: the first call trains it, in a run of its own."""
-    data = folder / "train.parquet"
-    if not data.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        images = 3_000 if short else IMAGES
-        whole = Path(os.environ.get("STILLHOUSE_DATA", "../shared/data"), "cifar10-jpeg-train.parquet")
-        pyarrow.parquet.write_table(pyarrow.parquet.read_table(whole).slice(0, images), data)
+    data = images(folder, 3_000 if short else IMAGES)
     few = ["teacher.train.epochs=2"] if short else []
     given = [f"data.source.train={data}", f"store.path={folder}/labels"]
     weights = folder / "teacher" / "weights" / "teacher.safetensors"
@@ -66,6 +61,16 @@ def prepared(folder: Path, *, short: bool) -> Recipe:
         with opened(load(RECIPE, [*given, *few]), out):
             pass
     return load(RECIPE, [*given, "teacher.train=null", f"teacher.model.weights={weights}"])
+
+
+def images(folder: Path, count: int) -> Path:
+    """A file of the first training images, written if it is not there."""
+    path = folder / "train.parquet"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = Path(os.environ.get("STILLHOUSE_DATA", "../shared/data"), "cifar10-jpeg-train.parquet")
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(whole).slice(0, count), path)
+    return path
 
 
 @contextlib.contextmanager
