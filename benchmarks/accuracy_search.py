@@ -3,8 +3,8 @@
 Three seeds each, a teacher of its own for each; the test split is read once a run.
 
 ``digits``: the recipe of the digits as it is, a tenth of the teacher's parameters.
-``cifar10``: CIFAR-10 (JPEG) at 16 pixels, 15,000 images, one in five for validation; a tenth of the teacher's parameters
-and a third of its peak memory, trials as in the recipe, the student trained for longer than its teacher.
+``cifar10``: CIFAR-10 (JPEG) at 16 pixels, 15,000 images, one in five for validation; a tenth of the teacher's
+parameters and a third of its peak memory, trials as in the recipe, the student trained for longer than its teacher.
 ``rivals``: after ``cifar10``, the same teachers and stored answers. Hand-made students (ResNet, MobileNet, VGG) of as
 many parameters as ours, searched for in the same way (depth, temperature, weight, rate: everything but graphs), trained
 as long; by plain KD, and by KD with hints (FitNets) at the teacher's second stage.

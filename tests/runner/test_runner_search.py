@@ -55,7 +55,7 @@ def recipe(search: dict[str, Any] | None = None, **sections: Any) -> Recipe:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished search; only to be read."""
     found = tmp_path_factory.mktemp("search") / "run"
-    run(recipe(), found)
+    run(recipe(store={"path": str(found.parent / "labels")}), found)
     return found
 
 
@@ -124,7 +124,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(
             signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        run(recipe(), tmp_path / "run", [stop])
+        run(recipe(store={"path": str(folder.parent / "labels")}), tmp_path / "run", [stop])
     found = resume(tmp_path / "run")
     assert weights(found) == weights(result)
     ours, theirs = ([each["rungs"] for each in of["search"]["trials"]] for of in (found, result))
@@ -265,7 +265,8 @@ def test_a_search_begins_with_what_others_found(folder: Path, tmp_path: Path) ->
     """The recipe's own point, then the best of the search before, brought into this space; remembered on resume."""
     told_before = json.loads((folder / "result.json").read_text())["search"]["trials"]
     ranked = sorted(
-        (each for each in told_before if each["rungs"]), key=lambda e: (len(e["rungs"]), [*e["rungs"].values()][-1])
+        (each for each in told_before if each["rungs"]),
+        key=lambda each: (len(each["rungs"]), [*each["rungs"].values()][-1], -each["trial"]),
     )
     best = [each["point"] for each in ranked[-3:][::-1]]
     space = {**SPACE, "student.model.options.top.nodes": {"low": 2, "high": 3}}

@@ -27,7 +27,7 @@ from stillhouse.runner.shares import pack_share
 from .lessons import told
 from .test_runner_kill import finish, start, wait_for
 from .test_runner_kill import told as told_in
-from .test_runner_search import recipe
+from .test_runner_search import TRAIN, recipe
 
 
 def drawn(count: int, **search: Any) -> Recipe:
@@ -144,6 +144,46 @@ def test_who_kills_its_workers_cannot_be_trained(tmp_path: Path, monkeypatch: py
     failed = {each.trial: each.why for each in told(events, TrialEnded) if "died" in each.why}
     assert failed.keys() == {2} and "its workers died 2 times" in failed[2] and "SIGKILL" in failed[2]
     assert sum(bool(each["rungs"]) for each in found["search"]["trials"]) == 6
+
+
+_PICKY = """
+import os, sys
+from pathlib import Path
+from torch import nn
+
+def small(width):
+    if "stillhouse.runner.search.worker" in sys.orig_argv:
+        first = Path(__file__).with_suffix(".first")
+        if not first.exists():
+            first.write_text(str(os.getpid()))
+        if first.read_text() == str(os.getpid()) or EVERYBODY:
+            raise RuntimeError("a library is missing here")
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(width), nn.ReLU(), nn.LazyLinear(10))
+"""
+
+
+@pytest.mark.parametrize("everybody", [False, True])
+def test_what_one_place_refuses_another_trains(tmp_path: Path, everybody: bool) -> None:
+    """Where a library is missing trials fail at once; they go elsewhere, and only what all refuse can't be trained."""
+    (tmp_path / "small.py").write_text(_PICKY.replace("EVERYBODY", str(everybody)))
+    model = {"arch": f"{tmp_path}/small.py:small", "options": {"width": 4}}
+    space = {"student.train.optimizer.learning_rate": {"low": 0.01, "high": 0.2}}
+    sought = {**as_dict(drawn(2, space=space, members=1, finalists=1)), "student": {"model": model, "train": TRAIN}}
+    events: list[Event] = []
+    if everybody:
+        with pytest.raises(RecipeError, match=r"6 trials in a row could not be trained.*a library is missing here"):
+            run(
+                validate({**sought, "search": {**sought["search"], "failures_max": 6}}),
+                tmp_path / "run",
+                [events.append],
+            )
+        lent = [each.trial for each in told(events, TrialLent)]
+        counts = [lent.count(trial) for trial in sorted(set(lent))]
+        assert counts[:4] == [2] * 4 and max(counts) == 2, "each trial by each worker"
+        return
+    found = run(validate(sought), tmp_path / "run", [events.append])
+    assert not told(events, TrialEnded) and all(each["rungs"] for each in found["search"]["trials"])
+    assert len({each.worker for each in told(events, TrialLent)}) == 2
 
 
 def test_workers_that_never_begin_end_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,7 +207,8 @@ class Hunt:
         standings = [Standing(each.number, each.values, not each.open) for each in trials]
         failures_max = section.failures_max
         tried = [each for each in trials if not each.why.startswith(BEYOND)]
-        row = [each for each in tried[-failures_max:] if not each.values and not each.open]
+        known = [each for each in tried if each.values or not each.open]
+        row = [each for each in known[-failures_max:] if not each.values]
         if len(row) == failures_max:
             raise RecipeError(f"search: {len(row)} trials in a row could not be trained: {_common(row)}")
         if len(trials) - len(tried) > _TOO_DEAR * section.trials:

@@ -3,7 +3,8 @@
 A task is lent to one worker at a time. What it needs comes from here, step by step (keys, or pixels where a worker
 can't see the data, and what the store knows of them), and its checkpoints come back, one an epoch at least; so a worker
 holds nothing that another could not go on from. One that dies, or falls silent and is ended, is started anew, and its
-task goes to whoever is free. A task whose workers die again and again without getting further can't be trained.
+task goes to whoever is free. A task whose workers die again and again without getting further can't be trained; nor can
+one that every worker refuses: a place may lack a file, or memory.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from stillhouse.data.ahead import ahead
 from stillhouse.data.batch import Batch
 from stillhouse.foundation import errors
-from stillhouse.foundation.errors import FleetError, Interrupted, StillhouseError
+from stillhouse.foundation.errors import DivergedError, FleetError, Interrupted, StillhouseError
 from stillhouse.foundation.events import Progress
 from stillhouse.foundation.search_events import TrialLent, TrialWorkerCame, TrialWorkerLost
 from stillhouse.knowledge.knowledge import Knowledge
@@ -40,6 +41,7 @@ DEATHS_MAX = 3
 
 _STEPS_AHEAD = 2
 _STOPPING_S = 60.0
+_JOINING_S = 60.0
 
 
 class _Loan:
@@ -56,6 +58,7 @@ class _Loan:
         self.task = task
         self.course = course_of(task.materials, network, objective, source, stream, context, checkpoints)
         self.deaths = 0
+        self.refused = set[str]()
         self.begun = -1
         self._answers: Iterator[tuple[Batch, Knowledge]] | None = None
         self._ends = contextlib.ExitStack()
@@ -114,6 +117,7 @@ class _Seat:
     loan: _Loan | None = None
     job: int = 0
     told_split: bool = False
+    begun_s: float = field(default_factory=time.monotonic)
     silent: bool = False
     patience: Patience = field(default_factory=Patience)
 
@@ -146,7 +150,8 @@ class TrialWorkers:
 
     def has_room(self) -> bool:
         """Whether a worker is there that has nothing to do, and nothing waits for it."""
-        return sum(each.loan is None for each in self._ready()) > len(self._waiting)
+        idle = {each.name for each in self._ready() if each.loan is None}
+        return len(idle) > sum(bool(idle - loan.refused) for loan in self._waiting)
 
     def give(self, task: Task) -> None:
         """Lend a task to a worker that has nothing to do."""
@@ -186,6 +191,11 @@ class TrialWorkers:
     def _ready(self) -> list[_Seat]:
         return [each for each in self._seats.values() if each.reads]
 
+    def _there(self) -> set[str]:
+        """Names of those who are there, or will soon be: a cluster may have no room for all."""
+        now_s = time.monotonic()
+        return {each.name for each in self._seats.values() if each.reads or now_s - each.begun_s < _JOINING_S}
+
     def _start(self, place: int) -> None:
         name = f"trial-worker-{place + 1}"
         self._seats[name] = _Seat(name, place)
@@ -193,10 +203,14 @@ class TrialWorkers:
 
     def _lend(self) -> None:
         """Waiting tasks to workers that have nothing to do."""
+        there = self._there()
         for seat in self._ready():
-            if seat.loan is not None or not self._waiting or self._stopping:
+            if seat.loan is not None or self._stopping:
                 continue
-            loan = self._waiting.popleft()
+            fitting = (each for each in self._waiting if seat.name not in each.refused or each.refused >= there)
+            if (loan := next(fitting, None)) is None:
+                continue
+            self._waiting.remove(loan)
             seat.loan, seat.job = loan, self._jobs
             self._jobs += 1
             state = loan.course.checkpoints.load()
@@ -311,7 +325,11 @@ class TrialWorkers:
             return
         kind = getattr(errors, how, None)
         if isinstance(kind, type) and issubclass(kind, UNTRAINABLE):
-            self._outcomes.append(Outcome(loan.task, None, why, 0.0))
+            loan.refused.add(seat.name)
+            if issubclass(kind, DivergedError) or loan.refused >= self._there():
+                self._outcomes.append(Outcome(loan.task, None, why, 0.0))
+            else:
+                self._waiting.append(loan)
             return
         raise kind(why) if isinstance(kind, type) and issubclass(kind, StillhouseError) else StillhouseError(why)
 
