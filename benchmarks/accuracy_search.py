@@ -78,7 +78,6 @@ def rivals(seed: int, folder: Path, *, short: bool) -> list[dict[str, Any]]:
         "student.model={arch: resnet}",
         f"search.budget={{params: {share:.6f}}}",
         f"search.space={json.dumps(_HAND_MADE)}",
-        "search.screen=1",
         "search.members=1",
     ]
     return [

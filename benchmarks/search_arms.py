@@ -73,9 +73,8 @@ class Arm:
 _HALVING = {"trials": 48, "members": 1, "rungs": list(RUNGS[1:])}
 _RATE = "student.train.optimizer.learning_rate"
 KINDS: Mapping[str, Arm] = {
-    "ours": Arm({**_HALVING, "space": dict(BOTH), "screen": 4}),
-    "unscreened": Arm({**_HALVING, "space": dict(BOTH)}),
-    "graphs": Arm({**_HALVING, "space": dict(GRAPHS), "screen": 4}),
+    "ours": Arm({**_HALVING, "space": dict(BOTH)}),
+    "graphs": Arm({**_HALVING, "space": dict(GRAPHS)}),
     "teaching": Arm({**_HALVING, "space": dict(TEACHING)}),
     "no_kd": Arm(
         {**_HALVING, "space": {**GRAPHS, _RATE: TEACHING[_RATE]}},

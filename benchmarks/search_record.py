@@ -26,7 +26,6 @@ from benchmarks.harness import RESULTS, commit, machine
 from benchmarks.search_task import BOTH, FOLDER, GRAPHS, RUNGS, opened, prepared, with_search
 from stillhouse.foundation.history import read_events
 from stillhouse.runner.search.hunt import Hunt
-from stillhouse.runner.search.screening import Screen
 from stillhouse.study.record import Trial
 from stillhouse.study.rungs import Job
 
@@ -53,15 +52,13 @@ def block(seed: int, folder: Path, space: Mapping[str, Any] = GRAPHS, *, short: 
     """Some graphs, drawn at random from the family parameters' ranges, taught by the task's fixed settings where the
     space has none.
 
-    Columns: ``seed`` and ``graph`` say which; ``point`` (JSON), ``params``, ``resemblance`` to the teacher, untrained;
+    Columns: ``seed`` and ``graph`` say which; ``point`` (JSON), ``params``;
     at each rung ``accuracy``, and ``seconds`` of training and looking.
     """
     recipe, out = prepared(folder, short=short), folder / f"record-{seed}"
     sought = {"space": dict(space), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": seed}
     with opened(with_search(recipe, trials=2 if short else BLOCK, **sought), out, Everything) as searching:
         found = searching.trials()
-        screen = Screen(searching.materials, searching.teacher, searching.limits)
-        resemblances = {each.number: screen.resemblance(each.point, each.number) for each in found}
     spent = {
         (e["trial"], e["rung"]): e["seconds"] for e in read_events(out / "events.jsonl") if e["event"] == "TrialReached"
     }
@@ -70,7 +67,6 @@ def block(seed: int, folder: Path, space: Mapping[str, Any] = GRAPHS, *, short: 
             "seed": seed,
             "graph": each.number,
             "point": json.dumps(dict(each.point)),
-            "resemblance": resemblances[each.number],
             "params": int(each.costs["params"]),
             "accuracy": list(each.values),
             "seconds": [spent[each.number, rung] for rung in range(len(RUNGS))],

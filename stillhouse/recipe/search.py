@@ -127,11 +127,6 @@ class SearchSection(Section):
     )
     sampler: SamplerSection = SamplerSection()
     random: Ratio = Field(0.1, description="share of the trials that are drawn without the sampler")
-    screen: PositiveInt = Field(
-        1,
-        description="of so many points that are proposed, the one is tried whose untrained network resembles the "
-        "teacher most",
-    )
     after: tuple[InputPath, ...] = Field(
         (), description="folders of searches before this one: their best points are tried first"
     )

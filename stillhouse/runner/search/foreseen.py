@@ -29,8 +29,6 @@ def foreseen(recipe: Recipe) -> list[tuple[str, str]]:
     times = " and ".join([", ".join(map(str, rungs[:-1])), str(rungs[-1])] if len(rungs) > 1 else [str(rungs[0])])
     how = f"{section.trials} trials by {section.sampler.name}, compared after {times} epochs, where one of "
     how += f"{section.reduction} goes on; {section.members} members of a family at the last"
-    if section.screen > 1:
-        how += f"; one of {section.screen} proposed points is tried, by its resemblance to the teacher"
     if section.after:
         how += f"; the best points of {', '.join(section.after)} are tried first"
     space = section.space_of(recipe.student.model.arch)

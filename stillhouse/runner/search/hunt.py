@@ -27,7 +27,6 @@ from stillhouse.runner.gathering import Kind, standing
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.search.candidate import Limits, candidate, costs_of, limits_of
-from stillhouse.runner.search.screening import Screen
 from stillhouse.runner.search.task import (
     UNTRAINABLE,
     Emit,
@@ -296,13 +295,10 @@ class Hunt:
         seed = subseed_of(recipe, len(trials))
         if len(trials) < len(first := self._first):
             return Proposal(brought(self.space, recipe, first[len(trials)], drawn(self.space, recipe, seed)), {}, {})
-        seeds = [seed, *(subseed(seed, "screen", turn) for turn in range(1, section.screen))]
         if subseed(seed, "random") % 1000 < 1000 * section.random:
-            found = [Proposal(drawn(self.space, recipe, each), {}, {}) for each in seeds]
-        else:
-            seen, shared = [_seen(each) for each in trials], self.record.shared
-            found = [proposed(self.space, recipe, seen, section.sampler, each, shared) for each in seeds]
-        return found[self._screen.best([each.point for each in found], len(trials)) if len(found) > 1 else 0]
+            return Proposal(drawn(self.space, recipe, seed), {}, {})
+        seen = [_seen(each) for each in trials]
+        return proposed(self.space, recipe, seen, section.sampler, seed, self.record.shared)
 
     @cached_property
     def _first(self) -> list[Point]:
@@ -315,10 +311,6 @@ class Hunt:
             return [{}, *(each for points in earlier for each in points)]
 
         return self.record.first(made)
-
-    @cached_property
-    def _screen(self) -> Screen:
-        return Screen(self.materials, self.teacher, self.limits)
 
     def _measured(self, trial: Trial, tell: Emit) -> Mapping[str, float]:
         """What a trial's network costs; by how much that is beyond each limit."""
