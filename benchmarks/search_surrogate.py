@@ -34,10 +34,10 @@ from stillhouse.study.sampling import Seen, proposed, subseed_of
 SEARCHES = 32
 TRIALS = 60
 _FIXED = {"objective.kd.temperature": 4.0, "objective.kd.weight": 0.9, "student.train.optimizer.learning_rate": 0.2}
-_KEYS = tuple(key for key in BOTH if key != "objective.cross_entropy")
+_REST = "objective.cross_entropy"
+_KEYS = tuple(key for key in BOTH if key != _REST)
 _LOGARITHMIC = ("objective.kd.temperature", "student.train.optimizer.learning_rate")
 _TREES = 80
-_ENOUGH = 8
 
 Values = NDArray[np.float64]
 
@@ -68,10 +68,10 @@ class Surrogate:
         return [math.log(given[key]) if key in _LOGARITHMIC else float(given[key]) for key in _KEYS]
 
 
-def highest_rung(seen: Sequence[Seen]) -> list[Seen]:
-    """As BOHB: only what the highest rung says at which enough trials were."""
+def highest_rung(seen: Sequence[Seen], keys: int) -> list[Seen]:
+    """As BOHB: only what the highest rung says at which there were more trials than keys that vary."""
     most = max((len(each.values) for each in seen), default=0)
-    rung = next((r for r in reversed(range(most)) if sum(len(e.values) > r for e in seen) >= _ENOUGH), 0)
+    rung = next((r for r in reversed(range(most)) if sum(len(e.values) > r for e in seen) > keys), 0)
     return [Seen(each.point, (each.values[rung],) if len(each.values) > rung else ()) for each in seen]
 
 
@@ -92,7 +92,7 @@ def search(known: Surrogate, recipe: Recipe, *, highest: bool) -> Curve:
         if job.trial is None:
             seed = subseed_of(recipe, number)
             seen = [Seen(point, tuple(each)) for point, each in zip(points, values, strict=True)]
-            seen = highest_rung(seen) if highest else seen
+            seen = highest_rung(seen, len(space) - (_REST in space)) if highest else seen
             name = SamplerSection(name="RandomSampler") if subseed(seed, "random") % 10 == 0 else sampler
             points.append(proposed(space, recipe, seen, name, seed).point)
             true.append(known.values(points[-1], seed)[places])

@@ -39,17 +39,16 @@ os.environ["RAY_ADDRESS"] = "local"
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def one_cluster_starts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests of Ray run one after the other, also in several test processes: clusters that start at once may draw the
-    same port.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Tests of Ray run one after the other, fixtures included, also in several test processes: clusters that start at
+    once may draw the same port.
     """
-    if request.node.get_closest_marker("ray") is None:
-        yield
-        return
-    with (tmp_path_factory.getbasetemp().parent / "ray.lock").open("w") as file:
+    if item.get_closest_marker("ray") is None:
+        return (yield)
+    with Path(tempfile.gettempdir(), "stillhouse-tests-ray.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -116,7 +116,10 @@ def replacement(block: Block, name: str, seed: int) -> nn.Module:
     kinds = [kind for kind in KINDS if kind == name.partition("-")[0]]
     made = [each.module for each in offers(block, seed, kinds) if each.name == name]
     if not made:
-        raise ModelError(f"block {block.name} has no replacement '{name}': was the network's code changed?")
+        raise ModelError(
+            f"block {block.name} has no replacement '{name}' ('stillhouse blocks ... --replacements' names those that "
+            "there are): is it misspelt, or was the network's code changed?"
+        )
     return made[0]
 
 

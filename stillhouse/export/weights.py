@@ -33,7 +33,7 @@ def save_student(
     code = _code(section)
     if code is not None:
         write_atomic(folder / _CODE, code.read_bytes())
-    model = section.model_copy(update={"weights": None}).model_dump(mode="json")
+    model = section.without_weights().model_dump(mode="json")
     if code is not None:
         named = _named(model)
         named["arch"] = f"{_CODE}:{named['arch'].rpartition(':')[2]}"

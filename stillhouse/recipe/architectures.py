@@ -122,6 +122,13 @@ class ModelSection(Section):
             self.options.update(complete.model_dump(mode="json"))
         return self
 
+    def without_weights(self) -> ModelSection:
+        """The same network, whose weights come from elsewhere: no file of them is looked for, and nothing fetched."""
+        options = {key: value for key, value in self.options.items() if key not in ("pretrained", "checkpoint_path")}
+        if self.arch == BLOCKWISE and isinstance(options["of"], dict):
+            options["of"] = ModelSection.model_validate(options["of"]).without_weights().model_dump(mode="json")
+        return self.model_copy(update={"weights": None, "options": options})
+
 
 def _fields(section: type[Section], path: Sequence[int | str]) -> Iterable[str]:
     """The keys that a section in a section knows."""

@@ -335,12 +335,13 @@ class Recipe(Section):
         if (made.arch == BLOCKWISE) != (self.blockwise is not None) and not settled:
             words = "belong together: give both, neither, or all of student.model.options (of, blocks, mix)"
             raise ValueError(f"student.model.arch: blockwise and a section 'blockwise' (with its budget) {words}")
-        if self.blockwise is not None:
-            if self.teacher.members:
-                raise ValueError("blockwise: the blocks of one teacher are replaced: give teacher.model, not members")
+        if self.blockwise is not None and self.teacher.members:
+            raise ValueError("blockwise: the blocks of one teacher are replaced: give teacher.model, not members")
+        if made.arch == BLOCKWISE:
             own = [name for name in ("weights", "size_px", "channels") if getattr(made, name) is not None]
             if own or made.normalise != "auto":
-                raise ValueError(f"student.model.{(own or ['normalise'])[0]}: a blockwise student has its teacher's")
+                whose = "its teacher's" if self.blockwise is not None else "what student.model.options.of says"
+                raise ValueError(f"student.model.{(own or ['normalise'])[0]}: a blockwise student has {whose}")
         return self
 
     @model_validator(mode="after")

@@ -163,7 +163,7 @@ def hand_over(
 
 def _bare(recipe: Recipe) -> Recipe:
     """The recipe without files that a student need not have."""
-    model = recipe.student.model.model_copy(update={"weights": None})
+    model = recipe.student.model.without_weights()
     student = recipe.student.model_copy(update={"model": model})
     teacher = TeacherSection(model=model, train=TrainSection())
     kept = {"augment": recipe.data.augment, "ahead_max_mb": recipe.data.ahead_max_mb}

@@ -59,7 +59,7 @@ def _may_be_answered(recipe: Recipe) -> bool:
 def named_files(recipe: Recipe) -> dict[str, str]:
     """SHA-256 of every file of weights or code that the recipe names (the data have a digest of their own)."""
     models = recipe.teacher.models | {"student.model": recipe.student.model}
-    if recipe.student.model.arch == BLOCKWISE:
+    if recipe.student.model.arch == BLOCKWISE and recipe.blockwise is None:
         cut = BlockwiseOptions(**recipe.student.model.options).of
         models |= {"student.model.options.of": cut} if isinstance(cut, ModelSection) else {}
     files = {f"{key}.weights": model.weights for key, model in models.items()}

@@ -134,6 +134,7 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
     with contextlib.ExitStack() as ends:
         known = ends.enter_context(lesson(folder, recipe, log, signals, live, all_kept=all_kept))
         materials, teacher, teaching = known
+        summary = teaching.summary if teaching is not None else lambda: None
         if teaching is not None and (all_kept or (recipe.fleet.trial_workers > 1 and teaching.has_room_for_all)):
             fill(teaching, log.emit, signals)
         if recipe.blockwise is not None:
@@ -148,10 +149,10 @@ def _work(folder: RunDir, recipe: Recipe, log: EventLog, signals: Signals, live:
             hunt = Hunt(materials, folder, teacher, teaching, log.emit, signals)
             ends.callback(hunt.teachings.close)
             materials = settled(hunt, hunt.trials())
-            teaching = hunt.teachings.of(materials.recipe.data.augment)
+            teaching, summary = hunt.teachings.of(materials.recipe.data.augment), hunt.teachings.summary
         trainer = Trainer(materials, folder, log.emit, signals)
         students = [trainer.student(number, teacher, teaching) for number in range(max(recipe.control.seeds, 1))]
-        store = teaching.summary() if teaching is not None else None
+        store = summary()
     trained = [trainer.control(number) for number in range(recipe.control.seeds)]
     # The arms are compared seed by seed: one that is missing leaves nothing to compare.
     controls = [each for each in trained if each is not None] if None not in trained else []

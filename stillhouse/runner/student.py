@@ -154,9 +154,7 @@ def handed_over(line: Line) -> HandedOver:
 
 def network_by(handed: HandedOver, recipe: Recipe, job: Mapping[str, Any]) -> Network:
     """The run's network, from its own weights; nothing that the recipe says of weights is looked for."""
-    model = recipe.student.model
-    options = {key: value for key, value in model.options.items() if key not in ("pretrained", "checkpoint_path")}
-    bare = model.model_copy(update={"weights": None, "options": options})
+    bare = recipe.student.model.without_weights()
     content = bytes(handed.network.body)
     state = safetensors.torch.load(content)
     mean, std = (tuple(state[f"preprocess.{name}"].flatten().tolist()) for name in ("mean", "std"))

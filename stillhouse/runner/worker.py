@@ -98,7 +98,7 @@ def _threads(recipe: Recipe, job: Job) -> int | None:
 
 def _network(recipe: Recipe, job: Job, weights: Path | None) -> Network:
     """The teacher with the run's weights; nothing that the recipe says of weights is looked for."""
-    bare = recipe.model_copy(update={"teacher": recipe.teacher.with_models(_bare)})
+    bare = recipe.model_copy(update={"teacher": recipe.teacher.with_models(ModelSection.without_weights)})
     network = Networks(bare, job.interface, _ANY, live=None).teacher()
     if weights is not None:
         load_into(network, read_weights(weights), str(weights))
@@ -108,11 +108,6 @@ def _network(recipe: Recipe, job: Job, weights: Path | None) -> Network:
         raise ModelError(f"{job.weights['path']} does not hold the weights of the run's teacher")
     load_into(network, safetensors.torch.load(content), "the run's teacher")
     return network
-
-
-def _bare(model: ModelSection) -> ModelSection:
-    options = {key: value for key, value in model.options.items() if key not in ("pretrained", "checkpoint_path")}
-    return model.model_copy(update={"weights": None, "options": options})
 
 
 def _read(path: str) -> bytes:

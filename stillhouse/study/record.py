@@ -30,6 +30,9 @@ FILE = "search.db"
 """Its name in the folder of a run."""
 
 _NAME = "search"
+OUTDONE = "others were better"
+"""Why a trial ended that nothing was wrong with."""
+
 _POINT, _MEMBERS, _COSTS, _WHY, _IDENTITY = "point", "members", "costs", "why", "identity"
 _FIRST, _OWN, _SHARED = "first", "own", "shared"
 _LOCKED_S = 30
@@ -158,7 +161,7 @@ class Record:
                 with self._readable():
                     self._study.tell(each.number, each.values[-1])
             elif each.open:
-                self.end(each.number, "others were better", failed=False)
+                self.end(each.number, OUTDONE, failed=False)
 
     def _trial(self, number: int) -> optuna.Trial:
         """A trial that runs, in this process or in one before."""

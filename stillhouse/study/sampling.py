@@ -43,14 +43,14 @@ class Seen:
     Attributes:
         values: at each rung that it has reached; more is better.
         beyond: by how much it is beyond each limit, as a share of it; at most 0 where it is within.
-        ended: it failed, or is not allowed.
+        failed: it could not be trained further, or is not allowed.
         own: what the sampler remembered of it.
     """
 
     point: Point
     values: tuple[float, ...] = ()
     beyond: Mapping[str, float] = field(default_factory=dict)
-    ended: bool = False
+    failed: bool = False
     own: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -87,7 +87,7 @@ def proposed(
             for key, value in (shared or {}).items():
                 study._storage.set_study_system_attr(study._study_id, key, value)
             for each, value in zip(seen, foretold([each.values for each in seen]), strict=True):
-                study.add_trial(_shown(each, space, value))
+                study.add_trial(_shown(each, space, None if each.failed else value))
             trial = study.ask()
             point = asked(trial, space, recipe)
             of_all = study._storage.get_study_system_attrs(study._study_id)
@@ -108,7 +108,7 @@ def importances(space: Mapping[str, Range], seen: Sequence[Seen]) -> dict[str, f
     """How much of what the trials' values foretell each key explains (PED-ANOVA, arXiv 2304.10255), the most important
     first; empty where there are too few.
     """
-    known = [each for each in seen if each.values]
+    known = [each for each in seen if each.values and not each.failed]
     if len(known) < _ENOUGH:
         return {}
     with _silence():
@@ -190,7 +190,7 @@ def _shown(each: Seen, space: Mapping[str, Range], value: float | None) -> Froze
     told["system_attrs"] = dict(each.own)
     if value is not None:
         return create_trial(state=TrialState.COMPLETE, value=value, **told)
-    if each.ended:
+    if each.failed:
         return create_trial(state=TrialState.PRUNED if each.beyond else TrialState.FAIL, **told)
     return create_trial(state=TrialState.RUNNING, **told)
 

@@ -114,13 +114,20 @@ def brought(space: Mapping[str, Range], recipe: Recipe, given: Point, otherwise:
             value = given[key] if key in given else _at(values, key)
             spare = otherwise.get(key, _ends(each)[0])
             if isinstance(each, ChoiceSection):
-                point[key] = value if value in each.choices else spare
+                point[key] = next((choice for choice in each.choices if _is_meant(choice, value)), spare)
             elif isinstance(value, int | float) and not isinstance(value, bool):
                 near = min(max(value, each.low), each.high)
                 point[key] = round(near) if each.whole else near
             else:
                 point[key] = spare
     return point
+
+
+def _is_meant(choice: Any, value: Any) -> bool:
+    """Whether a choice, whose defaults need not be written out, is a recipe's value."""
+    if isinstance(choice, Mapping) and isinstance(value, Mapping):
+        return all(key in value and _is_meant(each, value[key]) for key, each in choice.items())
+    return bool(choice == value)
 
 
 def rest(point: Point, section: RestSection, recipe: Recipe) -> float:
@@ -189,6 +196,8 @@ def _put(values: dict[str, Any] | list[Any], key: str, value: Any) -> None:
     if isinstance(values, list):
         if not part.isdigit() or int(part) >= len(values):
             raise RecipeError(f"'{part}': there are {len(values)} values, counted from 0")
+        if below and not isinstance(values[int(part)], dict | list):
+            raise RecipeError(f"'{below}': '{part}' is a value, and has none")
         if below:
             _put(values[int(part)], below, value)
         else:

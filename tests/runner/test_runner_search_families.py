@@ -12,7 +12,9 @@ import stillhouse
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.foundation.search_events import TrialBegun
 from stillhouse.models.weights import weights_digest
-from stillhouse.recipe.load import load
+from stillhouse.recipe.load import load, validate
+from stillhouse.recipe.recipe import as_dict
+from stillhouse.runner.environment import named_files
 from stillhouse.runner.run import run
 
 from .lessons import told, weights
@@ -61,7 +63,8 @@ def test_workers_build_them_too(tmp_path: Path) -> None:
     [
         ({f"{MIX}.3": ["keep", "skip"]}, r"'3': there are 3 values, counted from 0"),
         ({f"{MIX}.first": ["keep", "skip"]}, r"'first': there are 3 values"),
-        ({f"{MIX}.1": ["separabel", "separabble"]}, r"no replacement 'separabel'"),
+        ({f"{MIX}.1": ["separable", "separabel"]}, r"mix.1': separabel: .*no replacement 'separabel'"),
+        ({f"{MIX}.1.kind": ["a", "b"]}, r"'kind': '1' is a value"),
     ],
 )
 def test_a_block_that_is_not_there_is_refused(space: dict[str, Any], why: str, tmp_path: Path) -> None:
@@ -69,6 +72,39 @@ def test_a_block_that_is_not_there_is_refused(space: dict[str, Any], why: str, t
     with pytest.raises(RecipeError, match=why):
         run(of_blocks(space=space), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ({"size_px": [4, 4]}, r"student.model.size_px: a blockwise student has what student.model.options.of says"),
+        ({"normalise": {"mean": [0.1], "std": [0.2]}}, r"student.model.normalise: a blockwise student has what"),
+        ({"options": {"of": VGG, "blocks": "block"}}, r"or all of student.model.options \(of, blocks, mix\)"),
+    ],
+)
+def test_what_such_a_network_can_not_say_is_refused(model: dict[str, Any], why: str) -> None:
+    """Its form is said in one place, and all of it is."""
+    student = as_dict(of_blocks())["student"]
+    assert isinstance(student, dict)
+    values = {**as_dict(of_blocks()), "student": {**student, "model": {**student["model"], **model}}}
+    with pytest.raises(RecipeError, match=why):
+        validate(values)
+
+
+def test_its_weights_are_known_and_do_not_travel(tmp_path: Path) -> None:
+    """A file that its network begins with is digested; the network without weights names it no more. Of a blockwise run
+    only the teacher's own key is, for its student says nothing before the blocks are chosen.
+    """
+    (tmp_path / "w.safetensors").write_bytes(b"any")
+    given = {**VGG, "weights": str(tmp_path / "w.safetensors")}
+    begun = as_dict(of_blocks())
+    mix = {"of": given, "blocks": "block", "mix": ["keep", "keep", "keep"]}
+    started = validate({**begun, "student": {"model": {"arch": "blockwise", "options": mix}, "train": TRAIN}})
+    assert list(named_files(started)) == ["student.model.options.of.weights"]
+    assert "w.safetensors" not in started.student.model.without_weights().model_dump_json()
+    assert started.student.model.without_weights().options["mix"] == mix["mix"]
+    made = validate({**as_dict(started), "search": None, "blockwise": {"budget": {"params": 0.5}}})
+    assert not named_files(made)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")

@@ -14,6 +14,7 @@ from stillhouse.recipe.load import load
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import run
 from stillhouse.runner.search.foreseen import foreseen
+from stillhouse.study.space import brought
 
 from .lessons import told, weights
 from .test_runner_api_blockwise import Digits, own
@@ -69,6 +70,7 @@ def test_the_winner_is_made_again_by_its_own_augmentation(tmp_path: Path) -> Non
         ({"data.augment.pad_px": {"low": 0, "high": 2}}, {}, "can vary by choices only"),
         ({"data.augment.erase": [0.0, 2.0]}, {}, r"erase"),
         ({"data.views": [1, 2]}, {}, "can't vary"),
+        ({"data.augment.pad_px": [*range(17)]}, {}, "varies in 17 ways"),
         ({"data.augment.pad_px": [0, 1]}, {"knowledge": {"source": "offline"}}, "offline answers for one augmentation"),
     ],
 )
@@ -87,6 +89,16 @@ class Floats(Digits):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         row, label = super().__getitem__(index)
         return row.float() / 255, label
+
+
+def test_the_recipes_own_mix_is_one_of_the_choices() -> None:
+    """Also where a choice leaves out what has a default."""
+    own = recipe(
+        {"space": {"data.augment.mix": [None, MIX]}}, data={"source": {"kind": "digits"}, "augment": {"mix": MIX}}
+    )
+    assert own.search is not None
+    space = own.search.space_of("random_graph")
+    assert brought(space, own, {}, {"data.augment.mix": None}) == {"data.augment.mix": MIX}
 
 
 def test_samples_that_can_not_be_seen_so_are_refused(tmp_path: Path) -> None:

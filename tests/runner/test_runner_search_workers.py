@@ -181,7 +181,17 @@ def test_what_one_place_refuses_another_trains(tmp_path: Path, everybody: bool) 
         counts = [lent.count(trial) for trial in sorted(set(lent))]
         assert counts[:4] == [2] * 4 and max(counts) == 2, "each trial by each worker"
         return
-    found = run(validate(sought), tmp_path / "run", [events.append])
+    under_way: set[int] = set()
+
+    def hear(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, TrialLent):
+            under_way.add(event.trial)
+            assert len(under_way) <= 3, "who refuses all is not given all"
+        elif isinstance(event, TrialReached):
+            under_way.discard(event.trial)
+
+    found = run(validate(sought), tmp_path / "run", [hear])
     assert not told(events, TrialEnded) and all(each["rungs"] for each in found["search"]["trials"])
     assert len({each.worker for each in told(events, TrialLent)}) == 2
 

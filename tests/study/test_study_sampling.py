@@ -76,7 +76,7 @@ def test_a_proposal_is_a_function_of_what_is_known(name: str) -> None:
     base = recipe()
     space, section = space_of(base), SamplerSection(name=name)
     seen = [Seen(drawn(space, base, seed), (seed / 20,)) for seed in range(14)]
-    seen += [Seen(drawn(space, base, 77)), Seen(drawn(space, base, 78), (), {"latency_ms": 0.5}, ended=True)]
+    seen += [Seen(drawn(space, base, 77)), Seen(drawn(space, base, 78), (), {"latency_ms": 0.5}, failed=True)]
     first = proposed(space, base, seen, section, 5).point
     assert first == proposed(space, base, seen, section, 5).point
     varied(base, first)
@@ -112,7 +112,7 @@ def test_what_is_not_allowed_is_avoided() -> None:
     space = space_of(base)
     points = [drawn(space, base, seed) for seed in range(40)]
     seen = [
-        Seen(p, (), {"latency_ms": w - 0.3}, ended=True) if w > 0.3 else Seen(p, (0.5,), {"latency_ms": w - 0.3})
+        Seen(p, (), {"latency_ms": w - 0.3}, failed=True) if w > 0.3 else Seen(p, (0.5,), {"latency_ms": w - 0.3})
         for p in points
         for w in [p["objective.kd.weight"]]
     ]
@@ -120,6 +120,21 @@ def test_what_is_not_allowed_is_avoided() -> None:
     unlimited = [Seen(each.point, each.values or (0.9,)) for each in seen]
     without = [proposed(space, base, unlimited, TPE, seed).point["objective.kd.weight"] for seed in range(20)]
     assert sum(each <= 0.35 for each in found) >= 14 > 6 >= sum(each <= 0.35 for each in without)
+
+
+def test_a_lead_that_was_lost_draws_nobody() -> None:
+    """Trials that led early and then diverged are bad, whatever they had before."""
+    base = recipe({"objective.kd.weight": {"low": 0.0, "high": 1.0}})
+    space = space_of(base)
+    points = [drawn(space, base, seed) for seed in range(40)]
+    weights = [point["objective.kd.weight"] for point in points]
+    lost = [Seen(p, (w,), failed=w > 0.5) for p, w in zip(points, weights, strict=True)]
+    kept = [Seen(p, (w,)) for p, w in zip(points, weights, strict=True)]
+    after, before = (
+        [proposed(space, base, seen, TPE, seed).point["objective.kd.weight"] for seed in range(15)]
+        for seen in (lost, kept)
+    )
+    assert sum(before) / 15 > sum(after) / 15 + 0.2
 
 
 def test_optuna_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -201,8 +201,7 @@ class Conversion:
         assert teacher is not None
         told = self.teacher.preprocess
         normalise = Normalisation(mean=tuple(told.mean.flatten().tolist()), std=tuple(told.std.flatten().tolist()))
-        options = {key: value for key, value in teacher.options.items() if key not in ("pretrained", "checkpoint_path")}
-        of = teacher.model_copy(update={"weights": None, "options": options, "normalise": normalise})
+        of = teacher.without_weights().model_copy(update={"normalise": normalise})
         made = BlockwiseOptions(of=of, blocks=self._section.blocks, mix=tuple(mix))
         return self.materials.recipe.student.model.model_copy(update={"options": made.model_dump(mode="json")})
 

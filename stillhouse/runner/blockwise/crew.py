@@ -357,11 +357,6 @@ class _Attempt:
 def _bare(errand: Errand) -> Recipe:
     """The recipe with this training's settings, and without files that a worker need not have."""
     recipe = errand.materials.recipe
-
-    def bare(model: ModelSection) -> ModelSection:
-        options = {key: value for key, value in model.options.items() if key not in ("pretrained", "checkpoint_path")}
-        return model.model_copy(update={"weights": None, "options": options})
-
-    teacher = recipe.teacher.with_models(bare).model_copy(update={"train": TrainSection()})
+    teacher = recipe.teacher.with_models(ModelSection.without_weights).model_copy(update={"train": TrainSection()})
     data = DataSection(source=DigitsSource(kind="digits"), ahead_max_mb=recipe.data.ahead_max_mb)
     return recipe.model_copy(update={"teacher": teacher, "data": data, "blockwise": errand.section})

@@ -43,7 +43,7 @@ from stillhouse.runner.search.worker import attend
 from stillhouse.runner.search.workers import TrialWorkers
 from stillhouse.runner.signals import Signals
 from stillhouse.runner.teaching import Teaching
-from stillhouse.study.record import FILE, Record, Trial, best_points
+from stillhouse.study.record import FILE, OUTDONE, Record, Trial, best_points
 from stillhouse.study.rungs import Job, Standing, next_job
 from stillhouse.study.sampling import Proposal, Seen, drawn, importances, proposed, subseed_of
 from stillhouse.study.space import Point, brought
@@ -353,7 +353,7 @@ class Hunt:
 
 
 def _seen(trial: Trial) -> Seen:
-    return Seen(trial.point, trial.values, trial.beyond, not trial.open, trial.own)
+    return Seen(trial.point, trial.values, trial.beyond, trial.why not in ("", OUTDONE), trial.own)
 
 
 def _common(trials: list[Trial]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 from stillhouse.data.decode import Form
@@ -11,13 +12,15 @@ from stillhouse.data.open import check_views
 from stillhouse.foundation.errors import DataError, ModelError, RecipeError, RunDirError
 from stillhouse.foundation.events import Event, Warned
 from stillhouse.models.graphs.widths import TooFewError
+from stillhouse.recipe.search import ChoiceSection
 from stillhouse.runner.networks import Networks
 from stillhouse.runner.search.candidate import candidate, costs_of, limits_of
 from stillhouse.study.record import FILE, best_points
 from stillhouse.study.sampling import Seen, drawn, proposed
 from stillhouse.study.space import check, corners, varied
 
-_FEW = 12
+_FEW, _MIX = 12, "student.model.options.mix."
+_AUGMENTATIONS = 16
 _MORE = 12
 """Points drawn beside the corners of the space, before a budget is held for out of reach."""
 
@@ -33,6 +36,7 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
     assert section is not None
     check(recipe)
     _check_views(networks, emit)
+    _check_blocks(networks)
     space = section.space_of(recipe.student.model.arch)
     known = [Seen(point, (0.1 * number,)) for number, point in enumerate(corners(space, recipe)[:_FEW])]
     for seen in ([], known):  # with some trials, too: a sampler may draw at random before
@@ -91,12 +95,35 @@ def _check_views(networks: Networks, emit: Callable[[Event], None]) -> None:
             check_views(varied(recipe, point).data, Form(interface.shape, interface.image))
         except DataError as error:
             raise RecipeError(f"search.space: {error}") from error
+    sections = [each for name, each in space.items() if name.startswith("data.augment.")]
+    several = prod(len(each.choices) for each in sections if isinstance(each, ChoiceSection))
+    if several > _AUGMENTATIONS:
+        raise RecipeError(
+            f"search.space: data.augment varies in {several} ways, and the teacher answers for each of them: leave at "
+            f"most {_AUGMENTATIONS}"
+        )
     if recipe.knowledge.source == "offline":
         raise RecipeError(
             f"search.space: '{key}' varies: knowledge.source: offline answers for one augmentation only; use auto"
         )
     if recipe.fleet.workers_range[1]:
         emit(Warned(f"search.space: '{key}' varies: fleet.workers answer for the recipe's own augmentation only"))
+
+
+def _check_blocks(networks: Networks) -> None:
+    """Of what may stand for a network's blocks: whether the library has each of them; one that may is built once."""
+    recipe, model = networks.recipe, networks.recipe.student.model
+    assert recipe.search is not None
+    space = recipe.search.space_of(model.arch)
+    for key, section in space.items():
+        if not key.startswith(_MIX) or not isinstance(section, ChoiceSection):
+            continue
+        met = {other: wanted[0] if isinstance(wanted, list) else wanted for other, wanted in section.when.items()}
+        for choice in section.choices:
+            try:
+                replace(networks, recipe=varied(recipe, {**met, key: choice})).student(0)
+            except ModelError as error:
+                raise RecipeError(f"search.space: '{key}': {choice}: {error}") from error
 
 
 def _too_few(error: BaseException | None) -> TooFewError | None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from stillhouse.foundation.errors import DataError, DivergedError, ModelError, RecipeError
+from stillhouse.foundation.errors import DataError, DivergedError, ModelError, RecipeError, StillhouseError
 from stillhouse.foundation.events import Event
 from stillhouse.foundation.search_events import TrialLent
 from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
@@ -103,7 +103,10 @@ class Setting:
         made = task.materials
         network = made.networks.student(task.member)
         objective = objective_of(made.networks, network, self.teacher, task.member)
-        teaching = self.teachings.of(made.recipe.data.augment)
+        try:
+            teaching = self.teachings.of(made.recipe.data.augment)
+        except UNTRAINABLE as error:  # no fault of the trial: others would fail, too, and be remembered so
+            raise StillhouseError(str(error)) from error
         source: KnowledgeSource = NoKnowledge() if teaching is None else teaching.source()
         checkpoints = checkpoints_of(made, self.folder, task.phase)
         steps = made.stream(made.recipe.student.train, 0).steps_per_epoch

@@ -6,8 +6,10 @@ augmentation asks, the teacher answers in this process.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from stillhouse.foundation.events import Event
 from stillhouse.models.network import Network
@@ -52,10 +54,22 @@ class Teachings:
         self._others.append((augment, made))
         return made
 
+    def summary(self) -> dict[str, Any] | None:
+        """What ``result.json`` says of the stores: the folder of the recipe's own, and what is in all together."""
+        found = self.own.summary() if self.own is not None else None
+        if found is None:
+            return None
+        for _, teaching in self._others:
+            for key, value in (teaching.summary() or {}).items():
+                if isinstance(value, int) and key != "row_bytes":
+                    found[key] += value
+        return found
+
     def close(self) -> None:
         """Write what is left, let the teachers go."""
-        for _, teaching in self._others:
-            teaching.close()
+        with contextlib.ExitStack() as ends:
+            for _, teaching in self._others:
+                ends.callback(teaching.close)
         self._others.clear()
 
 

@@ -150,8 +150,10 @@ class TrialWorkers:
 
     def has_room(self) -> bool:
         """Whether a worker is there that has nothing to do, and nothing waits for it."""
-        idle = {each.name for each in self._ready() if each.loan is None}
-        return len(idle) > sum(bool(idle - loan.refused) for loan in self._waiting)
+        idle = [each.name for each in self._ready() if each.loan is None]
+        # Who refused one that still waits for another gets no more: it may refuse all of them.
+        able = {name for name in idle if not any(name in loan.refused for loan in self._waiting)}
+        return len(able) > sum(bool(able - loan.refused) for loan in self._waiting)
 
     def give(self, task: Task) -> None:
         """Lend a task to a worker that has nothing to do."""
