@@ -99,7 +99,7 @@ def test_a_search_is_said(tiny: Path, call: Call) -> None:
     said = call("check", tiny, "--set", asked)
     assert said.code == 0, said
     for words in (
-        "9 trials by TPESampler, compared after 1 epochs, where one of 2 goes on",
+        "9 trials by TPESampler, compared after 1 epochs, where one of 3 goes on",
         "objective.kd.temperature: 1 to 20, by its logarithm",
         "objective.cross_entropy: 1 - objective.kd.weight",
         "the best of 3 that are trained to the end, with at most 10 % of the parameters and 2 ms",

@@ -239,6 +239,9 @@ class TrialWorkers:
                     told, body = seat.loan.share(pixels=seat.reads == "sent")
                 except Interrupted as stop:  # while a teacher was waited for
                     self._stop(stop.exit_code - 128)
+                except torch.OutOfMemoryError as error:
+                    why = f"out of memory where the teacher answers (try a lower teacher.engine.batch_size): {error}"
+                    raise StillhouseError(why) from error
                 self._crew.send(seat.name, {**told, "job": seat.job}, body)
                 seat.patience.heard()
                 fed = True
