@@ -105,7 +105,8 @@ class _Seat:
     """A worker.
 
     Attributes:
-        reads: how it comes by pixels; empty until it came.
+        came: whether it is there.
+        reads: how it comes by pixels; empty until it has said so.
         loan: what it works on.
         job: number of its loan: shares of one that ended are known by it.
         told_split: whether it has heard of the validation split.
@@ -113,6 +114,7 @@ class _Seat:
 
     name: str
     place: int
+    came: bool = False
     reads: str = ""
     loan: _Loan | None = None
     job: int = 0
@@ -248,9 +250,11 @@ class TrialWorkers:
         return fed
 
     def _keep_awake(self) -> None:
-        """End those that fell silent in the middle of a task."""
-        for seat in self._ready():
-            if seat.loan is not None and seat.patience.is_over(seat.loan.took - seat.loan.begun) and not seat.silent:
+        """End those that fell silent in the middle of a task, or before they said how they see the data."""
+        for seat in self._seats.values():
+            beginning = seat.came and not seat.reads
+            steps = seat.loan.took - seat.loan.begun if seat.loan is not None else 0
+            if (beginning or seat.loan is not None) and seat.patience.is_over(steps) and not seat.silent:
                 seat.silent = True
                 self._crew.end(seat.name)
 
@@ -261,6 +265,7 @@ class TrialWorkers:
                 self._lose(seat, "it fell silent" if seat.silent else news.why)
             elif isinstance(news, Came):
                 threads = int(self._materials.recipe.compute.threads)
+                seat.came, seat.patience = True, Patience()
                 self._crew.send(seat.name, {"do": "begin", "threads": threads, "place": seat.place})
                 show(self._crew, seat.name, self._sight)
                 host, pid = str(news.hello.get("host")), int(news.hello.get("pid") or 0)
