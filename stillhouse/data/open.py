@@ -128,9 +128,10 @@ def open_sources(section: r.DataSection, live: tuple[Any, Any] | None) -> tuple[
         return made[0], made[1] if len(made) > 1 else None
     if live is None:
         raise DataError(
-            "this recipe's data were handed over from Python: go on with the call that began the run, "
-            "stillhouse.distill(..., resume=True) or stillhouse.blockwise(..., resume=True); an export is asked for "
-            "there, too, when the run begins: export={'onnx': True}"
+            "this recipe's data were handed over from Python: go on with the call that began the run "
+            "(stillhouse.distill, blockwise or search), with resume=True; an export is asked for there, too, when the "
+            "run begins: export={'onnx': True}; a best.yaml is trained by stillhouse.distill, with what it says of the "
+            "student"
         )
     return MappedSource(live[0], "train"), MappedSource(live[1], "test") if live[1] is not None else None
 

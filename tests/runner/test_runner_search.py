@@ -287,6 +287,19 @@ def test_a_search_begins_with_what_others_found(folder: Path, tmp_path: Path) ->
     assert points[1:4] == [{**each, nodes: min(each[nodes], 3)} for each in best]
 
 
+def test_a_family_that_is_too_large_is_beyond_the_budget(tmp_path: Path) -> None:
+    """Its smallest network is told as what it costs, the sampler learns of it, and it is no failure of the search."""
+    events: list[Event] = []
+    wide = {"student.model.options.bottom.nodes": [1, 32], "objective.kd.temperature": {"low": 1.0, "high": 9.0}}
+    sought = {"space": wide, "random": 1.0, "trials": 3, "rungs": [1], "members": 1, "finalists": 1, "failures_max": 1}
+    result = run(recipe({**sought, "budget": {"params": 0.1, "peak_bytes": 1.0}}), tmp_path / "run", [events.append])
+    beyond = [each for each in told(events, TrialEnded) if each.why.startswith("beyond the budget: params by")]
+    assert beyond and not any(each.failed for each in beyond)
+    assert sum(bool(each["rungs"]) for each in result["search"]["trials"]) == 3
+    lost = next(each for each in result["search"]["trials"] if each["trial"] == beyond[0].trial)
+    assert lost["costs"]["params"] > 0.1 * result["teacher"]["params"]
+
+
 def test_a_search_before_must_be_one(tmp_path: Path) -> None:
     """Named before anything is trained."""
     (tmp_path / "other").mkdir()

@@ -13,7 +13,7 @@ from stillhouse.foundation.seeding import subseed
 from stillhouse.models.build import build
 from stillhouse.models.cost import measure_cost
 from stillhouse.models.graphs.member import member as graphs_of
-from stillhouse.models.graphs.widths import solved
+from stillhouse.models.graphs.widths import TooFewError, solved
 from stillhouse.models.network import Network
 from stillhouse.models.roofline import Roofline
 from stillhouse.recipe.architectures import ModelSection
@@ -71,6 +71,13 @@ def costs_of(network: Network, networks: Networks) -> dict[str, float]:
         there = Roofline(target.macs_per_s, target.bytes_per_s, target.call_s)
         costs["latency_ms"] = there.latency_ms(network, networks.interface)
     return costs
+
+
+def too_few(error: BaseException | None) -> TooFewError | None:
+    """Of an error of :func:`candidate`: that the family's smallest network has more parameters than are allowed."""
+    while error is not None and not isinstance(error, TooFewError):
+        error = error.__cause__
+    return error
 
 
 def candidate(networks: Networks, point: Point, limits: Limits, trial: int, member: int) -> Recipe:

@@ -26,7 +26,7 @@ from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.gathering import Kind, standing
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.rundir import RunDir
-from stillhouse.runner.search.candidate import Limits, candidate, costs_of, limits_of
+from stillhouse.runner.search.candidate import Limits, candidate, costs_of, limits_of, too_few
 from stillhouse.runner.search.task import (
     UNTRAINABLE,
     Emit,
@@ -314,9 +314,15 @@ class Hunt:
 
     def _measured(self, trial: Trial, tell: Emit) -> Mapping[str, float]:
         """What a trial's network costs; by how much that is beyond each limit."""
-        made = self.of(trial.point, trial.number, 0)
-        costs = costs_of(made.networks.student(0), self.materials.networks)
-        beyond = self.limits.beyond(costs)
+        try:
+            made = self.of(trial.point, trial.number, 0)
+            costs = costs_of(made.networks.student(0), self.materials.networks)
+            beyond = self.limits.beyond(costs)
+        except ModelError as error:
+            if (few := too_few(error)) is None:
+                raise
+            costs = {"params": float(few.least)}
+            beyond = {**dict.fromkeys(self.limits.most, 0.0), "params": few.least / self.limits.most["params"] - 1}
         tell(TrialBegun(trial.number, trial.point, costs))
         self.record.cost(trial.number, costs, beyond)
         return beyond

@@ -11,10 +11,9 @@ from stillhouse.data.decode import Form
 from stillhouse.data.open import check_views
 from stillhouse.foundation.errors import DataError, ModelError, RecipeError, RunDirError
 from stillhouse.foundation.events import Event, Warned
-from stillhouse.models.graphs.widths import TooFewError
 from stillhouse.recipe.search import ChoiceSection
 from stillhouse.runner.networks import Networks
-from stillhouse.runner.search.candidate import candidate, costs_of, limits_of
+from stillhouse.runner.search.candidate import candidate, costs_of, limits_of, too_few
 from stillhouse.study.record import FILE, best_points
 from stillhouse.study.sampling import Seen, drawn, proposed
 from stillhouse.study.space import check, corners, varied
@@ -70,7 +69,7 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
             costs = costs_of(replace(networks, recipe=made).student(0), networks)
         except ModelError as error:
             refused.append(error)
-            if (few := _too_few(error)) is not None:
+            if (few := too_few(error)) is not None:
                 needed.append({"params": float(few.least)})
             continue
         if not any(share > 0 for share in limits.beyond(costs).values()):
@@ -124,12 +123,6 @@ def _check_blocks(networks: Networks) -> None:
                 replace(networks, recipe=varied(recipe, {**met, key: choice})).student(0)
             except ModelError as error:
                 raise RecipeError(f"search.space: '{key}': {choice}: {error}") from error
-
-
-def _too_few(error: BaseException | None) -> TooFewError | None:
-    while error is not None and not isinstance(error, TooFewError):
-        error = error.__cause__
-    return error
 
 
 def _out_of_reach(
