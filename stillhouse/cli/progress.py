@@ -46,11 +46,11 @@ def listening_to(folder: Path, go_on: str) -> Iterator[Callable[[e.Event], None]
     say(console, f"run directory: {folder}")
     try:
         if console.is_terminal:
-            bars = Bars(console)
+            bars = Bars(console, folder)
             with bars.live():
                 yield bars.hear
         else:
-            yield Lines(console).hear
+            yield Lines(console, folder).hear
     except Interrupted as stop:
         raise Interrupted(f"{stop}; go on with: {go_on}", stop.exit_code - 128) from None
 
@@ -72,8 +72,8 @@ def say(console: Console, text: str, style: str = "") -> None:
 class Bars:
     """One bar a phase, with throughput, loss, accuracy and the time left; below them search, students, fleet."""
 
-    def __init__(self, console: Console) -> None:
-        self._search = SearchLines()
+    def __init__(self, console: Console, folder: Path) -> None:
+        self._search = SearchLines(folder)
         self.progress = Progress(
             TextColumn("{task.description:<12}", markup=False),
             BarColumn(bar_width=24),
@@ -134,13 +134,13 @@ class Bars:
 class Lines:
     """A line at each start, each epoch's end that is worth one, and each end."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, folder: Path) -> None:
         self._console = console
         self._phase, self._steps = "", 0
         self._said = time.monotonic()
         self._speed = ""
         self._warm: tuple[int, float] | None = None
-        self._search = SearchLines()
+        self._search = SearchLines(folder)
 
     def hear(self, event: e.Event) -> None:
         """Take one event."""

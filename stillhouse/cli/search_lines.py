@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from stillhouse.foundation import search_events as s
+from stillhouse.foundation.history import read_events
 
 
 class SearchLines:
-    """Remembers the best trial so far, to say it along."""
+    """Remembers the best trial so far, to say it along.
 
-    def __init__(self) -> None:
+    Args:
+        folder: of the run, which an earlier process may have begun.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self._epochs, self._best, self._trial = 0, -1.0, -1
+        for each in read_events(folder / "events.jsonl"):
+            if each["event"] == s.TrialReached.__name__:
+                self._remember(each["trial"], each["epochs"], each["members"])
 
     def line(self, event: object) -> str | None:
         """What to say of an event; None for nothing."""
@@ -30,10 +41,15 @@ class SearchLines:
         return None
 
     def _reached(self, event: s.TrialReached) -> str:
-        value = sum(event.members) / len(event.members)
-        if (event.epochs, value) > (self._epochs, self._best):
-            self._epochs, self._best, self._trial = event.epochs, value, event.trial
+        value = self._remember(event.trial, event.epochs, event.members)
         several = f" (mean of {len(event.members)} members)" if len(event.members) > 1 else ""
         epochs = f"{event.epochs} epoch{'s' if event.epochs > 1 else ''}"
         best = f"best so far: {100 * self._best:.1f} % after {self._epochs}, trial {self._trial}"
         return f"trial {event.trial}: {100 * value:.1f} % after {epochs}{several}; {best}"
+
+    def _remember(self, trial: int, epochs: int, members: Sequence[float]) -> float:
+        """The mean of its members."""
+        value = sum(members) / len(members)
+        if (epochs, value) > (self._epochs, self._best):
+            self._epochs, self._best, self._trial = epochs, value, trial
+        return value

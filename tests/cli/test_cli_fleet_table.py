@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from rich.console import Console
 
@@ -93,10 +94,10 @@ def test_very_many_workers_take_some_rows() -> None:
     assert len(drawn(table).splitlines()) < 20 and "88 more" in drawn(table)
 
 
-def test_it_stands_below_the_bars_while_the_run_goes_on() -> None:
+def test_it_stands_below_the_bars_while_the_run_goes_on(tmp_path: Path) -> None:
     """A terminal shows the table below the bars until the run is over; without a fleet there is no line of it."""
     out = io.StringIO()
-    bars = Bars(Console(file=out, width=80, force_terminal=True))
+    bars = Bars(Console(file=out, width=80, force_terminal=True), tmp_path)
     with bars.live():
         assert drawn(bars.fleet) == ""
         bars.hear(e.PhaseStarted("student", 0, 10, 8))
@@ -106,10 +107,10 @@ def test_it_stands_below_the_bars_while_the_run_goes_on() -> None:
     assert "student" in out.getvalue()
 
 
-def test_lines_stay_lines() -> None:
+def test_lines_stay_lines(tmp_path: Path) -> None:
     """A file that takes what a run prints gets no table."""
     out = io.StringIO()
-    lines = Lines(Console(file=out, width=80))
+    lines = Lines(Console(file=out, width=80), tmp_path)
     for event in (FIRST, THEN[-1]):
         lines.hear(event)
     assert out.getvalue() == ""

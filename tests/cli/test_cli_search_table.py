@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
+from stillhouse.cli.search_lines import SearchLines
 from stillhouse.cli.search_table import SearchTable
 from stillhouse.foundation import search_events as s
-from stillhouse.foundation.events import Event
+from stillhouse.foundation.events import Event, EventLog
 
 
 def drawn(events: Sequence[Event], *, over: bool = False) -> list[list[str]]:
@@ -57,3 +59,13 @@ def test_who_is_lost_is_gone_and_trials_that_ended_are_counted() -> None:
 def test_nothing_is_shown_before_and_after() -> None:
     """No empty tables."""
     assert drawn([]) == [] == drawn(BEGUN, over=True) == drawn([*BEGUN, s.SearchMeasured({})])
+
+
+def test_the_best_so_far_is_remembered_by_a_run_that_goes_on(tmp_path: Path) -> None:
+    """What earlier processes of the run told counts."""
+    told = [s.TrialReached(0, 0, 1, (0.5,), 1, 1.0), s.TrialReached(1, 1, 2, (0.6, 0.8), 2, 1.0)]
+    log = EventLog(tmp_path / "events.jsonl", [])
+    for each in told:
+        log.emit(each)
+    line = SearchLines(tmp_path).line(s.TrialReached(2, 0, 1, (0.9,), 1, 1.0))
+    assert line == "trial 2: 90.0 % after 1 epoch; best so far: 70.0 % after 2, trial 1"
