@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def shown(view: type[Bars] | type[Lines], *events: e.Event) -> str:
     """All that was printed, bars as they stand at the end."""
     out = io.StringIO()
     console = Console(file=out, width=200)
-    seen: Any = view(console)
+    seen: Any = view(console, Path("runs/of-nobody"))
     for event in events:
         seen.hear(event)
     if isinstance(seen, Bars):
