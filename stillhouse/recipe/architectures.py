@@ -124,7 +124,11 @@ class ModelSection(Section):
 
     def without_weights(self) -> ModelSection:
         """The same network, whose weights come from elsewhere: no file of them is looked for, and nothing fetched."""
-        options = {key: value for key, value in self.options.items() if key not in ("pretrained", "checkpoint_path")}
+        options = dict(self.options)
+        if options.get("pretrained"):
+            options["pretrained"] = False  # a function of one's own may want to be told
+        if self.arch.startswith("timm:"):
+            options.pop("checkpoint_path", None)
         if self.arch == BLOCKWISE and isinstance(options["of"], dict):
             options["of"] = ModelSection.model_validate(options["of"]).without_weights().model_dump(mode="json")
         return self.model_copy(update={"weights": None, "options": options})
