@@ -44,4 +44,4 @@ def test_a_worker_that_dies_on_ray_is_replaced(tmp_path: Path, monkeypatch: pyte
     first, second = told(events, BlocksPlanned)
     assert len(first.workers) == len(second.workers) == 2 and second.step > 0
     (lost,) = told(events, BlockWorkersLost)
-    assert lost.text.startswith("worker 2 of 2")
+    assert lost.text.startswith(("worker 2 of 2", "workers 1 and 2 of 2"))  # ray ends the other one at once

@@ -13,7 +13,7 @@ import itertools
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -257,11 +257,13 @@ class _Attempt:
         self._sent.append((number, total))
 
     def _hear(self, timeout_s: float) -> None:
-        for news in self._crew.poll(timeout_s):
+        heard = self._crew.poll(timeout_s)
+        for at, news in enumerate(heard):
             self._patience.heard()
             if isinstance(news, Gone):
                 if news.name not in self._ended:
-                    raise self._lost(self._story(news))
+                    gone = [each for each in heard[at:] if isinstance(each, Gone) and each.name not in self._ended]
+                    raise self._lost(self._story(gone))
             elif isinstance(news, Came):
                 self._in[news.name] = str(news.hello.get("host")), int(news.hello.get("pid") or 0)
                 self._hand_over(news.name)
@@ -344,14 +346,15 @@ class _Attempt:
     def _lost(self, why: str) -> _LostError:
         return _LostError(why, len(self._names), max([*self._took.values(), self._first - 1]) + 1)
 
-    def _story(self, first: Gone) -> str:
-        """Who is gone, and why: of several that went together the one that was killed, or else the first."""
-        found, until_s = [first], time.monotonic() + _WORDS_S
+    def _story(self, first: Sequence[Gone]) -> str:
+        """Who is gone, and why: of several that went together the one that was killed, or else those seen first."""
+        found, until_s = list(first), time.monotonic() + _WORDS_S
         while time.monotonic() < until_s and len(found) < len(self._names):
             found += [each for each in self._crew.poll(0.1) if isinstance(each, Gone)]
         killed = [each for each in found if each.why.startswith("killed")]
-        chosen = (killed or found)[0]
-        return f"worker {self._names.index(chosen.name) + 1} of {len(self._names)}: {chosen.why}"
+        chosen = killed[:1] or [each for each in first if each.why == first[0].why]
+        who = " and ".join(str(self._names.index(each.name) + 1) for each in chosen)
+        return f"worker{'s' if len(chosen) > 1 else ''} {who} of {len(self._names)}: {chosen[0].why}"
 
 
 def _bare(errand: Errand) -> Recipe:
