@@ -22,6 +22,8 @@ from stillhouse.recipe.recipe import Recipe, as_dict
 
 _SHOULD = "Input should be "
 _WORDS = re.compile(r"\w+(?:\.\w+)*")
+_PARSED = re.compile(", unable to parse string as an? (integer|number)")
+_SPACE = "search.space."
 _SET = -1  # stands for the line of a value that --set gave
 Location = tuple[str | int, ...]
 
@@ -160,7 +162,7 @@ def _override(values: dict[str, Any], override: str, lines: dict[Location, int])
         raise RecipeError(f"--set {override}: write it as section.key=value")
     section: Any = values
     at: Location = ()
-    *above, last = key.strip().split(".")
+    *above, last = _parts(key.strip(), values)
     for part in above:
         at = (*at, _key(section, part, override))
         if _child(section, at[-1]) is None:
@@ -176,6 +178,17 @@ def _override(values: dict[str, Any], override: str, lines: dict[Location, int])
     for below in [each for each in lines if each[: len(at)] == at]:
         del lines[below]
     lines[at] = _SET
+
+
+def _parts(key: str, values: Any) -> list[str]:
+    """The words of a dotted key; a key of the recipe that the search's space holds, or shall hold, is one word."""
+    parts = key.split(".")
+    if not key.startswith(_SPACE):
+        return parts
+    known = _at(values, ("search", "space")) or {}
+    ends = (end for end in range(len(parts), 2, -1) if ".".join(parts[2:end]) in known)
+    end = next(ends, len(parts))
+    return [*parts[:2], ".".join(parts[2:end]), *parts[end:]]
 
 
 def _key(section: Any, part: str, override: str) -> str | int:
@@ -228,7 +241,7 @@ def _explain(error: Any, values: Any, name: str, lines: dict[Location, int]) -> 
     if error["type"] in ("union_tag_not_found", "union_tag_invalid"):
         expected, told = error.get("ctx", {}).get("expected_tags", ""), f"{where}: '{key}' needs a 'kind': {form}"
         return f"{where}: '{key}.kind' must be one of {expected}" if expected else told
-    message = error["msg"].removeprefix("Value error, ")
+    message = _PARSED.sub("", error["msg"].removeprefix("Value error, "))
     if error["type"] in _WORDED:
         message = _WORDED[error["type"]].format(**error.get("ctx", {}))
     if message.startswith(_SHOULD):
@@ -278,6 +291,8 @@ def _without_tags(location: Sequence[str | int], values: Any) -> Location:
     """Drop the names of union members that pydantic puts into a location."""
     kept: list[str | int] = []
     for index, part in enumerate(location):
+        if isinstance(part, str) and part.startswith("("):
+            continue
         missing_key = index == len(location) - 1 and isinstance(part, str) and isinstance(values, dict)
         child = _child(values, part)
         if child is not None or (missing_key and part != values.get("kind")):
@@ -306,16 +321,17 @@ def _fields_at(model: type[BaseModel], location: Location, values: Any) -> set[s
 def _models_at(model: type[BaseModel], location: Location, values: Any) -> list[type[BaseModel]]:
     """The sections that may stand at ``location``; where the values say a kind, those of it."""
     models: list[type[BaseModel]] = [model]
+    mapped: list[type[BaseModel]] = []
     for part in location:
         values = _child(values, part)
         if isinstance(part, int):
             continue
-        models = [
-            found
-            for each in models
-            if part in each.model_fields
-            for found in _models_in(each.model_fields[part].annotation)
-        ]
+        if mapped:  # the part is a key of a mapping of sections
+            models, mapped = mapped, []
+            continue
+        given = [each.model_fields[part].annotation for each in models if part in each.model_fields]
+        models = [found for each in given for found in _models_in(each)]
+        mapped = [found for each in given if get_origin(each) is dict for found in _models_in(get_args(each)[1])]
     return [m for m in models if isinstance(values, dict) and _kind(m) in (None, values.get("kind"))] or models
 
 

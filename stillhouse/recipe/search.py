@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, NonNegativeFloat, PositiveFloat, Tag, model_validator
 
 from stillhouse.recipe.blockwise import BudgetSection, Share
 from stillhouse.recipe.section import InputPath, Name, NonNegativeInt, PositiveInt, Ratio, Section
@@ -55,9 +55,28 @@ class RestSection(Section):
     rest_of: str
 
 
+def _form(given: Any) -> str | None:
+    """Which of the forms is meant: a tag of :data:`Range`; None for none of them."""
+    if isinstance(given, RestSection) or (isinstance(given, Mapping) and "rest_of" in given):
+        return "(rest)"
+    if isinstance(given, ChoiceSection) or (isinstance(given, Mapping) and "choices" in given):
+        return "(choice)"
+    return "(number)" if isinstance(given, NumberSection | Mapping) else None
+
+
 Range = Annotated[
-    NumberSection | ChoiceSection | RestSection,
-    BeforeValidator(lambda given: {"choices": given} if isinstance(given, list | tuple) else given),
+    Annotated[NumberSection, Tag("(number)")]
+    | Annotated[ChoiceSection, Tag("(choice)")]
+    | Annotated[RestSection, Tag("(rest)")],
+    Discriminator(
+        _form,
+        custom_error_type="form",
+        custom_error_message="must be [a, b], {low: a, high: b}, {choices: [a, b]} or {rest_of: another key}",
+    ),
+    BeforeValidator(
+        lambda given: {"choices": given} if isinstance(given, list | tuple) else given,
+        json_schema_input_type=list[Any] | NumberSection | ChoiceSection | RestSection,
+    ),
 ]
 
 
