@@ -261,6 +261,47 @@ def test_trials_that_all_fail_end_the_search(tmp_path: Path) -> None:
         run(recipe({"space": space, "failures_max": 3}), tmp_path / "run")
 
 
+def test_many_failures_leave_what_came_to_its_end(tmp_path: Path) -> None:
+    """No more trials are begun, it is told, and the student is of those that could be trained."""
+    rates = [0.05, *(10.0**each for each in range(8, 18))]
+    space = {"student.train.optimizer.learning_rate": rates, "objective.kd.weight": {"low": 0.2, "high": 0.9}}
+    sought = {"space": space, "failures_max": 2, "random": 0.9, "members": 1, "rungs": [1, 2], "trials": 30}
+    events: list[Event] = []
+    found = run(recipe(sought), tmp_path / "run", [events.append])
+    trained = [each for each in found["search"]["trials"] if each["rungs"]]
+    assert trained and len(found["search"]["trials"]) < 30 and "2" in trained[0]["rungs"]
+    assert found["search"]["student"]["trial"] in [each["trial"] for each in trained]
+    assert any("the last 2 trials could not be trained, no more" in each.message for each in told(events, Warned))
+
+
+DULL = """
+import torch
+from torch import nn
+
+class Dull(nn.Module):
+    def __init__(self, classes, channels, width=2):
+        super().__init__()
+        self.classes, self.weight = classes, nn.Parameter(torch.ones(width))
+
+    def forward(self, images):
+        return images.mean((1, 2, 3))[:, None] * self.weight.sum() * torch.ones(self.classes)
+"""
+
+
+def test_a_search_in_which_nobody_learns_says_so(tmp_path: Path) -> None:
+    """The best trial is no better than to say the same of all samples."""
+    (tmp_path / "dull.py").write_text(DULL)
+    student = {"model": {"arch": f"{tmp_path / 'dull.py'}:Dull"}, "train": TRAIN}
+    space = {"objective.kd.temperature": {"low": 1.0, "high": 9.0}}
+    events: list[Event] = []
+    run(
+        recipe({"space": space, "trials": 2, "rungs": [1]}, student=student),
+        tmp_path / "run",
+        [events.append],
+    )
+    assert any("no trial learned anything" in each.message for each in told(events, Warned))
+
+
 def test_a_search_begins_with_what_others_found(folder: Path, tmp_path: Path) -> None:
     """The recipe's own point, then the best of the search before, brought into this space; remembered on resume."""
     told_before = json.loads((folder / "result.json").read_text())["search"]["trials"]

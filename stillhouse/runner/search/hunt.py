@@ -7,12 +7,13 @@ goes on as if it had not been; what a trial was trained stands in its checkpoint
 from __future__ import annotations
 
 import contextlib
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from stillhouse.foundation.errors import ModelError, RecipeError
 from stillhouse.foundation.events import Event, PhaseStarted, Progress, Warned
@@ -27,6 +28,7 @@ from stillhouse.runner.gathering import Kind, standing
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.search.candidate import Limits, candidate, costs_of, limits_of, too_few
+from stillhouse.runner.search.enough import BEYOND, common, failed_in_a_row, may_begin
 from stillhouse.runner.search.task import (
     UNTRAINABLE,
     Emit,
@@ -49,11 +51,8 @@ from stillhouse.study.sampling import Proposal, Seen, drawn, importances, propos
 from stillhouse.study.space import Point, brought
 
 SEARCH = "search"
-BEYOND = "beyond the budget"
 WORKERS = Kind("stillhouse.runner.search.worker", "trial-worker", "fleet.trial_workers", attend)
-_TOO_DEAR = 10
 _EARLIER = 3
-_VALUES = re.compile(r"/\S+|\d[\d.,]*(e[+-]?\d+)?")
 
 
 @dataclass
@@ -95,7 +94,7 @@ class Hunt:
         with metered(meter_of(self.materials.recipe), SEARCH, self.emit) as tell:
             begun, train = self._trained_so_far(record.trials()), self.materials.recipe.student.train
             self._samples = begun * train.batch_size
-            tell(PhaseStarted(SEARCH, begun, self._steps, train.batch_size))
+            tell(PhaseStarted(SEARCH, begun, max(begun, self._steps), train.batch_size))
             with self._place(tell) as place:
                 self._search(place, tell)
             record.close()
@@ -104,8 +103,25 @@ class Hunt:
         for each in found:
             self._clear(each.number)
         if not any(len(each.values) == len(self.rungs) for each in found):
-            raise RecipeError(f"search: no trial came to its end: {_common(found)}")
+            raise RecipeError(f"search: no trial came to its end: {common(found)}")
+        self._warn_of_little(found)
         return found
+
+    def _warn_of_little(self, trials: Sequence[Trial]) -> None:
+        """Say so where what was found is worth little."""
+        if failed := failed_in_a_row(trials, self._section):
+            self._warn(
+                f"search: the last {len(failed)} trials could not be trained, no more were begun: {common(failed)}"
+            )
+        best = max(each.values[-1] for each in trials if each.values)
+        labels = self.materials.data.labels[self.materials.data.splits.validation]
+        always = float(np.bincount(labels).max() / len(labels))
+        if best <= always:
+            self._warn(
+                f"search: no trial learned anything: the best has {100 * best:.1f} % of the validation samples right, "
+                f"one class for all has {100 * always:.1f} %; more epochs (search.rungs), another range of "
+                "student.train.optimizer.learning_rate or a larger budget may help"
+            )
 
     @contextlib.contextmanager
     def _place(self, tell: Emit) -> Iterator[Place]:
@@ -200,19 +216,12 @@ class Hunt:
         """What to do next, of what is known; None: nothing before something ends.
 
         Raises:
-            RecipeError: trial after trial failed, or no network meets the budget.
+            RecipeError: as :func:`may_begin`.
         """
         section = self._section
         standings = [Standing(each.number, each.values, not each.open) for each in trials]
-        failures_max = section.failures_max
-        tried = [each for each in trials if not each.why.startswith(BEYOND)]
-        known = [each for each in tried if each.values or not each.open]
-        row = [each for each in known[-failures_max:] if not each.values]
-        if len(row) == failures_max:
-            raise RecipeError(f"search: {len(row)} trials in a row could not be trained: {_common(row)}")
-        if len(trials) - len(tried) > _TOO_DEAR * section.trials:
-            raise RecipeError(f"search.budget: {len(trials) - len(tried)} of {len(trials)} trials cost too much")
-        return next_job(standings, self._under_way.keys(), section.trials, len(self.rungs), section.reduction)
+        most = may_begin(trials, section)
+        return next_job(standings, self._under_way.keys(), most, len(self.rungs), section.reduction)
 
     def _task(self, tell: Emit) -> Task | None:
         """What to do next; None where nothing is to be done before something ends or, if nothing is under way, at all.
@@ -360,13 +369,3 @@ class Hunt:
 
 def _seen(trial: Trial) -> Seen:
     return Seen(trial.point, trial.values, trial.beyond, trial.why not in ("", OUTDONE), trial.own)
-
-
-def _common(trials: list[Trial]) -> str:
-    """What most of them ended of."""
-    whys = [each.why for each in trials if each.why]
-    kinds = [_VALUES.sub("#", why) for why in whys]  # steps, losses and files differ
-    if not kinds:
-        return "nothing was tried"
-    most = max(dict.fromkeys(kinds), key=kinds.count)
-    return f"{whys[kinds.index(most)]} ({kinds.count(most)} of {len(trials)})"
