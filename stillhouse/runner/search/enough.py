@@ -1,0 +1,49 @@
+"""When a search has tried enough: too many in a row can't be trained, or cost too much."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from stillhouse.foundation.errors import RecipeError
+from stillhouse.recipe.search import SearchSection
+from stillhouse.study.record import Trial
+
+BEYOND = "beyond the budget"
+"""Begins the words of why a trial ended that costs too much."""
+
+_TOO_DEAR = 10
+_VALUES = re.compile(r"/\S+|\d[\d.,]*(e[+-]?\d+)?")
+
+
+def may_begin(trials: Sequence[Trial], section: SearchSection) -> int:
+    """How many trials may be begun in all: none any more where many in a row failed, and others can go on.
+
+    Raises:
+        RecipeError: trial after trial failed and none is left, or no network meets the budget.
+    """
+    dear = sum(each.why.startswith(BEYOND) for each in trials)
+    if dear > _TOO_DEAR * section.trials:
+        raise RecipeError(f"search.budget: {dear} of {len(trials)} trials cost too much")
+    if not (failed := failed_in_a_row(trials, section)):
+        return section.trials
+    if not any(each.values and (each.open or not each.why) for each in trials):
+        raise RecipeError(f"search: {len(failed)} trials in a row could not be trained: {common(failed)}")
+    return 0
+
+
+def failed_in_a_row(trials: Sequence[Trial], section: SearchSection) -> list[Trial]:
+    """The last trials that ended, if so many of them failed as are borne; else none."""
+    tried = [each for each in trials if not each.why.startswith(BEYOND)]
+    row = [each for each in tried if each.values or not each.open][-section.failures_max :]
+    return row if len(row) == section.failures_max and not any(each.values for each in row) else []
+
+
+def common(trials: Sequence[Trial]) -> str:
+    """What most of them ended of."""
+    whys = [each.why for each in trials if each.why]
+    kinds = [_VALUES.sub("#", why) for why in whys]  # steps, losses and files differ
+    if not kinds:
+        return "nothing was tried"
+    most = max(dict.fromkeys(kinds), key=kinds.count)
+    return f"{whys[kinds.index(most)]} ({kinds.count(most)} of {len(trials)})"
