@@ -23,6 +23,7 @@ Examples:
   stillhouse resume runs/digits
   stillhouse resume runs/digits --workers 3    with another number of teachers than before
   stillhouse resume runs/digits --students 1   with one student where two had trained: the same bits
+  stillhouse resume runs/search --trials 64    a search goes on until so many trials were begun in all
 """
 )
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -30,6 +31,7 @@ Examples:
 @students_option
 @block_workers_option
 @trial_workers_option
+@click.option("--trials", type=click.IntRange(1), metavar="N", help="Trials of a search in all: its search.trials.")
 @metrics_option
 def resume(
     folder: Path,
@@ -37,12 +39,14 @@ def resume(
     students: Workers | None,
     block_workers: int | None,
     trial_workers: int | None,
+    trials: int | None,
     metrics_port: int | None,
 ) -> None:
     """Go on with the run in FOLDER, in the middle of an epoch if need be.
 
     However often a run is stopped or killed, it ends in the same student, to the last bit, as a run that never was
-    (on the same kind of device, with the same versions). A recipe that was changed meanwhile is refused.
+    (on the same kind of device, with the same versions). A recipe that was changed meanwhile is refused, but for its
+    fleet, where it computes, and how many trials a search has.
     """
     from stillhouse.cli.metrics_server import served
     from stillhouse.cli.progress import shown
@@ -62,4 +66,5 @@ def resume(
     with served(metrics_port) as watchers, shown(folder) as listener:
         from stillhouse.runner.run import resume as go_on
 
-        go_on(folder, [listener, *watchers], fleet=as_overrides(workers, students, block_workers, trial_workers))
+        fleet = as_overrides(workers, students, block_workers, trial_workers)
+        go_on(folder, [listener, *watchers], fleet=fleet, trials=trials)

@@ -211,7 +211,8 @@ def _taken_to_its_end(
     changed = differences(that_matters(before), that_matters(begun.settled(recipe)))
     if changed:
         raise RunDirError(f"{out} was begun with other settings:\n  " + "\n  ".join(changed))
-    return begun.path, runs.resume(Path(out), [_warn], live=live)
+    trials = recipe.search.trials if recipe.search is not None else None
+    return begun.path, runs.resume(Path(out), [_warn], live=live, trials=trials)
 
 
 def _warn(event: Event) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from stillhouse.data.open import Data, open_data, survey
 from stillhouse.export.onnx import check_onnx_installed, export_verified
 from stillhouse.export.weights import save_student
-from stillhouse.foundation.errors import RecipeError, StillhouseError
+from stillhouse.foundation.errors import RecipeError, RunDirError, StillhouseError
 from stillhouse.foundation.events import DataRead, Event, EventLog, RunStarted, SamplesSkipped, Warned
 from stillhouse.foundation.files import read_json, write_atomic, write_json
 from stillhouse.foundation.stamp import code_stamp
@@ -62,19 +62,43 @@ def run(recipe: Recipe, out: Path, listeners: Sequence[Listener] = (), live: Liv
 
 
 def resume(
-    path: Path, listeners: Sequence[Listener] = (), live: Live | None = None, fleet: Sequence[str] = ()
+    path: Path,
+    listeners: Sequence[Listener] = (),
+    live: Live | None = None,
+    fleet: Sequence[str] = (),
+    trials: int | None = None,
 ) -> dict[str, Any]:
     """Go on with a run that was stopped, however it was stopped; a finished one just returns its result.
 
     Args:
         fleet: ``fleet.key=value`` each, in place of what the recipe says: results don't depend on it.
+        trials: how many a search begins in all, in place of what its recipe says.
 
     Raises:
-        RunDirError: no run there, in use, or its recipe or inputs were changed.
+        RunDirError: no run there, in use, or its recipe or inputs were changed; its search has chosen a student.
+        RecipeError: ``trials`` of a run that does not search.
     """
     folder, recipe = open_run(path, fleet)
     with folder.held():
+        if trials is not None:
+            recipe = _with_trials(folder, recipe, trials)
         return _go(folder, recipe, listeners, live)
+
+
+def _with_trials(folder: RunDir, recipe: Recipe, trials: int) -> Recipe:
+    """The recipe of a search with so many trials, written down."""
+    if recipe.search is None:
+        raise RecipeError(f"{folder.path} does not search: it has no trials")
+    if folder.best.exists() and trials != recipe.search.trials:
+        raise RunDirError(
+            f"{folder.path}: its student is chosen, of {recipe.search.trials} trials; a search of its own goes on from "
+            f"what this one found: stillhouse run {folder.recipe} --set search.after=[{folder.path}] "
+            f"--set search.seed={recipe.search.seed + 1}"
+        )
+    recipe = recipe.model_copy(update={"search": recipe.search.model_copy(update={"trials": trials})})
+    if folder.manifest.exists():
+        folder.resettle(folder.settled(recipe))
+    return recipe
 
 
 def teach(

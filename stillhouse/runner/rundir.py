@@ -6,6 +6,7 @@ events.jsonl       what happened
 checkpoints/PHASE/ while a phase trains
 weights/PHASE.safetensors   when it is done
 student.safetensors, student.json, student.onnx   the student, ready to use
+best.yaml          once a search has found its student: the recipe that makes that
 result.json        the answer, for machines;  report.html  for people
 """
 
@@ -36,6 +37,7 @@ class RunDir:
         self.events = path / "events.jsonl"
         self.result = path / "result.json"
         self.report = path / "report.html"
+        self.best = path / "best.yaml"
 
     def checkpoints(self, phase: str) -> Path:
         """Folder of a phase's checkpoints."""
@@ -166,6 +168,8 @@ class RunDir:
         if not isinstance(before, dict) or not {"recipe", "inputs"} <= before.keys():
             raise RunDirError(f"{self.manifest} does not say what the run began with: it was changed by hand")
         changed = differences(_that_matters(before["recipe"]), that_matters(recipe))
+        if self.best.exists():
+            changed += differences(_trials(before["recipe"]), _trials(as_dict(recipe)), "search.trials")
         known = {key: before["inputs"].get(key) for key in inputs or {}}
         changed += differences(known, inputs or {})
         if changed:
@@ -207,8 +211,8 @@ def open_run(path: Path, overrides: Sequence[str] = ()) -> tuple[RunDir, Recipe]
 
 
 def that_matters(recipe: Recipe) -> dict[str, Any]:
-    """The recipe without what may change from one process of a run to the next: where it computes, what that draws, and
-    where answers come from and are kept.
+    """The recipe without what may change from one process of a run to the next: where it computes, what that draws,
+    where answers come from and are kept, and how many trials a search has.
     """
     return _that_matters(as_dict(recipe))
 
@@ -217,7 +221,12 @@ def _that_matters(recipe: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in recipe.items() if key not in ("store", "fleet", "compute", "knowledge")}
     compute = {key: value for key, value in recipe.get("compute", {}).items() if key not in ("device", "power")}
     knowledge = {key: value for key, value in recipe.get("knowledge", {}).items() if key != "source"}
-    return kept | {"compute": compute, "knowledge": knowledge}
+    searched = {"search": {**recipe["search"], "trials": None}} if recipe.get("search") else {}
+    return kept | {"compute": compute, "knowledge": knowledge} | searched
+
+
+def _trials(recipe: dict[str, Any]) -> int | None:
+    return recipe["search"]["trials"] if recipe.get("search") else None
 
 
 def _with_settled(values: Any, known: Any, key: str = "") -> Any:

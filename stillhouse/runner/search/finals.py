@@ -61,7 +61,7 @@ def settled(hunt: Hunt, trials: Sequence[Trial]) -> Materials:
     best = max(finalists, key=lambda each: each.accuracy)
     PhaseWeights(hunt.folder.weights(student_phase(0))).write(best.weights.path.read_bytes())
     hunt.emit(StudentFound(best.trial, best.member))
-    write_atomic(hunt.folder.path / "best.yaml", dump(_alone(best.materials.recipe, hunt.folder)))
+    write_atomic(hunt.folder.best, dump(_alone(best.materials.recipe, hunt.folder)))
     return best.materials
 
 
