@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from stillhouse.export.weights import load_student
 from stillhouse.foundation.errors import RecipeError, RunDirError
-from stillhouse.foundation.events import Event, Warned
+from stillhouse.foundation.events import Event, Progress, Warned
 from stillhouse.models.network import Network
 from stillhouse.recipe.load import differences, load, validate
 from stillhouse.recipe.recipe import Recipe
@@ -57,7 +57,7 @@ def run(recipe: Recipe | Mapping[str, Any] | Path | str, out: Path | str | None 
     elif not isinstance(recipe, Recipe):
         recipe = validate(dict(recipe))
     folder = Path(out) if out is not None else free_folder(recipe.name)
-    return Finished(folder, runs.run(recipe, folder), load_student(folder))
+    return Finished(folder, runs.run(recipe, folder, [_log]), load_student(folder))
 
 
 def distill(
@@ -204,7 +204,7 @@ def _taken_to_its_end(
     """Start a run, or go on with it; its folder and result."""
     if not resume:
         folder = Path(out) if out is not None else free_folder(recipe.name)
-        return folder, runs.run(recipe, folder, [_warn], live=live)
+        return folder, runs.run(recipe, folder, [_log], live=live)
     if out is None:
         raise RunDirError("resume=True needs out: the folder of the run to go on with")
     begun, before = open_run(Path(out))
@@ -212,13 +212,17 @@ def _taken_to_its_end(
     if changed:
         raise RunDirError(f"{out} was begun with other settings:\n  " + "\n  ".join(changed))
     trials = recipe.search.trials if recipe.search is not None else None
-    return begun.path, runs.resume(Path(out), [_warn], live=live, trials=trials)
+    return begun.path, runs.resume(Path(out), [_log], live=live, trials=trials)
 
 
-def _warn(event: Event) -> None:
-    """What a person should know now, on stderr if nobody configured logging; the rest is in the run's folder."""
+def _log(event: Event) -> None:
+    """Warnings, on stderr if nobody configured logging; at level INFO whatever happens, but for the steps."""
+    log = logging.getLogger("stillhouse")
     if isinstance(event, Warned):
-        logging.getLogger("stillhouse").warning("%s", event.message)
+        log.warning("%s", event.message)
+    elif log.isEnabledFor(logging.INFO) and not isinstance(event, Progress):
+        told = (f"{each.name}={getattr(event, each.name)}" for each in fields(event))
+        log.info("%s: %s", type(event).__name__, ", ".join(told))
 
 
 def _teachers(

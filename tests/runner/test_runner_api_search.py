@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch
 from torch import nn
 
 import stillhouse
-from stillhouse.foundation.errors import RecipeError
 from stillhouse.models.weights import weights_digest
 
 from .test_runner_api_blockwise import Digits, own
@@ -33,13 +33,17 @@ SECTIONS: dict[str, Any] = {
 
 def test_a_budget_is_of_something(tmp_path: Path) -> None:
     """A bare number is refused with an example, before anything is looked at."""
-    with pytest.raises(RecipeError, match=r"budget=0.1: say of what, e.g. budget=\{'params': 0.1\}"):
+    with pytest.raises(stillhouse.StillhouseError, match=r"budget=0.1: say of what, e.g. budget=\{'params': 0.1\}"):
         stillhouse.search(own(), Digits(), budget=0.1, out=tmp_path / "run")  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
 
 
-def test_a_student_is_found_for_ones_own_module(tmp_path: Path) -> None:
-    """It meets the budget, is loaded without the teacher, and the module is left as it was; resumed, it is the same."""
+def test_a_student_is_found_for_ones_own_module(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It meets the budget, is loaded without the teacher, and the module is left as it was; resumed, it is the same.
+
+    Whoever wants to know hears what happens.
+    """
+    caplog.set_level(logging.INFO, "stillhouse")
     teacher = own()
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     done = stillhouse.search(teacher, Digits(), out=tmp_path / "run", **SECTIONS)
@@ -47,6 +51,7 @@ def test_a_student_is_found_for_ones_own_module(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert done.result["student"]["params"] <= 0.5 * done.result["teacher"]["params"]
     assert len(done.result["search"]["trials"]) == 2
+    assert "TrialReached: trial=1, rung=0, epochs=1, members=(" in caplog.text and "Progress" not in caplog.text
     again = stillhouse.load_student(tmp_path / "run")
     assert weights_digest(again) == done.result["digests"]["student_weights"]
     (tmp_path / "run" / "result.json").unlink()
