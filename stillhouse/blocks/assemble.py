@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from stillhouse.blocks.graph import traced
 from stillhouse.blocks.library.offers import KINDS, offers
 from stillhouse.blocks.partition import Block, partition
-from stillhouse.foundation.errors import ModelError
+from stillhouse.foundation.errors import ModelError, nearest
 from stillhouse.models.build import build
 from stillhouse.models.interface import Interface
 from stillhouse.models.network import Network
@@ -116,10 +116,8 @@ def replacement(block: Block, name: str, seed: int) -> nn.Module:
     kinds = [kind for kind in KINDS if kind == name.partition("-")[0]]
     made = [each.module for each in offers(block, seed, kinds) if each.name == name]
     if not made:
-        raise ModelError(
-            f"block {block.name} has no replacement '{name}' ('stillhouse blocks ... --replacements' names those that "
-            "there are): is it misspelt, or was the network's code changed?"
-        )
+        known = [KEEP, *(each.name for each in offers(block, seed))]
+        raise ModelError(f"block {block.name} has no replacement '{name}': {nearest(name, known)}")
     return made[0]
 
 
