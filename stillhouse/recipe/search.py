@@ -142,7 +142,9 @@ class SearchSection(Section):
     members: PositiveInt = Field(3, description="of a family that are trained at the highest rung: their mean decides")
     families: PositiveInt = Field(1, description="best families of which new members are trained to the end")
     finalists: PositiveInt = Field(
-        3, description="so many new members of each, if it has as many; the best on the validation split wins"
+        3,
+        description="so many new members of each, or of the next best families where it has fewer; the best on the "
+        "validation split wins",
     )
     sampler: SamplerSection = SamplerSection()
     random: Ratio = Field(0.1, description="share of the trials that are drawn without the sampler")

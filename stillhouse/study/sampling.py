@@ -142,10 +142,10 @@ def sampler_of(section: SamplerSection, seed: int) -> BaseSampler:
         raise RecipeError(f"search.sampler.name: '{section.name}': {nearest(section.name, known)}")
     if "seed" in section.options:
         raise RecipeError("search.sampler.options: leave 'seed' out: search.seed says it")
+    options = {**_DEFAULTS.get(section.name, {}), "seed": seed % _SEEDS, **section.options}
     try:
-        made: BaseSampler = known[section.name](
-            **{**_DEFAULTS.get(section.name, {}), "seed": seed % _SEEDS, **section.options}
-        )
+        with _silence():
+            made: BaseSampler = known[section.name](**options)
     except (TypeError, ValueError, ImportError) as error:
         raise RecipeError(f"search.sampler: {section.name}: {error}") from error
     return made

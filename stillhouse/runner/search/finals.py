@@ -51,9 +51,10 @@ def settled(hunt: Hunt, trials: Sequence[Trial]) -> Materials:
     assert section is not None
     ranked = sorted((each for each in trials if len(each.values) == len(hunt.rungs)), key=lambda e: -e.values[-1])
     finalists: list[Finalist] = []
-    for place, trial in enumerate(ranked):
-        if place < section.families or not finalists:
-            finalists += _of_family(hunt, trial, section.finalists)
+    for trial in ranked:
+        missing = section.families * section.finalists - len(finalists)
+        if missing > 0:
+            finalists += _of_family(hunt, trial, min(section.finalists, missing))
     if not finalists:
         raise RecipeError(
             "search: no finalist could be trained: a lower student.train.optimizer.learning_rate may help"

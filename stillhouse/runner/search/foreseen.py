@@ -1,11 +1,11 @@
-"""What ``check`` says of a search; no torch, no Optuna."""
+"""What ``check`` says of a search; no torch."""
 
 from __future__ import annotations
 
 from math import prod
 
 from stillhouse.recipe.recipe import Recipe
-from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection
+from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection, SamplerSection
 from stillhouse.study.space import check
 
 _NAMES = {
@@ -25,17 +25,25 @@ def foreseen(recipe: Recipe) -> list[tuple[str, str]]:
     section = recipe.search
     assert section is not None
     check(recipe)
+    _check_sampler(section.sampler)
     rungs = section.epochs(recipe.student.train.epochs)
     times = " and ".join([", ".join(map(str, rungs[:-1])), str(rungs[-1])] if len(rungs) > 1 else [str(rungs[0])])
-    how = f"{section.trials} trials by {section.sampler.name}, compared after {times} epochs, where one of "
-    how += f"{section.reduction} goes on; {section.members} members of a family at the last"
+    how = f"{section.trials} trials by {section.sampler.name}, compared after {times} epoch{'s' * (times != '1')}"
+    how += f", where one of {section.reduction} goes on" if len(rungs) > 1 else ""
+    how += f"; {section.members} members of a family at the last" if section.members > 1 else ""
     if section.after:
         how += f"; the best points of {', '.join(section.after)} are tried first"
     space = section.space_of(recipe.student.model.arch)
-    seen = [each for key, each in space.items() if key.startswith("data.augment.") and isinstance(each, ChoiceSection)]
-    if seen:
-        how += f"; the teacher answers for up to {prod(len(each.choices) for each in seen)} augmentations"
     return [("search", how), *(("varies", f"{key}: {_words(each)}") for key, each in space.items())]
+
+
+def augmentations(recipe: Recipe) -> int:
+    """For how many augmentations the teacher answers, at most."""
+    if recipe.search is None:
+        return 1
+    space = recipe.search.space_of(recipe.student.model.arch)
+    seen = [each for key, each in space.items() if key.startswith("data.augment.") and isinstance(each, ChoiceSection)]
+    return prod(len(each.choices) for each in seen)
 
 
 def student(recipe: Recipe) -> str:
@@ -52,7 +60,14 @@ def student(recipe: Recipe) -> str:
         limits += [f"{room:,} bytes of peak memory"] if room is not None else []
         limits[-1] += " on the target"
     finalists = section.families * section.finalists
-    return f"the best of {finalists} that are trained to the end, with at most {' and '.join(limits)}"
+    best = f"the best of up to {finalists} that are" if finalists > 1 else "the best, that is"
+    return f"{best} trained to the end, with at most {' and '.join(limits)}"
+
+
+def _check_sampler(section: SamplerSection) -> None:
+    from stillhouse.study.sampling import sampler_of  # Optuna takes a quarter of a second to import
+
+    sampler_of(section, 0)
 
 
 def _words(each: Range) -> str:
