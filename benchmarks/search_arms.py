@@ -90,9 +90,11 @@ KINDS: Mapping[str, Arm] = {
 
 def curve(events: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     """Best accuracy of a network trained to the end, and what all training cost until then, in such networks."""
-    found, epochs, best = list[tuple[float, float]](), 0, 0.0
+    found, epochs, best = list[tuple[float, float]](), 0.0, 0.0
     for event in events:
-        if event["event"] == "TrialReached":
+        if event["event"] == "TrialEnded":
+            epochs += event["trained_epochs"]
+        elif event["event"] == "TrialReached":
             epochs += event["trained_epochs"]
             if event["epochs"] == RUNGS[-1]:
                 best = max(best, *event["members"])

@@ -34,24 +34,33 @@ def list_(folder: Path) -> None:
         told = _sought(each)
         trained = [trial for trial in told["trials"] if trial["rungs"]]
         state = "finished" if (each / "result.json").exists() else "unfinished"
-        rows.append((str(each), str(len(trained)), f"{told['trained_epochs']:,}", _best(told), state))
+        rows.append((str(each), str(len(trained)), f"{told['trained_epochs']:,.0f}", _best(told), state))
     _print(rows)
 
 
 @study.command()
 @click.argument("run", type=click.Path(path_type=Path))
-def show(run: Path) -> None:
-    """Show the trials of RUN, those that were trained longest first."""
+@click.option("--top", type=click.IntRange(min=1), default=30, show_default=True, help="So many at most.")
+def show(run: Path, top: int) -> None:
+    """Show the trials of RUN: those that were trained longest first, of these the best."""
     told = _sought(run)
-    keys = list(dict.fromkeys(key for trial in told["trials"] for key in trial["point"]))
-    rows = [("trial", "epochs", "correct", "parameters", *map(_short, keys), "end")]
-    for each in sorted(told["trials"], key=_rank):
+    trials = sorted(told["trials"], key=_rank)
+    keys = list(dict.fromkeys(key for trial in trials for key in trial["point"]))
+    found = {key: {_shown(trial["point"].get(key, "")) for trial in trials} for key in keys}
+    same = [key for key in keys if len(found[key]) == 1 and len(trials) > 1]
+    rows = [("trial", "epochs", "correct", "parameters", *_short([key for key in keys if key not in same]), "end")]
+    for each in trials[:top]:
         epochs, value = _last(each)
         params = f"{each['costs']['params']:,.0f}" if each["costs"] else ""
-        point = [_shown(each["point"].get(key, "")) for key in keys]
+        point = [_shown(each["point"].get(key, "")) for key in keys if key not in same]
         correct = f"{100 * value:.1f} %" if epochs else ""
         rows.append((str(each["trial"]), str(epochs or ""), correct, params, *point, each["ended"]))
-    _print(rows)
+    ended = any(row[-1] for row in rows[1:])
+    _print(rows if ended else [row[:-1] for row in rows])
+    if len(trials) > len(rows) - 1:
+        click.echo(f"and {len(trials) - len(rows) + 1} more; --top {len(trials)} shows them")
+    for key in same:
+        click.echo(f"all: {key}: {next(iter(found[key]))}")
 
 
 @study.command()
@@ -110,8 +119,17 @@ def _best(told: Mapping[str, Any]) -> str:
     return f"{100 * value:.1f} % after {epochs} (trial {trained[0]['trial']})"
 
 
-def _short(key: str) -> str:
-    return key.removeprefix("student.model.options.").removeprefix("student.").removeprefix("objective.")
+def _short(keys: Sequence[str]) -> list[str]:
+    """Each key's last words, as many as tell it from the others."""
+
+    def ends(key: str, count: int) -> str:
+        return ".".join(key.split(".")[-count:])
+
+    found = []
+    for key in keys:
+        count = next(at for at in range(1, 99) if sum(ends(each, at) == ends(key, at) for each in keys) == 1)
+        found.append(ends(key, count))
+    return found
 
 
 def _shown(value: Any) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+OUTDONE: Final = "others were better"
+"""Why a trial ended that nothing was wrong with."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,15 @@ class TrialReached:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial goes on no more: ``why``; ``failed`` where it could not be trained."""
+    """A trial goes on no more: ``why``; ``failed`` where it could not be trained.
+
+    ``trained_epochs``: what was lost with it, of all members since its last rung, as far as this process knows.
+    """
 
     trial: int
     why: str
     failed: bool
+    trained_epochs: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,9 @@ class TrialLent:
 
 @dataclass(frozen=True)
 class FinalistTrained:
-    """A new member of a trial's family was trained to the end: its validation accuracy (0..1), and what it is."""
+    """A new member of a trial's family was trained to the end, for so many epochs: its validation accuracy (0..1), and
+    what it is.
+    """
 
     trial: int
     member: int
@@ -79,6 +88,7 @@ class FinalistTrained:
     params: int
     arch: str
     options: Mapping[str, Any]
+    epochs: int
 
 
 @dataclass(frozen=True)

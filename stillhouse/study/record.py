@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from stillhouse.foundation.errors import RunDirError, StillhouseError
+from stillhouse.foundation.search_events import OUTDONE
 from stillhouse.recipe.load import differences
 from stillhouse.recipe.search import Range
 from stillhouse.study.sampling import distribution, plain
@@ -30,9 +31,6 @@ FILE = "search.db"
 """Its name in the folder of a run."""
 
 _NAME = "search"
-OUTDONE = "others were better"
-"""Why a trial ended that nothing was wrong with."""
-
 _POINT, _MEMBERS, _COSTS, _WHY, _IDENTITY = "point", "members", "costs", "why", "identity"
 _FIRST, _OWN, _SHARED = "first", "own", "shared"
 _LOCKED_S = 30

@@ -56,9 +56,21 @@ def test_trials_are_shown(folder: Path) -> None:
     """The longest trained first, with what each is."""
     code, words = called("study", "show", folder)
     head, first, second = words.splitlines()
-    assert code == 0 and head.split() == ["trial", "epochs", "correct", "parameters", "kd.temperature", "end"]
+    assert code == 0 and head.split() == ["trial", "epochs", "correct", "parameters", "temperature", "end"]
     assert first.split() == ["0", "4", "75.0", "%", "1,234", "3.46"]
     assert second.split() == ["1", "1", "40.0", "%", "1,200", "2", "others", "were", "better"]
+
+
+def test_as_many_as_are_wanted_and_what_differs(folder: Path) -> None:
+    """Keys are as long as tells them apart; what is the same for all stands below, once."""
+    nodes = {"a.top.nodes": 3, "a.bottom.nodes": 2, "a.operation": "conv"}
+    points = [nodes, {**nodes, "a.top.nodes": 4}, {**nodes, "a.bottom.nodes": 1}]
+    begun = [{"event": "TrialBegun", "trial": at, "point": point, "costs": {}} for at, point in enumerate(points)]
+    (folder / "events.jsonl").write_text("".join(json.dumps({"time": 1, **each}) + "\n" for each in begun))
+    lines = called("study", "show", folder, "--top", 2)[1].splitlines()
+    assert lines[0].split() == ["trial", "epochs", "correct", "parameters", "top.nodes", "bottom.nodes"]
+    assert [line.split() for line in lines[1:3]] == [["0", "3", "2"], ["1", "4", "2"]]
+    assert lines[3:] == ["and 1 more; --top 3 shows them", "all: a.operation: conv"]
 
 
 def test_the_best_is_told(folder: Path) -> None:

@@ -11,12 +11,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from stillhouse.foundation.errors import Interrupted, RecipeError, RunDirError
+from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError, RunDirError
 from stillhouse.foundation.events import Event, Warned
 from stillhouse.foundation.search_events import TrialBegun, TrialEnded, TrialReached
 from stillhouse.recipe.load import load, validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import resume, run
+from stillhouse.students.fit import fit
 
 from .lessons import told, weights
 
@@ -292,6 +293,25 @@ def test_many_failures_leave_what_came_to_its_end(tmp_path: Path) -> None:
     assert trained and len(found["search"]["trials"]) < 30 and "2" in trained[0]["rungs"]
     assert found["search"]["student"]["trial"] in [each["trial"] for each in trained]
     assert any("the last 2 trials could not be trained, no more" in each.message for each in told(events, Warned))
+    assert found["search"]["finalist_epochs"] == TRAIN["epochs"] * len(found["search"]["finalists"])
+
+
+def test_what_a_failed_trial_took_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs that it was trained since its last rung are told with its end, and are part of what the search spent."""
+
+    def diverging(network: Any, *more: Any) -> Any:
+        result = fit(network, *more)
+        if more[-1].phase == "trial-1-0":
+            raise DivergedError("the loss is infinite")
+        return result
+
+    monkeypatch.setattr("stillhouse.runner.search.task.fit", diverging)
+    events: list[Event] = []
+    sought = {"trials": 2, "rungs": [2], "members": 1, "finalists": 1}
+    found = run(recipe(sought), tmp_path / "run", [events.append])["search"]
+    assert [(each.trial, each.failed, each.trained_epochs) for each in told(events, TrialEnded)] == [(1, True, 2.0)]
+    begun = sum(bool(each["rungs"]) for each in found["trials"])
+    assert found["trained_epochs"] == 2 * begun + 2.0
 
 
 DULL = """

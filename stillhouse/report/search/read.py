@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_FINALIST = ("trial", "member", "accuracy", "params", "arch", "options")
+from stillhouse.foundation.search_events import OUTDONE
+
+_FINALIST = ("trial", "member", "accuracy", "params", "arch", "options", "epochs")
 Events = Sequence[Mapping[str, Any]]
 
 
@@ -21,6 +23,8 @@ def sought(events: Events) -> dict[str, Any] | None:
     importances: dict[str, float] = {}
     student = None
     epochs: dict[tuple[int, int], int] = {}
+    lost: dict[int, float] = {}
+    over = False
     for event in events:
         kind = event["event"]
         if kind == "TrialBegun":
@@ -34,23 +38,25 @@ def sought(events: Events) -> dict[str, Any] | None:
             trial["members"] = event["members"]
         elif kind == "TrialEnded":
             told = {"ended": event["why"], "failed": event["failed"]}
+            lost[event["trial"]] = event.get("trained_epochs", 0.0)
             trials.setdefault(event["trial"], _fresh(event["trial"])).update(told)
         elif kind == "FinalistTrained":
-            told = {
-                name: event[name]
-                for name in ("trial", "member", "accuracy", "params", "arch", "options")
-                if name in event
-            }
+            told = {name: event[name] for name in _FINALIST if name in event}
             finalists[event["trial"], event["member"]] = told
         elif kind == "SearchMeasured":
-            importances = dict(event["importances"])
+            importances, over = dict(event["importances"]), True
         elif kind == "StudentFound":
             student = {"trial": event["trial"], "member": event["member"]}
     if not trials:
         return None
+    top = max((len(each["rungs"]) for each in trials.values()), default=0)
+    for each in trials.values() if over else ():
+        if each["rungs"] and len(each["rungs"]) < top and not each["ended"]:
+            each["ended"] = OUTDONE
     return {
         "trials": [trials[number] for number in sorted(trials)],
-        "trained_epochs": sum(epochs.values()),
+        "trained_epochs": round(sum(epochs.values()) + sum(lost.values()), 1),
+        "finalist_epochs": sum(each.get("epochs", 0) for each in finalists.values()),
         "importances": importances,
         "finalists": list(finalists.values()),
         "student": student,

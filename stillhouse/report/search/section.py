@@ -61,6 +61,8 @@ def sentence(run: Run, told: Mapping[str, Any]) -> str:
     failed = sum(bool(each.get("failed")) for each in trials)
     over = sum(bool(each.get("ended")) and not dig(each, "rungs") and not each.get("failed") for each in trials)
     said = f"{len(trained)} trials were trained for {grouped(figure(told, 'trained_epochs') or 0)} epochs in all"
+    if finals := figure(told, "finalist_epochs"):
+        said += f", finalists for {grouped(finals)} more"
     left = [f"{over} would have cost too much"] if over > 0 else []
     left += [f"{failed} could not be trained"] if failed else []
     said += f"; {' and '.join(left)}." if left else "."

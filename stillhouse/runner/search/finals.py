@@ -101,8 +101,8 @@ def _trained(hunt: Hunt, trial: Trial, number: int, materials: Materials, name: 
         hunt.emit(Warned(f"{name}: {str(error).partition('. ')[0]}"))
         return None
     accuracy, params = trainer.validate(network).accuracy, sum(each.numel() for each in network.parameters())
-    model = materials.recipe.student.model
-    hunt.emit(FinalistTrained(trial.number, number, accuracy, params, model.arch, model.options))
+    model, epochs = materials.recipe.student.model, materials.recipe.student.train.epochs
+    hunt.emit(FinalistTrained(trial.number, number, accuracy, params, model.arch, model.options, epochs))
     return Finalist(materials, PhaseWeights(folder.weights(student_phase(0))), trial.number, number, accuracy)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from stillhouse.foundation.errors import ModelError, RecipeError
 from stillhouse.foundation.events import Event, PhaseStarted, Progress, Warned
-from stillhouse.foundation.search_events import SearchMeasured, TrialBegun, TrialEnded, TrialReached
+from stillhouse.foundation.search_events import OUTDONE, SearchMeasured, TrialBegun, TrialEnded, TrialReached
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
@@ -45,7 +45,7 @@ from stillhouse.runner.search.worker import attend
 from stillhouse.runner.search.workers import TrialWorkers
 from stillhouse.runner.signals import Signals
 from stillhouse.runner.teaching import Teaching
-from stillhouse.study.record import FILE, OUTDONE, Record, Trial, best_points
+from stillhouse.study.record import FILE, Record, Trial, best_points
 from stillhouse.study.rungs import Job, Standing, next_job
 from stillhouse.study.sampling import Proposal, Seen, drawn, importances, proposed, subseed_of
 from stillhouse.study.space import Point, brought
@@ -82,6 +82,7 @@ class Hunt:
     _recipes: dict[tuple[int, int], Recipe] = field(default_factory=dict, init=False)
     _queue: deque[Task] = field(default_factory=deque, init=False)
     _under_way: dict[int, _UnderWay] = field(default_factory=dict, init=False)
+    _since: dict[str, int] = field(default_factory=dict, init=False)  # samples of each member since its last rung
 
     def trials(self) -> list[Trial]:
         """Search to the end; all trials, each told how it ended.
@@ -297,6 +298,8 @@ class Hunt:
         # Told first: what a kill leaves out of the record is done and told again.
         tell(TrialReached(number, rung, self.rungs[rung], tuple(values), epochs, seconds))
         self.record.reach(number, rung, values)
+        for each in ended:
+            self._since.pop(each.task.phase, None)
 
     def proposal(self) -> Proposal:
         """The next point: first the recipe's own and those of searches before, then by the sampler, some at random."""
@@ -337,7 +340,8 @@ class Hunt:
         return beyond
 
     def _end(self, number: int, why: str, tell: Emit, *, failed: bool) -> None:
-        tell(TrialEnded(number, why, failed))
+        lost = sum(self._since.pop(phase_of(number, member), 0) for member in range(self._section.members))
+        tell(TrialEnded(number, why, failed, round(self._epochs(lost), 3)))
         self.record.end(number, why, failed=failed)
         self._clear(number)
 
@@ -356,10 +360,14 @@ class Hunt:
         """Of a trial's own events only its progress counts, as the search's."""
         if isinstance(event, Progress):
             self._samples += event.samples
-            train = self.materials.recipe.student.train
-            step = self._samples // train.batch_size
-            epoch = self._samples / (self.materials.stream(train, 0).steps_per_epoch * train.batch_size)
-            tell(replace(event, phase=SEARCH, step=step, epoch=epoch))
+            self._since[event.phase] = self._since.get(event.phase, 0) + event.samples
+            step = self._samples // self.materials.recipe.student.train.batch_size
+            tell(replace(event, phase=SEARCH, step=step, epoch=self._epochs(self._samples)))
+
+    def _epochs(self, samples: int) -> float:
+        """So many samples as epochs of one student."""
+        train = self.materials.recipe.student.train
+        return samples / (self.materials.stream(train, 0).steps_per_epoch * train.batch_size)
 
     def _clear(self, trial: int) -> None:
         """Delete a trial's checkpoints."""
