@@ -136,7 +136,7 @@ class Lines:
 
     def __init__(self, console: Console, folder: Path) -> None:
         self._console = console
-        self._phase, self._steps = "", 0
+        self._steps = dict[str, int]()
         self._said = time.monotonic()
         self._speed = ""
         self._warm: tuple[int, float] | None = None
@@ -145,9 +145,9 @@ class Lines:
     def hear(self, event: e.Event) -> None:
         """Take one event."""
         if isinstance(event, e.PhaseStarted):
-            self._phase, self._steps = event.phase, event.steps
+            self._steps[event.phase] = event.steps if event.step < event.steps else 0
             self._speed, self._warm, self._said = "", None, time.monotonic()
-            if event.steps:
+            if self._steps[event.phase]:
                 self._say(f"{event.phase}: from step {event.step:,} to {event.steps:,}")
         elif isinstance(event, e.Progress):
             self._speed = _speed(event)
@@ -155,24 +155,25 @@ class Lines:
                 self._warm = (event.step, time.monotonic())
             elif time.monotonic() - self._said >= _PLAIN_EVERY_S:
                 self._said = time.monotonic()
-                at, left = f"step {event.step:,}/{self._steps:,}", f"{self._left_s(event.step):,.0f} s left"
+                steps = self._steps.get(event.phase, 0)
+                at, left = f"step {event.step:,}/{steps:,}", f"{self._left_s(event.step, steps):,.0f} s left"
                 self._say(f"{event.phase}: {', '.join(filter(None, (at, _loss(event), self._speed, left)))}")
-        elif isinstance(event, e.Evaluated) and (event.phase != self._phase or not self._steps):
+        elif isinstance(event, e.Evaluated) and not self._steps.get(event.phase):
             self._say(_as_it_stands(event))
-        elif isinstance(event, e.Evaluated) and event.step == self._steps:
+        elif isinstance(event, e.Evaluated) and event.step == self._steps[event.phase]:
             self._say(f"{event.phase}: validation accuracy {100 * event.accuracy:.2f} %")
         elif isinstance(event, e.PhaseFinished):
-            if self._steps:
+            if self._steps.get(event.phase):
                 self._say(f"{event.phase}: {', '.join(filter(None, (f'done in {event.seconds:.1f} s', self._speed)))}")
         elif (line := self._search.line(event)) is not None:
             self._say(line)
         else:
             _say_if_remarkable(event, self._console)
 
-    def _left_s(self, step: int) -> float:
+    def _left_s(self, step: int, steps: int) -> float:
         assert self._warm is not None
         first, since = self._warm
-        return (self._steps - step) * (time.monotonic() - since) / max(step - first, 1)
+        return (steps - step) * (time.monotonic() - since) / max(step - first, 1)
 
     def _say(self, text: str) -> None:
         say(self._console, text)

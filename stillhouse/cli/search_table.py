@@ -22,6 +22,7 @@ class SearchTable:
         self._lent: dict[str, s.TrialLent] = {}
         self._workers: dict[str, str] = {}
         self._ended = 0
+        self._over = False
 
     def hear(self, event: e.Event) -> None:
         """Take one event."""
@@ -44,11 +45,11 @@ class SearchTable:
             self.hide()
 
     def hide(self) -> None:
-        """The trials are over."""
-        self._values, self._workers, self._lent = {}, {}, {}
+        """The trials are over; finalists have bars of their own."""
+        self._over = True
 
     def __rich__(self) -> RenderableType:
-        if not self._values and not self._workers:
+        if self._over or (not self._values and not self._workers):
             return Group()
         return Group(Text(""), self._rungs(), *([self._who()] if len(self._workers) > 1 else []))
 

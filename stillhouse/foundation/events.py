@@ -27,6 +27,7 @@ from stillhouse.foundation.block_events import (
 from stillhouse.foundation.energy import EnergyRead
 from stillhouse.foundation.errors import StorageError
 from stillhouse.foundation.search_events import (
+    FinalistLent,
     FinalistTrained,
     SearchMeasured,
     StudentFound,
@@ -346,6 +347,7 @@ Event = (
     | TrialWorkerCame
     | TrialWorkerLost
     | TrialEnded
+    | FinalistLent
     | FinalistTrained
     | StudentFound
     | SearchMeasured

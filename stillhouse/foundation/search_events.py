@@ -77,6 +77,15 @@ class TrialLent:
 
 
 @dataclass(frozen=True)
+class FinalistLent:
+    """A new member of a trial's family is trained to the end by a worker."""
+
+    trial: int
+    member: int
+    worker: str
+
+
+@dataclass(frozen=True)
 class FinalistTrained:
     """A new member of a trial's family was trained to the end, for so many epochs: its validation accuracy (0..1), and
     what it is.

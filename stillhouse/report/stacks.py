@@ -102,7 +102,7 @@ def _top(sums: Sequence[float]) -> tuple[float, list[int]]:
     """Where the axis ends, and the bars that are higher."""
     high = [at for at, value in enumerate(sums) if value > _CUT_FROM * median(sums)]
     rest = max((value for at, value in enumerate(sums) if at not in high), default=0.0)
-    if not high or len(high) > max(1, len(sums) // 20) or 1.25 * rest > min(sums[at] for at in high):
+    if not high or rest == 0 or len(high) > max(1, len(sums) // 20) or 1.25 * rest > min(sums[at] for at in high):
         return 1.05 * max(sums), []
     return 1.25 * rest, high
 

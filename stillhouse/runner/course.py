@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +28,8 @@ from stillhouse.students.checkpoint import Checkpoints, packed
 from stillhouse.students.evaluate import Evaluation
 from stillhouse.students.fit import FitContext
 from stillhouse.students.objective import Objective
+
+_OF_BATCHES = ("hits", "misses", "unanswered")
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,42 @@ class Course:
         return replace(event, seconds=seconds, counts=dict(counts))
 
 
+class Counted:
+    """What a source counted (views read, asked, left out), told with the steps that took the batches it was counted of.
+
+    Of what is no batch's (bytes that a store wrote) the next progress tells.
+
+    Args:
+        unsaid: of what was counted before.
+    """
+
+    def __init__(self, source: KnowledgeSource, unsaid: Counter[str]) -> None:
+        self._source, self._unsaid = source, unsaid
+        self._batches: deque[tuple[int, Mapping[str, int]]] = deque()
+
+    def note(self, number: int | None = None) -> None:
+        """What was counted since belongs to a batch of this number; None: of the one before."""
+        counts = self._source.counts()
+        of_batch = {name: count for name, count in counts.items() if name in _OF_BATCHES}
+        self._unsaid.update({name: count for name, count in counts.items() if name not in _OF_BATCHES})
+        if of_batch:
+            before = self._batches[-1][0] if self._batches else 0
+            self._batches.append((before if number is None else number, of_batch))
+
+    def begin_anew(self) -> None:
+        """Batches that nobody took are handed out again, and count then."""
+        self.note()
+        self._batches.clear()
+
+    def before(self, step: int) -> dict[str, int]:
+        """What was counted of the batches before a step, and not told yet; more are under way."""
+        counts = self._unsaid.copy()
+        self._unsaid.clear()
+        while self._batches and self._batches[0][0] < step:
+            counts.update(self._batches.popleft()[1])
+        return dict(counts)
+
+
 def course_of(
     materials: Materials,
     network: Network,
@@ -127,12 +166,14 @@ def hand_over(
     size: int = 1,
     meeting: Any = None,
     job: int = 0,
+    evaluates: bool = False,
 ) -> None:
     """Tell a student what it is to do, and all that it needs; it goes on from ``state``.
 
     Args:
         rank, size: its place among so many that train together, who find one another by ``meeting``.
         job: its number, where a process is given several, one after the other.
+        evaluates: whether it looks at its network after each epoch.
     """
     newest = course.checkpoints.newest()
     told = {
@@ -153,6 +194,7 @@ def hand_over(
         "until_step": course.until_step,
         "saves_epochs": course.saves_epochs,
         "averages": course.averages,
+        "evaluates": evaluates,
     }
     crew.send(name, told)
     crew.send(name, {"do": "network"}, weights_bytes(course.network))

@@ -23,7 +23,7 @@ from stillhouse.foundation.errors import FleetError, Interrupted, StillhouseErro
 from stillhouse.foundation.events import Evaluated, Event, GroupChanged, PhaseStarted, Progress
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.weights import load_into
-from stillhouse.runner.course import Course, hand_over, show
+from stillhouse.runner.course import Counted, Course, hand_over, show
 from stillhouse.runner.roll import Roll
 from stillhouse.runner.shares import pack_share
 from stillhouse.runtime.gaps import Gaps
@@ -37,9 +37,10 @@ SILENT_S = 60.0
 """Students that are silent for so long in the middle of a step, and for much longer than ever before, are ended."""
 
 _FIRST_STEPS, _FIRST_S = 2, 900.0
-_EVENTS: dict[str, type[Any]] = {each.__name__: each for each in (Evaluated, PhaseStarted, Progress)}
+EVENTS: dict[str, type[Any]] = {each.__name__: each for each in (Evaluated, PhaseStarted, Progress)}
+"""What whoever trains for the run tells that the run tells, too."""
+
 _STEPS_AHEAD = 2
-_OF_BATCHES = ("hits", "misses", "unanswered")
 _WORDS_S = 1.0
 
 
@@ -104,12 +105,11 @@ class _Attempt:
     """
 
     def __init__(self, course: Course, gathered: Gathered, state: dict[str, Any] | None, unsaid: Counter[str]) -> None:
-        self._course, self._state, self._unsaid = course, state, unsaid
+        self._course, self._state, self._counted = course, state, Counted(course.source, unsaid)
         self._first_step = state["step"] if state else 0
         self._crew, self._names, self._meeting = gathered
         self._size = len(self._names)
         self._sent: deque[tuple[int, int]] = deque()
-        self._counted: deque[tuple[int, Mapping[str, int]]] = deque()
         self._took = dict.fromkeys(self._names, self._first_step - 1)
         self._in = dict[str, tuple[str, int]]()
         self._roll = Roll(course.phase, self._samples(), self._first_step)
@@ -132,8 +132,7 @@ class _Attempt:
             batches = course.stream.batches(self._first_step, course.steps, unseen=unseen)
             made = ahead(batches, course.ahead_max_bytes)
             course.source.waits()
-            self._count(self._first_step)
-            self._counted.clear()  # of batches that are handed out again
+            self._counted.begin_anew()
             answers = course.source.teach(made)
             with contextlib.closing(made), contextlib.closing(answers):  # type: ignore[type-var]
                 self._feed(answers)
@@ -173,7 +172,8 @@ class _Attempt:
                     last = number
                     continue
                 knowledge.check_aligned(batch)
-                self._count(number)
+                if not self._ended:
+                    self._counted.note(number)
                 self._hand_out(number, batch, knowledge)
                 self._patience.heard()  # who had nothing to do is not silent
                 number += 1
@@ -224,8 +224,8 @@ class _Attempt:
         measured = self._roll.news()
         if measured is not None:
             self._course.emit(measured)
-        if measured is not None or not heard:
-            self._count(self._counted[-1][0] if self._counted else self._first_step)
+        if (measured is not None or not heard) and not self._ended:
+            self._counted.note()  # who answers tells of itself then, too
 
     def _understand(self, news: Said) -> None:
         course, header = self._course, news.header
@@ -235,8 +235,8 @@ class _Attempt:
             case "took":
                 self._took[news.name] = int(header["number"])
                 self._roll.took(news.name, self._took[news.name], float(header["waited_s"]))
-            case "event" if header.get("event") in _EVENTS:
-                self._tell(_EVENTS[header["event"]](**header["values"]))
+            case "event" if header.get("event") in EVENTS:
+                self._tell(EVENTS[header["event"]](**header["values"]))
             case "checkpoint":
                 course.checkpoints.write(int(header["step"]), news.body)
             case "evaluate":
@@ -270,29 +270,8 @@ class _Attempt:
     def _tell(self, event: Event) -> None:
         """Emit what the first student told; what it waited for, only this process knows."""
         if isinstance(event, Progress):
-            event = self._course.retold(event, self._counts_before(event.step))
+            event = self._course.retold(event, self._counted.before(event.step))
         self._course.emit(event)
-
-    def _count(self, number: int) -> None:
-        """Note what was counted up to a batch; who answers tells of itself then, too.
-
-        Of what is no batch's (bytes that a store wrote) the next progress tells, or, when the last is told, the source.
-        """
-        if self._ended:
-            return
-        counts = self._course.source.counts()
-        of_batch = {name: count for name, count in counts.items() if name in _OF_BATCHES}
-        self._unsaid.update({name: count for name, count in counts.items() if name not in _OF_BATCHES})
-        if of_batch:
-            self._counted.append((number, of_batch))
-
-    def _counts_before(self, step: int) -> dict[str, int]:
-        """What was counted of the batches before a step and not told yet; more are under way."""
-        counts = self._unsaid.copy()
-        self._unsaid.clear()
-        while self._counted and self._counted[0][0] < step:
-            counts.update(self._counted.popleft()[1])
-        return dict(counts)
 
     def _lost(self, why: str) -> _LostError:
         return _LostError(why, self._size, max(*self._took.values(), self._first_step))

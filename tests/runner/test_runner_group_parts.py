@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from stillhouse.data.batch import Batch, UnseenBatch
 from stillhouse.foundation.errors import DivergedError, FleetError, Interrupted, StillhouseError
-from stillhouse.foundation.events import Event, GroupChanged, Progress
+from stillhouse.foundation.events import Event, GroupChanged
 from stillhouse.knowledge.ask import NOTHING
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.build import Interface, build
 from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.load import validate
-from stillhouse.runner.course import Course
-from stillhouse.runner.group import SILENT_S, Gathered, Patience, _Attempt, train_together
+from stillhouse.runner.course import Counted, Course
+from stillhouse.runner.group import SILENT_S, Gathered, Patience, train_together
 from stillhouse.runner.shares import pack, pack_share, unpack, unpack_share
 from stillhouse.runner.sight import blind
 from stillhouse.runner.student import Desk
@@ -205,21 +205,21 @@ def test_teachers_tell_of_themselves_while_students_load(tmp_path: Path) -> None
     assert len(told) == 3
 
 
-def test_what_is_of_no_batch_is_told_once(tmp_path: Path) -> None:
-    """What a store wrote is told by the next progress, of whichever group; after the last, it is left to the source."""
-    events, unsaid, written = list[Event](), Counter[str](), iter(range(1, 9))
-    source = SimpleNamespace(counts=lambda: {"bytes_written": next(written), "hits": 10}, waits=dict)
-    asked = replace(course(tmp_path, events), source=cast(Any, source))
-    first, second = (_Attempt(asked, Gathered(Scripted(["one"]), ["one"], None), None, unsaid) for _ in range(2))
-    first._count(0)
-    second._count(3)
-    second._tell(Progress("student", 1, 0.1, {}, 0.1, {}, 4, {}))
-    second._ended.add("one")
-    second._count(4)
-    assert [each.counts for each in events if isinstance(each, Progress)] == [{"bytes_written": 3}], (
-        "not batch 3's hits"
-    )
-    assert next(written) == 3, "nobody was asked in vain"
+def test_what_is_of_no_batch_is_told_once() -> None:
+    """What a store wrote is told by the next progress, of whichever group; of batches, when their step was taken."""
+    unsaid, written = Counter[str](), iter(range(1, 9))
+    source = cast(Any, SimpleNamespace(counts=lambda: {"bytes_written": next(written), "hits": 10}))
+    first, second = Counted(source, unsaid), Counted(source, unsaid)
+    first.note(0)
+    second.note(3)
+    assert second.before(1) == {"bytes_written": 3}, "not batch 3's hits"
+    second.note(4)
+    assert second.before(4) == {"bytes_written": 3, "hits": 10} and second.before(4) == {}
+    second.note()
+    assert second.before(5) == {"bytes_written": 4, "hits": 20}
+    second.note(6)
+    second.begin_anew()
+    assert second.before(9) == {"bytes_written": 11}, "batches that are handed out again count then"
 
 
 class Pausing(Scripted):

@@ -1,28 +1,33 @@
 """After the search: new members of the best families are trained to the end, and the best of them is the student.
 
-A finalist is trained as the student of its own recipe would be, seeds and all, in a folder of its own; that recipe,
-written out for the winner as ``best.yaml``, makes the same student anew.
+A finalist is trained as the student of its own recipe would be, seeds and all, in a folder of its own, by this process
+or by one of those that trained trials; that recipe, written out for the winner as ``best.yaml``, makes the same student
+anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from stillhouse.foundation.errors import DivergedError, ModelError, RecipeError
-from stillhouse.foundation.events import Event, Warned
+from stillhouse.foundation.events import Warned
 from stillhouse.foundation.files import write_atomic
 from stillhouse.foundation.search_events import FinalistTrained, StudentFound
 from stillhouse.recipe.load import dump
 from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.phases import PhaseWeights, Trainer, student_phase
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.search.candidate import costs_of
 from stillhouse.runner.search.hunt import Hunt
+from stillhouse.runner.search.task import Task, folder_of, name_of, renamed
 from stillhouse.study.record import Trial
 
+FINALISTS = "finalists"
 _FIRST = 1000
 """Number of the first member that no trial had."""
 _TRIED = 4
@@ -32,10 +37,8 @@ _TRIED = 4
 class Finalist:
     """A member of a trial's family, trained to the end."""
 
-    materials: Materials
+    task: Task
     weights: PhaseWeights
-    trial: int
-    member: int
     accuracy: float
 
 
@@ -47,73 +50,101 @@ def settled(hunt: Hunt, trials: Sequence[Trial]) -> Materials:
         Interrupted: a signal came.
         RecipeError: every finalist diverged.
     """
-    section = hunt.materials.recipe.search
-    assert section is not None
+    recipe = hunt.materials.recipe
+    assert recipe.search is not None
     ranked = sorted((each for each in trials if len(each.values) == len(hunt.rungs)), key=lambda e: -e.values[-1])
-    finalists: list[Finalist] = []
-    for trial in ranked:
-        missing = section.families * section.finalists - len(finalists)
-        if missing > 0:
-            finalists += _of_family(hunt, trial, min(section.finalists, missing))
+    candidates, wanted = _candidates(hunt, ranked), recipe.search.families * recipe.search.finalists
+    if recipe.fleet.trial_workers > 1 and recipe.fleet.students_range[1] == 1:
+        candidates = iter(_trained_apart(hunt, candidates, wanted))
+    found = (_trained(hunt, each) for each in candidates)
+    finalists = list(itertools.islice((each for each in found if each is not None), wanted))
     if not finalists:
         raise RecipeError(
             "search: no finalist could be trained: a lower student.train.optimizer.learning_rate may help"
         )
     best = max(finalists, key=lambda each: each.accuracy)
     PhaseWeights(hunt.folder.weights(student_phase(0))).write(best.weights.path.read_bytes())
-    hunt.emit(StudentFound(best.trial, best.member))
-    write_atomic(hunt.folder.best, dump(_alone(best.materials.recipe, hunt.folder)))
-    return best.materials
+    hunt.emit(StudentFound(best.task.trial, best.task.member))
+    write_atomic(hunt.folder.best, dump(_alone(best.task.materials.recipe, hunt.folder)))
+    return best.task.materials
 
 
-def _of_family(hunt: Hunt, trial: Trial, wanted: int) -> list[Finalist]:
-    """New members of a family, trained to the end: so many, if it has as many that differ and meet the budget."""
-    found: list[Finalist] = []
+def _candidates(hunt: Hunt, ranked: Sequence[Trial]) -> Iterator[Task]:
+    """So many new members of each family, the best family first, then more of each."""
+    section = hunt.materials.recipe.search
+    assert section is not None
+    families = [_members(hunt, each, _TRIED * section.finalists) for each in ranked]
+    for _ in range(_TRIED):
+        for members in families:
+            yield from itertools.islice(members, section.finalists)
+
+
+def _members(hunt: Hunt, trial: Trial, draws: int) -> Iterator[Task]:
+    """Of so many new members of a family those that differ and meet the budget."""
     known: list[object] = []
-    for number in range(_TRIED * wanted):
-        name = f"finalist-{trial.number}-{number}"
+    for number in range(draws):
+        epochs = hunt.materials.recipe.student.train.epochs
         try:
             materials = hunt.of(trial.point, trial.number, _FIRST + number, to_the_end=True)
+            task = Task(trial.number, number, len(hunt.rungs), epochs, materials, final=True)
             network = materials.networks.student(0)
         except ModelError as error:
-            hunt.emit(Warned(f"{name}: {error}; left out"))
+            hunt.emit(Warned(f"finalist-{trial.number}-{number}: {error}; left out"))
             continue
-        model = materials.recipe.student.model
-        what = {key: value for key, value in model.options.items() if key != "seed"}
+        options = materials.recipe.student.model.options
+        what = {key: value for key, value in options.items() if key != "seed"}
         over = hunt.limits.beyond(costs_of(network, hunt.materials.networks))
-        begun = (hunt.folder.path / "finalists" / name).exists()  # a latency differs from time to time
-        if what in known or (any(share > 0 for share in over.values()) and not begun):
-            continue
-        known.append(what)
-        if (each := _trained(hunt, trial, number, materials, name)) is not None:
-            found.append(each)
-        if len(found) == wanted:
-            break
-    return found
+        begun = folder_of(hunt.folder, task).path.exists()  # a latency differs from time to time
+        if what not in known and (begun or not any(share > 0 for share in over.values())):
+            known.append(what)
+            yield task
 
 
-def _trained(hunt: Hunt, trial: Trial, number: int, materials: Materials, name: str) -> Finalist | None:
-    folder = RunDir(hunt.folder.path / "finalists" / name)
-    trainer = Trainer(materials, folder, _renamed(hunt.emit, name), hunt.signals)
+def _trained_apart(hunt: Hunt, candidates: Iterator[Task], wanted: int) -> list[Task]:
+    """Have so many trained by workers, as far as a checkpoint of their last step; in the order of the candidates."""
+    tasks = list(itertools.islice(candidates, wanted))
+    trained = [each for each in tasks if _weights(hunt, each).done()]
+    waiting = [each for each in tasks if each not in trained]
+    if not waiting:
+        return trained
+    meter, under_way = meter_of(hunt.materials.recipe), 0
+    with metered(meter, FINALISTS, hunt.emit) as tell, hunt.workers(tell, tell) as place, contextlib.closing(place):
+        while waiting or under_way:
+            while waiting and place.has_room():
+                place.give(waiting.pop(0))
+                under_way += 1
+            for outcome in place.ended():
+                under_way -= 1
+                if outcome.accuracy is not None:
+                    trained.append(outcome.task)
+                    continue
+                _warn(hunt, outcome.task, outcome.why)
+                further = list(itertools.islice(candidates, 1))
+                tasks, waiting = tasks + further, waiting + further
+    return sorted(trained, key=tasks.index)
+
+
+def _trained(hunt: Hunt, task: Task) -> Finalist | None:
+    """Train one to the end, or read what was trained; None where it diverges."""
+    folder, materials = folder_of(hunt.folder, task), task.materials
+    trainer = Trainer(materials, folder, renamed(hunt.emit, name_of(task)), hunt.signals)
     try:
         network = trainer.student(0, hunt.teacher, hunt.teachings.of(materials.recipe.data.augment))
     except DivergedError as error:
-        hunt.emit(Warned(f"{name}: {str(error).partition('. ')[0]}"))
+        _warn(hunt, task, str(error))
         return None
     accuracy, params = trainer.validate(network).accuracy, sum(each.numel() for each in network.parameters())
     model, epochs = materials.recipe.student.model, materials.recipe.student.train.epochs
-    hunt.emit(FinalistTrained(trial.number, number, accuracy, params, model.arch, model.options, epochs))
-    return Finalist(materials, PhaseWeights(folder.weights(student_phase(0))), trial.number, number, accuracy)
+    hunt.emit(FinalistTrained(task.trial, task.member, accuracy, params, model.arch, model.options, epochs))
+    return Finalist(task, _weights(hunt, task), accuracy)
 
 
-def _renamed(emit: Callable[[Event], None], name: str) -> Callable[[Event], None]:
-    """Events of a phase ``student``, told as another's."""
+def _weights(hunt: Hunt, task: Task) -> PhaseWeights:
+    return PhaseWeights(folder_of(hunt.folder, task).weights(student_phase(0)))
 
-    def tell(event: Event) -> None:
-        told: Any = event
-        emit(replace(told, phase=name) if getattr(event, "phase", None) == student_phase(0) else event)
 
-    return tell
+def _warn(hunt: Hunt, task: Task, why: str) -> None:
+    hunt.emit(Warned(f"{name_of(task)}: {why.partition('. ')[0]}"))
 
 
 def _alone(recipe: Recipe, folder: RunDir) -> Recipe:

@@ -95,7 +95,7 @@ class Hunt:
         with metered(meter_of(self.materials.recipe), SEARCH, self.emit) as tell:
             begun, train = self._trained_so_far(record.trials()), self.materials.recipe.student.train
             self._samples = begun * train.batch_size
-            tell(PhaseStarted(SEARCH, begun, max(begun, self._steps), train.batch_size))
+            tell(PhaseStarted(SEARCH, begun, max(begun + 1, self._steps), train.batch_size))
             with self._place(tell) as place:
                 self._search(place, tell)
             record.close()
@@ -127,16 +127,30 @@ class Hunt:
     @contextlib.contextmanager
     def _place(self, tell: Emit) -> Iterator[Place]:
         """Where tasks are done."""
-        setting = Setting(self.folder, self.teacher, self.teachings, self.signals)
 
         def retold(event: Event) -> None:
             self._retold(event, tell)
 
         if self.materials.recipe.fleet.trial_workers == 1:
-            yield Here(setting, tell, retold)
+            yield Here(self._setting, tell, retold)
             return
+        with self.workers(tell, retold) as place:
+            yield place
+
+    @contextlib.contextmanager
+    def workers(self, tell: Emit, retold: Emit) -> Iterator[TrialWorkers]:
+        """Processes that train; to be closed.
+
+        Args:
+            tell: takes the run's events.
+            retold: takes those of a task's training.
+        """
         with standing(self.materials.recipe, self._warn, lambda: self.signals.check(f"in {SEARCH}"), WORKERS) as crew:
-            yield TrialWorkers(self.materials, setting, crew, tell, retold)
+            yield TrialWorkers(self.materials, self._setting, crew, tell, retold)
+
+    @property
+    def _setting(self) -> Setting:
+        return Setting(self.folder, self.teacher, self.teachings, self.signals)
 
     def _search(self, place: Place, tell: Emit) -> None:
         """Give whoever is free something to do, until there is nothing more to do."""

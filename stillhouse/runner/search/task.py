@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from stillhouse.foundation.errors import DataError, DivergedError, ModelError, RecipeError, StillhouseError
 from stillhouse.foundation.events import Event
-from stillhouse.foundation.search_events import TrialLent
+from stillhouse.foundation.search_events import FinalistLent, TrialLent
 from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
 from stillhouse.models.network import Network
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import objective_of
-from stillhouse.runner.phases import Trainer
+from stillhouse.runner.phases import Trainer, student_phase
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.search.teachings import Teachings
 from stillhouse.runner.signals import Signals
@@ -32,12 +32,13 @@ UNTRAINABLE = (DivergedError, ModelError, RecipeError, DataError, torch.OutOfMem
 
 @dataclass(frozen=True)
 class Task:
-    """Train one member of a trial up to a rung, from where it stands.
+    """Train one member of a trial up to a rung, from where it stands; or a finalist to its end.
 
     Attributes:
         rung: counted from 0.
         epochs: in all, at its end.
         materials: whose recipe is the member's.
+        final: it is trained as the student of its recipe is, seeds and all, in a folder of its own.
     """
 
     trial: int
@@ -45,11 +46,23 @@ class Task:
     rung: int
     epochs: int
     materials: Materials
+    final: bool = False
 
     @property
     def phase(self) -> str:
-        """Its name in messages, and of its checkpoints' folder."""
-        return phase_of(self.trial, self.member)
+        """By which it is seeded; the name of its checkpoints' folder."""
+        return student_phase(0) if self.final else phase_of(self.trial, self.member)
+
+    @property
+    def number(self) -> int:
+        """Of its network, among those of its recipe."""
+        return 0 if self.final else self.member
+
+    def lent(self, worker: str) -> Event:
+        """What there is to tell when it is given to a worker."""
+        if self.final:
+            return FinalistLent(self.trial, self.member, worker)
+        return TrialLent(self.trial, self.member, self.rung, worker)
 
 
 @dataclass(frozen=True)
@@ -100,21 +113,23 @@ class Setting:
 
     def parts(self, task: Task, emit: Emit) -> tuple[Network, KnowledgeSource, Objective, FitContext, Checkpoints]:
         """What a task's training needs; ``emit`` takes its events."""
-        made = task.materials
-        network = made.networks.student(task.member)
-        objective = objective_of(made.networks, network, self.teacher, task.member)
+        made, folder = task.materials, self.folder
+        if task.final:
+            folder, emit = folder_of(folder, task), renamed(emit, name_of(task))
+        network = made.networks.student(task.number)
+        objective = objective_of(made.networks, network, self.teacher, task.number)
         try:
             teaching = self.teachings.of(made.recipe.data.augment)
         except UNTRAINABLE as error:  # no fault of the trial: others would fail, too, and be remembered so
             raise StillhouseError(str(error)) from error
         source: KnowledgeSource = NoKnowledge() if teaching is None else teaching.source()
-        checkpoints = checkpoints_of(made, self.folder, task.phase)
+        checkpoints = checkpoints_of(made, folder, task.phase)
         steps = made.stream(made.recipe.student.train, 0).steps_per_epoch
         context = replace(
-            Trainer(made, self.folder, emit, self.signals).context(task.phase, checkpoints, emit),
+            Trainer(made, folder, emit, self.signals).context(task.phase, checkpoints, emit),
             until_step=task.epochs * steps,
             saves_epochs=True,
-            averages=True,
+            averages=not task.final,
         )
         return network, source, objective, context, checkpoints
 
@@ -122,6 +137,26 @@ class Setting:
 def phase_of(trial: int, member: int) -> str:
     """The name of a member's training."""
     return f"trial-{trial}-{member}"
+
+
+def name_of(finalist: Task) -> str:
+    """The name of a finalist in messages, and of its folder."""
+    return f"finalist-{finalist.trial}-{finalist.member}"
+
+
+def folder_of(run: RunDir, finalist: Task) -> RunDir:
+    """Where a finalist is trained."""
+    return RunDir(run.path / "finalists" / name_of(finalist))
+
+
+def renamed(emit: Emit, name: str) -> Emit:
+    """Events of a phase ``student``, told as another's."""
+
+    def tell(event: Event) -> None:
+        told: Any = event
+        emit(replace(told, phase=name) if getattr(event, "phase", None) == student_phase(0) else event)
+
+    return tell
 
 
 def checkpoints_of(materials: Materials, folder: RunDir, phase: str) -> Checkpoints:
@@ -159,7 +194,7 @@ class Here:
         if self._task is None:
             return []
         task, self._task = self._task, None
-        self._emit(TrialLent(task.trial, task.member, task.rung, "this process"))
+        self._emit(task.lent("this process"))
         begun_s, accuracy, why = time.monotonic(), None, ""
         try:
             network, source, objective, context, _ = self._setting.parts(task, self._retold)

@@ -105,6 +105,7 @@ class _Place:
             device=device,
             emit=Teller(line).emit,
             checkpoints=SentCheckpoints(line, job, handed, recipe.checkpoint.every_s),
+            evaluate=(lambda network: self._evaluated(network, recipe, device)) if job["evaluates"] else None,
             interrupted=Stop(line).asked,
             ahead_max_bytes=recipe.data.ahead_max_mb * 2**20,
             until_step=job["until_step"],

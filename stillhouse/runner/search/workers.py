@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,12 +24,12 @@ from stillhouse.data.batch import Batch
 from stillhouse.foundation import errors
 from stillhouse.foundation.errors import DivergedError, FleetError, Interrupted, StillhouseError
 from stillhouse.foundation.events import Progress
-from stillhouse.foundation.search_events import TrialLent, TrialWorkerCame, TrialWorkerLost
+from stillhouse.foundation.search_events import TrialWorkerCame, TrialWorkerLost
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.models.weights import load_into
 from stillhouse.recipe.fleet import FleetSection
-from stillhouse.runner.course import course_of, hand_over, show
-from stillhouse.runner.group import Patience
+from stillhouse.runner.course import Counted, course_of, hand_over, show
+from stillhouse.runner.group import EVENTS, Patience
 from stillhouse.runner.job import sight_job
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.search.task import UNTRAINABLE, Emit, Outcome, Setting, Task
@@ -57,6 +57,7 @@ class _Loan:
         stream = task.materials.stream(task.materials.recipe.student.train, 0)
         self.task = task
         self.course = course_of(task.materials, network, objective, source, stream, context, checkpoints)
+        self.counted = Counted(source, Counter())
         self.deaths = 0
         self.refused = set[str]()
         self.begun = -1
@@ -74,6 +75,7 @@ class _Loan:
         answers = course.source.teach(made)
         self._answers = self._ends.enter_context(contextlib.closing(answers))  # type: ignore[type-var]
         self._sent.clear()
+        self.counted.begin_anew()
 
     def wants(self) -> bool:
         """Whether its worker may be given one more step's share."""
@@ -88,6 +90,7 @@ class _Loan:
         assert self._answers is not None
         batch, knowledge = next(self._answers)
         knowledge.check_aligned(batch)
+        self.counted.note(self.next)
         forms, body = pack_share(batch, knowledge, 0, len(batch), pixels=pixels)
         told = {"do": "share", "number": self.next, "forms": forms}
         self._sent.append((self.next, len(body)))
@@ -219,11 +222,11 @@ class TrialWorkers:
             self._jobs += 1
             state = loan.course.checkpoints.load()
             loan.begin(state, unseen=seat.reads != "sent")
-            hand_over(self._crew, seat.name, loan.course, state, job=seat.job)
+            hand_over(self._crew, seat.name, loan.course, state, job=seat.job, evaluates=loan.task.final)
             if not seat.told_split and seat.reads != "sent":
                 self._tell_split(seat)
             seat.patience = Patience()
-            self._emit(TrialLent(loan.task.trial, loan.task.member, loan.task.rung, seat.name))
+            self._emit(loan.task.lent(seat.name))
 
     def _tell_split(self, seat: _Seat) -> None:
         seat.told_split = True
@@ -307,14 +310,17 @@ class TrialWorkers:
         match header["do"]:
             case "took":
                 loan.took = int(header["number"])
-            case "event" if header.get("event") == "Progress":
-                course.emit(course.retold(Progress(**header["values"]), course.source.counts()))
+            case "event" if (kind := EVENTS.get(header["event"])) is not None:
+                told = kind(**header["values"])
+                if isinstance(told, Progress):
+                    told = course.retold(told, loan.counted.before(told.step))
+                course.emit(told)
             case "event" | "looks":
                 pass  # it lives
             case "checkpoint":
                 course.checkpoints.write(int(header["step"]), news.body)
             case "evaluate":
-                network = loan.task.materials.networks.student(loan.task.member).to(course.device)
+                network = loan.task.materials.networks.student(loan.task.number).to(course.device)
                 load_into(network, safetensors.torch.load(bytes(news.body)), "the trial's weights")
                 found = course.validate(network)
                 self._crew.send(seat.name, {"do": "evaluated", "loss": found.loss}, found.correct.tobytes())
