@@ -8,7 +8,8 @@ parameters and a third of its peak memory, trials as in the recipe, the student 
 ``rivals``: after ``cifar10``, the same teachers and stored answers. Hand-made students (ResNet, MobileNet, VGG) of as
 many parameters as ours, searched for in the same way (depth, temperature, weight, rate: everything but graphs), trained
 as long, and the better of two on the validation split taken, as ours is: of the two best points, for a hand-made
-network has no other members. By plain KD, and by KD with hints (FitNets) at the teacher's second stage.
+network has no other members. By plain KD, by KD with hints (FitNets) at the teacher's second stage, by decoupled KD and
+by DIST.
 
 Runs that are finished are not repeated, nor rows: call it again after an interruption. Every run has one thread.
 
@@ -37,6 +38,8 @@ _DEPTHS = [[1, 1, 1], [1, 2, 2], [2, 2, 2], [3, 3, 3]]
 _LOSSES: Mapping[str, Sequence[str]] = {
     "kd": (),
     "hints": ("objective.features=[{teacher: stage2, student: stage2, weight: 1.0}]",),
+    "dkd": ("objective.kd.kind=dkd",),
+    "dist": ("objective.kd.kind=dist",),
 }
 _HAND_MADE = {
     "student.model.arch": ["resnet", "mobilenet", "vgg"],

@@ -34,7 +34,7 @@ from stillhouse.foundation.allocator import keep_freed_memory
 from stillhouse.knowledge.source import Answerer, AskedRows, EncodedRows, UnstoredSource
 from stillhouse.models.placement import fixed_numerics
 from stillhouse.recipe.engines import StepEngineSection, TeacherEngineSection
-from stillhouse.recipe.recipe import ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
 from stillhouse.teachers.engine import Teacher
 
 CPU = torch.device("cpu")

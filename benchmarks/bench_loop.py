@@ -28,7 +28,8 @@ from stillhouse.models.interface import Interface
 from stillhouse.models.placement import fixed_numerics
 from stillhouse.recipe.architectures import ModelSection, Normalisation
 from stillhouse.recipe.engines import TeacherEngineSection
-from stillhouse.recipe.recipe import AugmentSection, ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
+from stillhouse.recipe.recipe import AugmentSection
 from stillhouse.recipe.train import TrainSection
 from stillhouse.students.fit import FitContext, fit
 from stillhouse.students.objective import Objective

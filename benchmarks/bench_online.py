@@ -48,7 +48,8 @@ from stillhouse.models.placement import autocast, fixed_numerics
 from stillhouse.recipe.architectures import ModelSection, Normalisation
 from stillhouse.recipe.engines import StepEngineSection, TeacherEngineSection
 from stillhouse.recipe.load import load
-from stillhouse.recipe.recipe import AugmentSection, ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
+from stillhouse.recipe.recipe import AugmentSection
 from stillhouse.recipe.train import TrainSection
 from stillhouse.store.label_store import open_store
 from stillhouse.store.manifest import Identity

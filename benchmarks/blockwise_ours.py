@@ -25,7 +25,7 @@ from stillhouse.models.network import Network
 from stillhouse.models.placement import autocast
 from stillhouse.models.taps import Taps
 from stillhouse.recipe.engines import StepEngineSection
-from stillhouse.recipe.recipe import ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
 from stillhouse.recipe.train import SGD, AdamW, TrainSection
 from stillhouse.students.fit import FitContext, Loop
 from stillhouse.students.objective import Objective, StepObjective

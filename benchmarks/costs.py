@@ -20,7 +20,8 @@ from benchmarks.bench_online import cifar_job, stored
 from stillhouse.data.views import augmented, draw
 from stillhouse.foundation.allocator import keep_freed_memory
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.recipe.recipe import AugmentSection, ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
+from stillhouse.recipe.recipe import AugmentSection
 from stillhouse.students.objective import LABELS_ONLY, Objective
 
 

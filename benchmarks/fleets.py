@@ -13,7 +13,7 @@ from benchmarks.turns import Pace
 from stillhouse.data.batch import Batch
 from stillhouse.knowledge.encode import Codec, Encoding
 from stillhouse.knowledge.source import EncodedRows
-from stillhouse.recipe.recipe import ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
 from stillhouse.runtime.dispatch.settings import Settings
 from stillhouse.runtime.driver import Driver
 from stillhouse.runtime.local.backend import LocalBackend

@@ -18,7 +18,7 @@ from benchmarks.harness import Claim, claim_of
 from stillhouse.foundation.errors import Interrupted
 from stillhouse.knowledge.source import UnstoredSource
 from stillhouse.recipe.engines import StepEngineSection
-from stillhouse.recipe.recipe import ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
 from stillhouse.runtime.driver import Driver
 
 WORDS = (

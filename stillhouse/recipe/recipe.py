@@ -17,6 +17,7 @@ from stillhouse.recipe.engines import TeacherEngine, TeacherEngineSection
 from stillhouse.recipe.fleet import FleetSection
 from stillhouse.recipe.knowledge import KnowledgeSection, StoreSection
 from stillhouse.recipe.members import MemberSection
+from stillhouse.recipe.objective import ObjectiveSection
 from stillhouse.recipe.power import PowerSection
 from stillhouse.recipe.search import SearchSection
 from stillhouse.recipe.section import (
@@ -223,40 +224,6 @@ class StudentSection(Section):
     train: TrainSection = TrainSection()
 
 
-class KDTerm(Section):
-    """Soft targets: T^2 KL(teacher || student) at temperature T (arXiv 1503.02531)."""
-
-    weight: NonNegativeFloat = 0.9
-    temperature: PositiveFloat = 4.0
-
-
-class FeatureTerm(Section):
-    """Mean squared error between a teacher's and a student's activations, through a learned 1x1 adapter."""
-
-    teacher: str = Field(description="name of a module of the teacher")
-    student: str = Field(description="name of a module of the student")
-    weight: PositiveFloat = 1.0
-
-
-class ObjectiveSection(Section):
-    """The student's loss: a weighted sum of its parts, each logged apart."""
-
-    cross_entropy: NonNegativeFloat = Field(0.1, description="weight of the loss on the labels")
-    kd: KDTerm | None = KDTerm()
-    features: tuple[FeatureTerm, ...] = ()
-
-    @property
-    def asks(self) -> bool:
-        """Whether a teacher is asked anything."""
-        return bool(self.features) or (self.kd is not None and self.kd.weight > 0)
-
-    @model_validator(mode="after")
-    def _asks_something(self) -> Self:
-        if self.cross_entropy == 0 and not self.asks:
-            raise ValueError("every part of the objective has weight 0: there is nothing to learn")
-        return self
-
-
 class ControlSection(Section):
     """The same student without the teacher, same budget: did distillation help?"""
 
@@ -348,6 +315,16 @@ class Recipe(Section):
     def _is_searched_for(self) -> Self:
         if self.search is not None and self.blockwise is not None:
             raise ValueError("search: a student made of the teacher's blocks is not searched for: give one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_label(self) -> Self:
+        kd, mix = self.objective.kd, self.data.augment.mix
+        if kd is not None and kd.kind == "dkd" and kd.weight > 0 and mix is not None:
+            raise ValueError(
+                "objective.kd.kind: dkd is about the one label of a sample, and data.augment.mix "
+                f"({mix.kind}) gives it two: use kl or dist"
+            )
         return self
 
     @model_validator(mode="after")

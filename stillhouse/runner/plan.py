@@ -223,7 +223,8 @@ def _objective(recipe: Recipe) -> str:
     section = recipe.objective
     parts = [f"{section.cross_entropy:g} x cross-entropy"] if section.cross_entropy else []
     if section.kd is not None:
-        parts.append(f"{section.kd.weight:g} x KD at temperature {section.kd.temperature:g}")
+        kind = "KD" if section.kd.kind == "kl" else section.kd.kind.upper()
+        parts.append(f"{section.kd.weight:g} x {kind} at temperature {section.kd.temperature:g}")
     parts += [f"{term.weight:g} x features {term.student} -> {term.teacher}" for term in section.features]
     return " + ".join(parts)
 

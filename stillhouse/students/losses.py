@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_NEVER = -1e9  # a logit of what can't be; infinity would have no gradient
+_SAME = 1e-4  # of less than this length nobody can say where it points
+
 
 def cross_entropy(
     student_logits_BK: Tensor,
@@ -64,6 +67,65 @@ def kd(student_logits_BK: Tensor, teacher_logits_BK: Tensor, temperature: float)
     log_ps_BK = F.log_softmax(student_logits_BK.float() / temperature, dim=1)
     log_pt_BK = F.log_softmax(teacher_logits_BK.detach().float() / temperature, dim=1)
     return F.kl_div(log_ps_BK, log_pt_BK, reduction="batchmean", log_target=True) * temperature**2
+
+
+def decoupled_kd(
+    student_logits_BK: Tensor, teacher_logits_BK: Tensor, targets_B: Tensor, temperature: float, non_target: float
+) -> Tensor:
+    """Decoupled KD: ``T^2 mean_B (KL(b_t || b_s) + w KL(q_t || q_s))`` (Zhao et al., arXiv 2203.08679, equation 7).
+
+    b: the label's class against all others; q: the distribution over the other classes alone. In :func:`kd` the second
+    part has the weight that the teacher leaves them, so the surer it is, the less they teach.
+
+    Args:
+        student_logits_BK: [B, K].
+        teacher_logits_BK: [B, K]; no gradient flows into it.
+        targets_B: [B] int64, one label for each view.
+        temperature: T > 0.
+        non_target: w, of the other classes; the label's part has weight 1.
+
+    Returns:
+        A scalar >= 0, nats times T^2.
+    """
+    own_BK = F.one_hot(targets_B, student_logits_BK.shape[1]).bool()
+    student_BK = student_logits_BK.float() / temperature
+    teacher_BK = teacher_logits_BK.detach().float() / temperature
+
+    def parts(scaled_BK: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities: [B, 2] of the label's class and of all others; [B, K] of each other among them."""
+        others_BK = scaled_BK.masked_fill(own_BK, _NEVER)
+        others_B, all_B = others_BK.logsumexp(1), scaled_BK.logsumexp(1)
+        return torch.stack([scaled_BK[own_BK] - all_B, others_B - all_B], 1), others_BK - others_B[:, None]
+
+    (log_bs_B2, log_qs_BK), (log_bt_B2, log_qt_BK) = parts(student_BK), parts(teacher_BK)
+    binary = F.kl_div(log_bs_B2, log_bt_B2, reduction="batchmean", log_target=True)
+    others = F.kl_div(log_qs_BK, log_qt_BK, reduction="batchmean", log_target=True)
+    return (binary + non_target * others) * temperature**2
+
+
+def correlated_kd(student_logits_BK: Tensor, teacher_logits_BK: Tensor, temperature: float) -> Tensor:
+    """Correlations in place of equality: ``T^2 (2 - mean_B r(p_s, p_t) - mean_K r(p_s', p_t'))`` (DIST, Huang et al.,
+    arXiv 2205.10536, equations 8 to 10).
+
+    r: Pearson's correlation, over a sample's classes and, of the transposed (p'), over the batch's samples of a class.
+    A student need not be as sure as its teacher; the second part depends on who is in the batch.
+
+    Args:
+        student_logits_BK: [B, K].
+        teacher_logits_BK: [B, K]; no gradient flows into it.
+        temperature: T > 0.
+
+    Returns:
+        A scalar, 0 to 4 times T^2.
+    """
+    student_BK = F.softmax(student_logits_BK.float() / temperature, dim=1)
+    teacher_BK = F.softmax(teacher_logits_BK.detach().float() / temperature, dim=1)
+
+    def apart(ours: Tensor, theirs: Tensor) -> Tensor:
+        ours, theirs = (each - each.mean(1, keepdim=True) for each in (ours, theirs))
+        return 1 - F.cosine_similarity(ours, theirs, dim=1, eps=_SAME).mean()
+
+    return (apart(student_BK, teacher_BK) + apart(student_BK.T, teacher_BK.T)) * temperature**2
 
 
 def feature_mse(student_features: Tensor, teacher_features: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from stillhouse.foundation.errors import ModelError
 from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.recipe.recipe import FeatureTerm, ObjectiveSection
+from stillhouse.recipe.objective import NON_TARGET, FeatureTerm, KDTerm, ObjectiveSection
 from stillhouse.students import losses
 
 LABELS_ONLY = ObjectiveSection(cross_entropy=1.0, kd=None)
@@ -123,7 +123,7 @@ class Objective(StepObjective):
             total = total + self._section.cross_entropy * parts["cross_entropy"]
         if self._section.kd is not None and self._section.kd.weight > 0:
             assert knowledge.logits is not None
-            parts["kd"] = losses.kd(logits_BK, knowledge.logits, self._section.kd.temperature)
+            parts["kd"] = _kd(self._section.kd, logits_BK, knowledge.logits, targets_B)
             total = total + self._section.kd.weight * parts["kd"]
         for term, adapter in zip(self._section.features, self._adapters, strict=True):
             student, teacher = _same_size(features[term.student], knowledge.features[term.teacher])
@@ -164,6 +164,17 @@ class Objective(StepObjective):
             parts = {"labels_alone": loss.detach(), **parts}
             total = total + (1 - share) * weight * loss
         return total, parts
+
+
+def _kd(term: KDTerm, student_BK: Tensor, teacher_BK: Tensor, targets_B: Tensor) -> Tensor:
+    match term.kind:
+        case "kl":
+            return losses.kd(student_BK, teacher_BK, term.temperature)
+        case "dkd":
+            weight = NON_TARGET if term.non_target is None else term.non_target
+            return losses.decoupled_kd(student_BK, teacher_BK, targets_B, term.temperature, weight)
+        case "dist":
+            return losses.correlated_kd(student_BK, teacher_BK, term.temperature)
 
 
 def _part_name(term: FeatureTerm) -> str:

@@ -47,6 +47,21 @@ def test_blocks_may_be_searched(tmp_path: Path) -> None:
     assert weights(run(again, tmp_path / "again")) == weights(result)
 
 
+def test_kinds_of_losses_may_be_searched(tmp_path: Path) -> None:
+    """By the same stored answers, whoever trains them; an option of one kind varies where that is chosen."""
+    kind, more = "objective.kd.kind", "objective.kd.non_target"
+    space = {kind: ["kl", "dkd", "dist"], more: {"low": 1.0, "high": 10.0, "when": {kind: "dkd"}}}
+    sought = {**SMALL, "space": space, "random": 1.0, "trials": 6}
+    found = run(recipe(sought), tmp_path / "run")
+    trials = found["search"]["trials"]
+    kinds = [each["point"][kind] for each in trials]
+    assert set(kinds) == {"kl", "dkd", "dist"}
+    assert [more in each["point"] for each in trials] == [each == "dkd" for each in kinds]
+    values = {tuple(each["rungs"].values()) for each in trials}
+    assert len(values) > 1 and found["store"]["misses"] <= 2 * 1295
+    assert weights(run(load(tmp_path / "run" / "best.yaml"), tmp_path / "again")) == weights(found)
+
+
 def test_workers_build_them_too(tmp_path: Path) -> None:
     """Another process makes the same network of the same words."""
     alone = run(of_blocks(random=1.0), tmp_path / "alone")

@@ -23,7 +23,8 @@ from stillhouse.models.network import Network
 from stillhouse.models.taps import shapes
 from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.engines import TeacherEngineSection
-from stillhouse.recipe.recipe import AugmentSection, ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
+from stillhouse.recipe.recipe import AugmentSection
 from stillhouse.recipe.train import TrainSection
 from stillhouse.students.checkpoint import Checkpoints
 from stillhouse.students.fit import FitContext, fit

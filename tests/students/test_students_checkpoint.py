@@ -15,7 +15,7 @@ from stillhouse.data.batch import Batch
 from stillhouse.data.stream import Stream
 from stillhouse.foundation.errors import Interrupted, ModelError, StorageError
 from stillhouse.foundation.events import CheckpointRefused, CheckpointWritten
-from stillhouse.recipe.recipe import ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
 
 DISTIL = ObjectiveSection.model_validate(
     {"cross_entropy": 0.5, "kd": {}, "features": [{"student": "features", "teacher": "features"}]}

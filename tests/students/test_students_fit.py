@@ -19,7 +19,7 @@ from stillhouse.knowledge.ask import Ask
 from stillhouse.knowledge.knowledge import Knowledge
 from stillhouse.knowledge.source import NoKnowledge
 from stillhouse.models.network import Network
-from stillhouse.recipe.recipe import ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
 from stillhouse.recipe.train import TrainSection
 from stillhouse.students.fit import FitContext, fit
 from stillhouse.students.objective import LABELS_ONLY, Objective

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.recipe.recipe import ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
 from stillhouse.students import losses
 from stillhouse.students.objective import LABELS_ONLY, Objective
 

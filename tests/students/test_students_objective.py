@@ -7,7 +7,7 @@ import torch
 
 from stillhouse.foundation.errors import ModelError
 from stillhouse.knowledge.knowledge import Knowledge
-from stillhouse.recipe.recipe import ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
 from stillhouse.students import losses
 from stillhouse.students.objective import LABELS_ONLY, Objective
 

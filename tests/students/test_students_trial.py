@@ -21,7 +21,7 @@ from stillhouse.models.network import Network
 from stillhouse.models.trials import Chosen, Tried
 from stillhouse.recipe.architectures import Normalisation
 from stillhouse.recipe.engines import AUTO, StepEngineSection
-from stillhouse.recipe.recipe import ObjectiveSection
+from stillhouse.recipe.objective import ObjectiveSection
 from stillhouse.recipe.train import TrainSection
 from stillhouse.students import fit as fit_module
 from stillhouse.students.objective import LABELS_ONLY, Objective
