@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stillhouse.foundation.errors import RunDirError, StorageError, UserError
+from stillhouse.foundation.errors import RecipeError, RunDirError, StorageError, UserError
 from stillhouse.foundation.files import folder_lock, read_json, remove_leftovers, write_atomic, write_json
 from stillhouse.foundation.history import read_events
 from stillhouse.recipe.engines import AUTO
@@ -167,9 +167,10 @@ class RunDir:
         before = read_json(self.manifest)
         if not isinstance(before, dict) or not {"recipe", "inputs"} <= before.keys():
             raise RunDirError(f"{self.manifest} does not say what the run began with: it was changed by hand")
-        changed = differences(_that_matters(before["recipe"]), that_matters(recipe))
+        begun = _with_new_keys(before["recipe"])
+        changed = differences(_that_matters(begun), that_matters(recipe))
         if self.best.exists():
-            changed += differences(_trials(before["recipe"]), _trials(as_dict(recipe)), "search.trials")
+            changed += differences(_trials(begun), _trials(as_dict(recipe)), "search.trials")
         known = {key: before["inputs"].get(key) for key in inputs or {}}
         changed += differences(known, inputs or {})
         if changed:
@@ -223,6 +224,14 @@ def _that_matters(recipe: dict[str, Any]) -> dict[str, Any]:
     knowledge = {key: value for key, value in recipe.get("knowledge", {}).items() if key != "source"}
     searched = {"search": {**recipe["search"], "trials": None}} if recipe.get("search") else {}
     return kept | {"compute": compute, "knowledge": knowledge} | searched
+
+
+def _with_new_keys(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A run's recipe with the defaults of keys that its Stillhouse did not know yet."""
+    try:
+        return as_dict(validate(recipe))
+    except RecipeError:  # what it says is none any more: the differences tell
+        return recipe
 
 
 def _trials(recipe: dict[str, Any]) -> int | None:

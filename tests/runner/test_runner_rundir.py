@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Callable
@@ -81,6 +82,18 @@ def test_settling_compares(tmp_path: Path, tiny: Tiny) -> None:
         folder.settle(tiny(seed=3), {"data": "cc", "student.model.weights": "bb"}, {})
     assert "seed: 0 -> 3" in str(caught.value) and "data: aa -> cc" in str(caught.value)
     assert "weights" not in str(caught.value)
+
+
+def test_a_run_goes_on_under_a_version_that_knows_more_keys(tmp_path: Path, tiny: Tiny) -> None:
+    """What its first version could not say means the default; another value than that is a change."""
+    folder = RunDir(tmp_path)
+    folder.settle(tiny(), {}, {})
+    manifest = json.loads(folder.manifest.read_text())
+    del manifest["recipe"]["objective"]["kd"]["kind"]
+    folder.manifest.write_text(json.dumps(manifest))
+    folder.settle(tiny(), {}, {})
+    with pytest.raises(RunDirError, match=r"objective\.kd\.kind: kl -> dist"):
+        folder.settle(tiny(objective={"kd": {"kind": "dist"}}), {}, {})
 
 
 def test_a_run_goes_on_with_another_fleet(tmp_path: Path, tiny: Tiny) -> None:
