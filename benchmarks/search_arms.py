@@ -110,6 +110,7 @@ def searched(name: str, seed: int, folder: Path, *, short: bool = False) -> dict
     out = folder / f"{name}-{seed}"
     with opened(recipe, out, KINDS[name].kind) as searching:
         trials: list[Trial] = searching.trials()
+        searching.close()
     best = max((each for each in trials if each.values), key=lambda each: (len(each.values), each.values[-1]))
     told = {"arm": name, "seed": seed, "curve": curve(read_events(out / "events.jsonl")), "best": dict(best.point)}
     return {**told, "machine": machine(), "commit": commit()}

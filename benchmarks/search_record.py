@@ -59,6 +59,7 @@ def block(seed: int, folder: Path, space: Mapping[str, Any] = GRAPHS, *, short: 
     sought = {"space": dict(space), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": seed}
     with opened(with_search(recipe, trials=2 if short else BLOCK, **sought), out, Everything) as searching:
         found = searching.trials()
+        searching.close()
     spent = {
         (e["trial"], e["rung"]): e["seconds"] for e in read_events(out / "events.jsonl") if e["event"] == "TrialReached"
     }

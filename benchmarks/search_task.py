@@ -88,7 +88,9 @@ def opened(recipe: Recipe, out: Path, kind: Callable[..., Hunt] = Hunt) -> Itera
 def trials(recipe: Recipe, out: Path, kind: Callable[..., Hunt] = Hunt) -> list[Trial]:
     """All trials of a search, in the order in which they were begun."""
     with opened(recipe, out, kind) as searching:
-        return searching.trials()
+        found = searching.trials()
+        searching.close()
+        return found
 
 
 def with_search(recipe: Recipe, **search: Any) -> Recipe:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -125,10 +126,26 @@ class Bars:
 
     def _update(self, name: str, done: int, total: int | None = None) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self.progress.add_task(printable(name)[:12], total=total, completed=done, note="")
+            self._tasks[name] = self.progress.add_task(printable(name)[:16], total=total, completed=done, note="")
         parts = self._notes.get(name, {})
         note = ", ".join(parts[part] for part in ("speed", "loss", "accuracy") if parts.get(part))
         self.progress.update(self._tasks[name], completed=done, note=note)
+
+
+@dataclass
+class _Pace:
+    """How a training goes on. ``warm``: when its first step's time, which holds compilation, was over."""
+
+    steps: int = 0
+    speed: str = ""
+    warm: tuple[int, float] | None = None
+    said: float = field(default_factory=time.monotonic)
+
+    def left_s(self, step: int) -> float:
+        """Seconds to its last step, as it went since it was warm."""
+        assert self.warm is not None
+        first, since = self.warm
+        return (self.steps - step) * (time.monotonic() - since) / max(step - first, 1)
 
 
 class Lines:
@@ -136,44 +153,36 @@ class Lines:
 
     def __init__(self, console: Console, folder: Path) -> None:
         self._console = console
-        self._steps = dict[str, int]()
-        self._said = time.monotonic()
-        self._speed = ""
-        self._warm: tuple[int, float] | None = None
+        self._paces = dict[str, _Pace]()
         self._search = SearchLines(folder)
 
     def hear(self, event: e.Event) -> None:
         """Take one event."""
+        pace = self._paces.get(str(getattr(event, "phase", "")), _Pace())
         if isinstance(event, e.PhaseStarted):
-            self._steps[event.phase] = event.steps if event.step < event.steps else 0
-            self._speed, self._warm, self._said = "", None, time.monotonic()
-            if self._steps[event.phase]:
+            steps = event.steps if event.step < event.steps else 0
+            self._paces[event.phase] = _Pace(steps)
+            if steps:
                 self._say(f"{event.phase}: from step {event.step:,} to {event.steps:,}")
         elif isinstance(event, e.Progress):
-            self._speed = _speed(event)
-            if self._warm is None:  # the first event's time holds compilation
-                self._warm = (event.step, time.monotonic())
-            elif time.monotonic() - self._said >= _PLAIN_EVERY_S:
-                self._said = time.monotonic()
-                steps = self._steps.get(event.phase, 0)
-                at, left = f"step {event.step:,}/{steps:,}", f"{self._left_s(event.step, steps):,.0f} s left"
-                self._say(f"{event.phase}: {', '.join(filter(None, (at, _loss(event), self._speed, left)))}")
-        elif isinstance(event, e.Evaluated) and not self._steps.get(event.phase):
+            pace.speed = _speed(event)
+            if pace.warm is None:
+                pace.warm = (event.step, time.monotonic())
+            elif time.monotonic() - pace.said >= _PLAIN_EVERY_S:
+                pace.said = time.monotonic()
+                at, left = f"step {event.step:,}/{pace.steps:,}", f"{pace.left_s(event.step):,.0f} s left"
+                self._say(f"{event.phase}: {', '.join(filter(None, (at, _loss(event), pace.speed, left)))}")
+        elif isinstance(event, e.Evaluated) and not pace.steps:
             self._say(_as_it_stands(event))
-        elif isinstance(event, e.Evaluated) and event.step == self._steps[event.phase]:
+        elif isinstance(event, e.Evaluated) and event.step == pace.steps:
             self._say(f"{event.phase}: validation accuracy {100 * event.accuracy:.2f} %")
         elif isinstance(event, e.PhaseFinished):
-            if self._steps.get(event.phase):
-                self._say(f"{event.phase}: {', '.join(filter(None, (f'done in {event.seconds:.1f} s', self._speed)))}")
+            if pace.steps:
+                self._say(f"{event.phase}: {', '.join(filter(None, (f'done in {event.seconds:.1f} s', pace.speed)))}")
         elif (line := self._search.line(event)) is not None:
             self._say(line)
         else:
             _say_if_remarkable(event, self._console)
-
-    def _left_s(self, step: int, steps: int) -> float:
-        assert self._warm is not None
-        first, since = self._warm
-        return (steps - step) * (time.monotonic() - since) / max(step - first, 1)
 
     def _say(self, text: str) -> None:
         say(self._console, text)

@@ -29,7 +29,8 @@ class SearchLines:
         if isinstance(event, s.TrialEnded):
             return f"trial {event.trial}: {event.why}"
         if isinstance(event, s.TrialWorkerLost):
-            goes_on = f"; trial {event.trial} goes on from its checkpoint" if event.trial is not None else ""
+            what = f"{'the finalist of ' if event.final else ''}trial {event.trial}"
+            goes_on = f"; {what} goes on from its checkpoint" if event.trial is not None else ""
             return f"{event.worker} is lost: {event.why}{goes_on}"
         if isinstance(event, s.FinalistTrained):
             family = f"finalist {event.member} of the family of trial {event.trial}"

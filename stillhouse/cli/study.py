@@ -43,10 +43,15 @@ def list_(folder: Path) -> None:
 @click.option("--top", type=click.IntRange(min=1), default=30, show_default=True, help="So many at most.")
 def show(run: Path, top: int) -> None:
     """Show the trials of RUN: those that were trained longest first, of these the best."""
+    from stillhouse.foundation.words import printable
+
     told = _sought(run)
     trials = sorted(told["trials"], key=_rank)
     keys = list(dict.fromkeys(key for trial in trials for key in trial["point"]))
-    found = {key: {_shown(trial["point"].get(key, "")) for trial in trials} for key in keys}
+    found = {
+        key: list({repr(trial["point"].get(key)): trial["point"].get(key, "") for trial in trials}.values())
+        for key in keys
+    }
     same = [key for key in keys if len(found[key]) == 1 and len(trials) > 1]
     rows = [("trial", "epochs", "correct", "parameters", *_short([key for key in keys if key not in same]), "end")]
     for each in trials[:top]:
@@ -60,7 +65,7 @@ def show(run: Path, top: int) -> None:
     if len(trials) > len(rows) - 1:
         click.echo(f"and {len(trials) - len(rows) + 1} more; --top {len(trials)} shows them")
     for key in same:
-        click.echo(f"all: {key}: {next(iter(found[key]))}")
+        click.echo(printable(f"all: {key}: {_shown(found[key][0])}"))
 
 
 @study.command()

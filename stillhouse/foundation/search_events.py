@@ -59,11 +59,14 @@ class TrialWorkerCame:
 
 @dataclass(frozen=True)
 class TrialWorkerLost:
-    """One is gone, and started anew. ``trial``: what it was training, which goes on elsewhere; None: nothing."""
+    """One is gone, and started anew. ``trial``: what it was training, or a finalist of, which goes on elsewhere; None:
+    nothing.
+    """
 
     worker: str
     why: str
     trial: int | None
+    final: bool = False
 
 
 @dataclass(frozen=True)

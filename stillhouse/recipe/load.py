@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from stillhouse.foundation.errors import RecipeError, nearest
 from stillhouse.recipe.engines import AUTO
 from stillhouse.recipe.recipe import Recipe, as_dict
+from stillhouse.recipe.search import FORMS
 
 _SHOULD = "Input should be "
 _WORDS = re.compile(r"\w+(?:\.\w+)*")
@@ -185,7 +186,8 @@ def _parts(key: str, values: Any) -> list[str]:
     parts = key.split(".")
     if not key.startswith(_SPACE):
         return parts
-    known = _at(values, ("search", "space")) or {}
+    found = _at(values, ("search", "space"))
+    known = found if isinstance(found, dict) else {}
     ends = (end for end in range(len(parts), 2, -1) if ".".join(parts[2:end]) in known)
     end = next(ends, len(parts))
     return [*parts[:2], ".".join(parts[2:end]), *parts[end:]]
@@ -291,7 +293,7 @@ def _without_tags(location: Sequence[str | int], values: Any) -> Location:
     """Drop the names of union members that pydantic puts into a location."""
     kept: list[str | int] = []
     for index, part in enumerate(location):
-        if isinstance(part, str) and part.startswith("("):
+        if part in FORMS and _child(values, part) is None:
             continue
         missing_key = index == len(location) - 1 and isinstance(part, str) and isinstance(values, dict)
         child = _child(values, part)

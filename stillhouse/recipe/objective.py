@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from stillhouse.recipe.section import Section
 
 NON_TARGET: Final = 8.0
-"""Of ``dkd``, where nothing else is said: what its paper takes for CIFAR-100."""
+"""Of ``dkd``, where nothing else is said; its paper takes another for each pair of networks."""
 
 
 class KDTerm(Section):

@@ -318,12 +318,19 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _has_one_label(self) -> Self:
+    def _can_be_decoupled(self) -> Self:
         kd, mix = self.objective.kd, self.data.augment.mix
-        if kd is not None and kd.kind == "dkd" and kd.weight > 0 and mix is not None:
+        if kd is None or kd.kind != "dkd" or kd.weight == 0:
+            return self
+        if mix is not None:
             raise ValueError(
                 "objective.kd.kind: dkd is about the one label of a sample, and data.augment.mix "
                 f"({mix.kind}) gives it two: use kl or dist"
+            )
+        if self.knowledge.logits.kind == "top":
+            raise ValueError(
+                "objective.kd.kind: dkd is most about the classes that knowledge.logits: top leaves out: use dense, or "
+                "kl or dist"
             )
         return self
 

@@ -55,6 +55,10 @@ class RestSection(Section):
     rest_of: str
 
 
+FORMS: Final = ("(number)", "(choice)", "(rest)")
+"""Tags of a range's forms, in the places that pydantic tells of mistakes."""
+
+
 def _form(given: Any) -> str | None:
     """Which of the forms is meant: a tag of :data:`Range`; None for none of them."""
     if isinstance(given, RestSection) or (isinstance(given, Mapping) and "rest_of" in given):

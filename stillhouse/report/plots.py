@@ -24,9 +24,9 @@ ROLES = ("teacher", "student", "control")
 _LOSSES = {
     "total": "total: the weighted sum",
     "cross_entropy": "on the labels: cross-entropy (nats)",
-    "kd": "on the teacher's answers: KL (nats)",
+    "kd": "on the teacher's answers",
 }
-_SHORT_LOSSES = {"total": "total, weighted", "cross_entropy": "labels (nats)", "kd": "teacher (nats)"}
+_SHORT_LOSSES = {"total": "total, weighted", "cross_entropy": "labels (nats)", "kd": "teacher"}
 
 
 def draw_accuracy(run: Run) -> Drawing | None:

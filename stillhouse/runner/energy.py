@@ -15,7 +15,7 @@ import torch
 
 from stillhouse.foundation.counters import Gpus, Part, Uncounted
 from stillhouse.foundation.energy import EnergyMeter, EnergyRead, Estimate
-from stillhouse.foundation.errors import Interrupted
+from stillhouse.foundation.errors import StillhouseError
 from stillhouse.foundation.events import Event, PhaseFinished
 from stillhouse.recipe.recipe import Recipe
 
@@ -88,7 +88,7 @@ def metered(meter: EnergyMeter, phase: str, emit: Emit, now_s: Callable[[], floa
 
     try:
         yield tell
-    except Interrupted:
+    except StillhouseError:
         emit(read(last=True))
         raise
     found = meter.read()
@@ -114,14 +114,23 @@ def energy_use(processes: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def _last_words(events: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each phase that a process worked on, what it told last of its energy."""
+    """Of each phase that a process worked on, what it told last of its energy.
+
+    What is told of a phase while another one's meter counts is part of that.
+    """
     found: dict[str, dict[str, Any]] = {}
+    counting = ""
     for event in events:
-        if event["event"] == "PhaseStarted":
-            nothing = f"unavailable: a process told nothing of {event['phase']} before it ended"
-            found.setdefault(event["phase"], {"joules": None, "energy_source": nothing, "last": True})
-        elif event["event"] in ("EnergyRead", "PhaseFinished"):
-            found[event["phase"]] = {"last": event["event"] == "PhaseFinished", **event}
+        kind, phase = event["event"], str(event.get("phase", ""))
+        if kind not in ("PhaseStarted", "EnergyRead", "PhaseFinished") or (counting and phase != counting):
+            continue
+        if kind == "PhaseStarted":
+            nothing = f"unavailable: a process told nothing of {phase} before it ended"
+            found.setdefault(phase, {"joules": None, "energy_source": nothing, "last": True})
+            counting = phase
+            continue
+        found[phase] = {"last": kind == "PhaseFinished", **event}
+        counting = "" if kind == "PhaseFinished" or event.get("last") else counting
     return found
 
 

@@ -191,16 +191,15 @@ def _store(recipe: Recipe, found: Survey | None) -> str:
         return "nothing is asked"
     if knowledge.source == "inline":
         return "asked each time, nothing is kept"
-    views = recipe.data.views_in(recipe.student.train.epochs)
-    several = search.augmentations(recipe)
-    said = f"kept in {recipe.store.path}/, {views} views of each sample"
-    said += f" for each of up to {several} augmentations" if several > 1 else ""
+    views, several = search.views(recipe)
+    said = f"kept in {recipe.store.path}/, {views} view{'s' if views > 1 else ''} of each sample"
+    said += f", of up to {several} augmentations together" if several > 1 else ""
     top = knowledge.logits.k if isinstance(knowledge.logits, TopLogits) else None
     if found is not None and top is not None and top > found.classes:
         raise RecipeError(f"knowledge.logits: k is {top}, but there are only {found.classes} classes")
     if found is None or objective.features:
         return said
-    size = several * views * len(found.train.labels) * row_bytes(logits_bytes(knowledge.logits, found.classes))
+    size = views * len(found.train.labels) * row_bytes(logits_bytes(knowledge.logits, found.classes))
     limit = recipe.store.bytes_max
     open_k = isinstance(knowledge.logits, TopLogits) and top is None
     room = "" if size <= limit else f"; store.bytes_max is {limit:,}: not all {'may ' if open_k else ''}find room"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -89,12 +91,15 @@ def _with_trials(folder: RunDir, recipe: Recipe, trials: int) -> Recipe:
     """The recipe of a search with so many trials, written down."""
     if recipe.search is None:
         raise RecipeError(f"{folder.path} does not search: it has no trials")
+    if folder.manifest.exists():
+        folder.check_unchanged(folder.settled(recipe))
     if folder.best.exists() and trials != recipe.search.trials:
-        raise RunDirError(
-            f"{folder.path}: its student is chosen, of {recipe.search.trials} trials; a search of its own goes on from "
-            f"what this one found: stillhouse run {folder.recipe} --set search.after=[{folder.path}] "
-            f"--set search.seed={recipe.search.seed + 1}"
-        )
+        more, seed = json.dumps([str(folder.path)]), recipe.search.seed + 1
+        how = f"stillhouse run {folder.recipe} --set {shlex.quote(f'search.after={more}')} --set search.seed={seed}"
+        if any(model.arch == "live" for model in recipe.teacher.models.values()):
+            how = f"the same call with search={{'after': {more}, 'seed': {seed}, ...}} and another out"
+        told = f"{folder.path}: its student is chosen, of {recipe.search.trials} trials"
+        raise RunDirError(f"{told}; a search of its own goes on from what this one found: {how}")
     recipe = recipe.model_copy(update={"search": recipe.search.model_copy(update={"trials": trials})})
     if folder.manifest.exists():
         folder.resettle(folder.settled(recipe))

@@ -95,7 +95,8 @@ def decoupled_kd(
         """Log-probabilities: [B, 2] of the label's class and of all others; [B, K] of each other among them."""
         others_BK = scaled_BK.masked_fill(own_BK, _NEVER)
         others_B, all_B = others_BK.logsumexp(1), scaled_BK.logsumexp(1)
-        return torch.stack([scaled_BK[own_BK] - all_B, others_B - all_B], 1), others_BK - others_B[:, None]
+        own_B = scaled_BK.gather(1, targets_B[:, None])[:, 0]
+        return torch.stack([own_B - all_B, others_B - all_B], 1), others_BK - others_B[:, None]
 
     (log_bs_B2, log_qs_BK), (log_bt_B2, log_qt_BK) = parts(student_BK), parts(teacher_BK)
     binary = F.kl_div(log_bs_B2, log_bt_B2, reduction="batchmean", log_target=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.recipe.load import validate
-from stillhouse.recipe.recipe import Recipe, as_dict
+from stillhouse.recipe.recipe import AugmentSection, Recipe, as_dict
 from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection, in_order
 
 Point = Mapping[str, Any]
@@ -16,6 +18,7 @@ Point = Mapping[str, Any]
 _ARCH = "student.model.arch"
 _OPTIONS = "student.model.options"
 _AUGMENT = "data.augment."
+_MIX, _KIND = "data.augment.mix", "objective.kd.kind"
 _VARIED = ("student.model.", "student.train.", "objective.cross_entropy", "objective.kd.", _AUGMENT)
 _FIXED = ("student.train.epochs", "student.train.engine", "student.train.warmup_epochs", "student.model.weights")
 
@@ -168,12 +171,41 @@ def check(recipe: Recipe) -> None:
             )
     if f"{_OPTIONS}.params" in space and section.budget.params is not None:
         raise RecipeError(f"search.space: '{_OPTIONS}.params' can't vary: search.budget.params says it")
-    for point in corners(space, recipe):
+    for point in [*corners(space, recipe), *_pairs(space, recipe)]:
         try:
             varied(recipe, point)
         except RecipeError as error:
             told = ", ".join(f"{key}: {value}" for key, value in point.items())
             raise RecipeError(f"search.space: {error}\n  (at {told})") from error
+
+
+def _pairs(space: Mapping[str, Range], recipe: Recipe) -> Iterator[dict[str, Any]]:
+    """Points at which each kind of KD meets each way to mix views: not all go together."""
+    kinds, mixes = space.get(_KIND), space.get(_MIX)
+    if isinstance(kinds, ChoiceSection) and isinstance(mixes, ChoiceSection):
+        for kind, mix in itertools.product(kinds.choices, mixes.choices):
+            point = {_KIND: kind, _MIX: mix}
+            if holds(kinds.when, point, recipe) and holds(mixes.when, point, recipe):
+                yield point
+
+
+def augmentations(recipe: Recipe) -> list[AugmentSection]:
+    """Those that trials may have, each once: the teacher answers for each of them."""
+    assert recipe.search is not None
+    space = recipe.search.space_of(recipe.student.model.arch)
+    keys = [key for key, each in space.items() if key.startswith(_AUGMENT) and isinstance(each, ChoiceSection)]
+    found: list[AugmentSection] = []
+    for values in itertools.product(*(_ends(space[key]) for key in keys)):
+        point = dict(zip(keys, values, strict=True))
+        meant = {key: value for key, value in point.items() if holds(_when(space[key]), point, recipe)}
+        with contextlib.suppress(RecipeError):  # not all of them go together
+            augment = varied(recipe, meant).data.augment
+            found += [augment] if augment not in found else []
+    return found
+
+
+def _when(each: Range) -> Mapping[str, Any]:
+    return {} if isinstance(each, RestSection) else each.when
 
 
 def _ends(each: Range) -> list[Any]:

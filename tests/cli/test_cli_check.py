@@ -110,7 +110,9 @@ def test_a_search_is_said(tiny: Path, call: Call) -> None:
     typo = call("check", tiny, "--set", asked, "--set", "search.sampler={name: GPSamplr}")
     refused(typo, "search.sampler.name", "did you mean 'GPSampler'?")
     several = ("--set", "search.space.data.augment.colour=[0, 0.1]")
-    assert "views of each sample for each of up to 2 augmentations" in call("check", tiny, "--set", asked, *several).out
+    assert (
+        "views of each sample, of up to 2 augmentations together" in call("check", tiny, "--set", asked, *several).out
+    )
     wrong = asked.replace("kd.temperature", "kd.heat")
     refused(call("check", tiny, "--set", wrong), "search.space", "unknown key 'objective.kd.heat'")
 

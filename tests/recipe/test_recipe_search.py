@@ -78,3 +78,13 @@ def test_editors_take_every_form() -> None:
     space = Recipe.model_json_schema()["$defs"]["SearchSection"]["properties"]["space"]
     forms = space["additionalProperties"]["anyOf"]
     assert {"items": {}, "type": "array"} in forms and len(forms) == 4
+
+
+def test_odd_keys_are_told_as_they_are_written() -> None:
+    """A key in brackets is no form's name; a space that is none is told so."""
+    with pytest.raises(RecipeError, match=r"unknown key '\(a\)'"):
+        parse(BASE + "    k: [1, 2]\n(a): 3\n")
+    with pytest.raises(RecipeError, match=r"'search\.space\.\(a\)': must be"):
+        parse(varying("(a): 3"))
+    with pytest.raises(RecipeError, match="'space' is a value, not a section"):
+        parse(varying("k: [1, 2]"), ["search.space=5", "search.space.a.b=[1, 2]"])

@@ -10,7 +10,7 @@ import pytest
 
 from stillhouse.foundation.counters import Reading
 from stillhouse.foundation.energy import EnergyMeter, EnergyRead
-from stillhouse.foundation.errors import DivergedError, Interrupted
+from stillhouse.foundation.errors import DivergedError, Interrupted, StillhouseError
 from stillhouse.foundation.events import CheckpointWritten, Event, PhaseFinished, PhaseStarted, Warned
 from stillhouse.foundation.history import read_events
 from stillhouse.recipe.recipe import Recipe
@@ -49,9 +49,9 @@ def test_a_phase_tells_what_it_used_as_it_goes() -> None:
     assert len(told) == 7
 
 
-@pytest.mark.parametrize("error", [Interrupted("Ctrl-C", 2), DivergedError("NaN")])
+@pytest.mark.parametrize("error", [Interrupted("Ctrl-C", 2), DivergedError("NaN"), MemoryError()])
 def test_a_phase_that_is_interrupted_tells_all_it_used(error: Exception) -> None:
-    """A phase that was stopped is not finished, and leaves a last reading; one that failed leaves what it had told."""
+    """One that was stopped, or diverged, is not finished, and leaves a last reading; a crash leaves what was told."""
     clock, told = Clock(), list[Event]()
 
     def work() -> None:
@@ -63,7 +63,7 @@ def test_a_phase_that_is_interrupted_tells_all_it_used(error: Exception) -> None
     with pytest.raises(type(error)):
         work()
     assert not any(isinstance(each, PhaseFinished) for each in told)
-    joules, last = (10.0, True) if isinstance(error, Interrupted) else (0.0, False)
+    joules, last = (10.0, True) if isinstance(error, StillhouseError) else (0.0, False)
     assert told[-1] == EnergyRead("student", joules, "measured: a fake", last)
 
 
@@ -129,6 +129,15 @@ def test_energy_is_summed_over_phases() -> None:
     assert found == {"joules": 5.2, "source": "measured: RAPL", "by_phase": {"b": 2.0, "a": 3.2}}
     nothing = {"joules": None, "source": "unavailable: nothing was trained", "by_phase": {}}
     assert energy_use([]) == energy_use([[{"event": "Warned"}]]) == nothing
+
+
+def test_what_a_phase_holds_is_not_counted_twice() -> None:
+    """Trainings that are told while another phase's meter counts are part of that, however they end."""
+    inner = [*whole("one", 1.0), event("PhaseStarted", "other")]  # which diverged in another process
+    found = energy_use([[event("PhaseStarted", "all"), *inner, event("PhaseFinished", "all", 5.0), *whole("b", 2.0)]])
+    assert found["by_phase"] == {"all": 5.0, "b": 2.0} and found["joules"] == 7.0
+    stopped = [event("PhaseStarted", "all"), *inner, event("EnergyRead", "all", 3.0, last=True)]
+    assert energy_use([stopped])["by_phase"] == {"all": 3.0}
 
 
 def test_what_earlier_processes_read_counts() -> None:

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError, RunDirError
+from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError
 from stillhouse.foundation.events import Event, Warned
 from stillhouse.foundation.search_events import TrialBegun, TrialEnded, TrialReached
 from stillhouse.recipe.load import load, validate
@@ -133,26 +133,6 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(
     assert (tmp_path / "run" / "best.yaml").read_text().replace(str(tmp_path / "run"), "RUN") == (
         folder / "best.yaml"
     ).read_text().replace(str(folder), "RUN")
-
-
-def test_a_search_may_be_given_more_trials(folder: Path, result: dict[str, Any], tmp_path: Path) -> None:
-    """As long as its student is not chosen: it ends as one that had them from the beginning."""
-
-    def stop(event: Event) -> None:
-        if isinstance(event, TrialBegun) and event.trial == 1:
-            signal.raise_signal(signal.SIGTERM)
-
-    with pytest.raises(Interrupted):
-        run(recipe({"trials": 3}, store={"path": str(folder.parent / "labels")}), tmp_path / "run", [stop])
-    with pytest.raises(Interrupted):
-        resume(tmp_path / "run", [lambda event: signal.raise_signal(signal.SIGTERM)], trials=6)
-    found = resume(tmp_path / "run")  # it is remembered
-    assert weights(found) == weights(result)
-    ours, theirs = ([(each["point"], each["rungs"]) for each in of["search"]["trials"]] for of in (found, result))
-    assert ours == theirs
-    assert resume(tmp_path / "run", trials=6)["search"] == found["search"]
-    with pytest.raises(RunDirError, match=r"its student is chosen, of 6 trials; .* --set search.after=\["):
-        resume(tmp_path / "run", trials=7)
 
 
 def test_one_architecture_is_no_family(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_blocks_may_be_searched(tmp_path: Path) -> None:
 
 
 def test_kinds_of_losses_may_be_searched(tmp_path: Path) -> None:
-    """By the same stored answers, whoever trains them; an option of one kind varies where that is chosen."""
+    """By the same stored answers; an option of one kind varies where that is chosen."""
     kind, more = "objective.kd.kind", "objective.kd.non_target"
     space = {kind: ["kl", "dkd", "dist"], more: {"low": 1.0, "high": 10.0, "when": {kind: "dkd"}}}
     sought = {**SMALL, "space": space, "random": 1.0, "trials": 6}

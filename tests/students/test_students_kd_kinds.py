@@ -133,3 +133,11 @@ def test_a_mixed_view_has_no_one_label() -> None:
     for kind in ("kl", "dist"):
         found = parse(mixed + f"objective: {{kd: {{kind: {kind}}}}}").objective.kd
         assert found is not None and found.kind == kind
+
+
+def test_decoupled_kd_wants_all_classes() -> None:
+    """What the largest logits leave out is what it is most about."""
+    top = "knowledge: {logits: {kind: top, k: 3}}\n"
+    with pytest.raises(RecipeError, match=r"dkd is most about the classes that knowledge\.logits: top leaves out"):
+        parse(BASE + top + "objective: {kd: {kind: dkd}}")
+    assert parse(BASE + top + "objective: {kd: {kind: dist}}").objective.asks

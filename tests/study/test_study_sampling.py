@@ -16,7 +16,7 @@ from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import SamplerSection
 from stillhouse.study.sampling import Seen, distribution, drawn, label, plain, proposed
-from stillhouse.study.space import brought, check, corners, varied
+from stillhouse.study.space import augmentations, brought, check, corners, varied
 
 SPACE: dict[str, Any] = {
     "student.model.arch": ["random_graph", "resnet"],
@@ -27,6 +27,9 @@ SPACE: dict[str, Any] = {
     "objective.cross_entropy": {"rest_of": "objective.kd.weight"},
     "student.train.batch_size": {"low": 16, "high": 128, "log": True},
 }
+
+
+KIND, MIX = "objective.kd.kind", "data.augment.mix"
 
 
 def recipe(space: dict[str, Any] = SPACE, **search: Any) -> Recipe:
@@ -298,3 +301,23 @@ def test_the_recipe_stands_at_a_point_of_its_own() -> None:
     found = brought(space_of(base), base, {**other, "student.model.options.operation": "separable"}, spare)
     assert [found["student.model.options.top.nodes"], found["objective.kd.weight"]] == [6, 0.25]
     assert found["objective.cross_entropy"] == 0.75 and found["student.model.options.operation"] == "separable"
+
+
+@pytest.mark.parametrize("kinds", [["kl", "dkd", "dist"], ["dkd", "dist", "kl"]])
+def test_values_that_never_go_together_are_refused(kinds: list[str]) -> None:
+    """In whatever order they stand; a condition keeps them apart."""
+    mixes = [None, {"kind": "mixup"}]
+    with pytest.raises(
+        RecipeError, match=r"dkd is about the one label(.|\n)*at objective.kd.kind: dkd, data"
+    ):
+        check(recipe({KIND: kinds, MIX: mixes}))
+    check(recipe({KIND: kinds, MIX: {"choices": mixes, "when": {KIND: ["kl", "dist"]}}}))
+
+
+def test_augmentations_are_counted_once() -> None:
+    """Of all that trials may have; what is not there has the recipe's own value."""
+    space = {MIX: [None, {"kind": "mixup"}], "data.augment.pad_px": [0, 1]}
+    assert len(augmentations(recipe(space))) == 4
+    held = {KIND: ["kl", "dkd"], MIX: {"choices": [None, {"kind": "mixup"}], "when": {KIND: "kl"}}}
+    assert len(augmentations(recipe(held))) == 2
+    assert len(augmentations(recipe())) == 1

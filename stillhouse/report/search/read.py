@@ -24,10 +24,13 @@ def sought(events: Events) -> dict[str, Any] | None:
     student = None
     epochs: dict[tuple[int, int], int] = {}
     lost: dict[int, float] = {}
+    final_epochs: dict[tuple[int, int], int] = {}
     over = False
     for event in events:
         kind = event["event"]
         if kind == "TrialBegun":
+            over = False
+            finalists.clear()  # of a search that was given more trials
             told = {"trial": event["trial"], "point": event["point"], "costs": event["costs"]}
             trials.setdefault(event["trial"], _fresh(event["trial"])).update(told)
         elif kind == "TrialReached":
@@ -43,6 +46,7 @@ def sought(events: Events) -> dict[str, Any] | None:
         elif kind == "FinalistTrained":
             told = {name: event[name] for name in _FINALIST if name in event}
             finalists[event["trial"], event["member"]] = told
+            final_epochs[event["trial"], event["member"]] = event.get("epochs", 0)
         elif kind == "SearchMeasured":
             importances, over = dict(event["importances"]), True
         elif kind == "StudentFound":
@@ -56,7 +60,7 @@ def sought(events: Events) -> dict[str, Any] | None:
     return {
         "trials": [trials[number] for number in sorted(trials)],
         "trained_epochs": round(sum(epochs.values()) + sum(lost.values()), 1),
-        "finalist_epochs": sum(each.get("epochs", 0) for each in finalists.values()),
+        "finalist_epochs": sum(final_epochs.values()),
         "importances": importances,
         "finalists": list(finalists.values()),
         "student": student,

@@ -18,7 +18,9 @@ def draw_best(events: Sequence[Values]) -> Drawing | None:
     """Values of all rungs in the order in which they came, and the best at the highest one; None before the first."""
     spent, points = 0.0, list[tuple[float, float, float]]()
     for event in events:
-        if event["event"] == "TrialReached" and (members := listed(event, "members")):
+        if event["event"] == "TrialEnded":
+            spent += figure(event, "trained_epochs") or 0.0
+        elif event["event"] == "TrialReached" and (members := listed(event, "members")):
             spent += figure(event, "trained_epochs") or 0.0
             points.append((spent, figure(event, "epochs") or 0.0, statistics.mean(map(float, members))))
     if not points:

@@ -353,7 +353,7 @@ class _Attempt:
             found += [each for each in self._crew.poll(0.1) if isinstance(each, Gone)]
         killed = [each for each in found if each.why.startswith("killed")]
         chosen = killed[:1] or [each for each in first if each.why == first[0].why]
-        who = " and ".join(str(self._names.index(each.name) + 1) for each in chosen)
+        who = " and ".join(str(place) for place in sorted(self._names.index(each.name) + 1 for each in chosen))
         return f"worker{'s' if len(chosen) > 1 else ''} {who} of {len(self._names)}: {chosen[0].why}"
 
 

@@ -17,17 +17,17 @@ _VALUES = re.compile(r"/\S+|\d[\d.,]*(e[+-]?\d+)?")
 
 
 def may_begin(trials: Sequence[Trial], section: SearchSection) -> int:
-    """How many trials may be begun in all: none any more where many in a row failed, and others can go on.
+    """How many trials may be begun in all: none any more where many in a row failed, and others may come to something.
 
     Raises:
-        RecipeError: trial after trial failed and none is left, or no network meets the budget.
+        RecipeError: trial after trial failed and no other is left, or no network meets the budget.
     """
     dear = sum(each.why.startswith(BEYOND) for each in trials)
     if dear > _TOO_DEAR * section.trials:
         raise RecipeError(f"search.budget: {dear} of {len(trials)} trials cost too much")
     if not (failed := failed_in_a_row(trials, section)):
         return section.trials
-    if not any(each.values and (each.open or not each.why) for each in trials):
+    if not any(each.open or (each.values and not each.why) for each in trials):
         raise RecipeError(f"search: {len(failed)} trials in a row could not be trained: {common(failed)}")
     return 0
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from stillhouse.foundation.errors import DivergedError, ModelError, RecipeError
-from stillhouse.foundation.events import Warned
+from stillhouse.foundation.events import PhaseStarted, Warned
 from stillhouse.foundation.files import write_atomic
 from stillhouse.foundation.search_events import FinalistTrained, StudentFound
 from stillhouse.recipe.load import dump
@@ -24,7 +24,7 @@ from stillhouse.runner.phases import PhaseWeights, Trainer, student_phase
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.search.candidate import costs_of
 from stillhouse.runner.search.hunt import Hunt
-from stillhouse.runner.search.task import Task, folder_of, name_of, renamed
+from stillhouse.runner.search.task import Emit, Task, folder_of, name_of, renamed
 from stillhouse.study.record import Trial
 
 FINALISTS = "finalists"
@@ -54,10 +54,8 @@ def settled(hunt: Hunt, trials: Sequence[Trial]) -> Materials:
     assert recipe.search is not None
     ranked = sorted((each for each in trials if len(each.values) == len(hunt.rungs)), key=lambda e: -e.values[-1])
     candidates, wanted = _candidates(hunt, ranked), recipe.search.families * recipe.search.finalists
-    if recipe.fleet.trial_workers > 1 and recipe.fleet.students_range[1] == 1:
-        candidates = iter(_trained_apart(hunt, candidates, wanted))
-    found = (_trained(hunt, each) for each in candidates)
-    finalists = list(itertools.islice((each for each in found if each is not None), wanted))
+    apart = recipe.fleet.trial_workers > 1 and recipe.fleet.students_range[1] == 1
+    finalists = _by_workers(hunt, candidates, wanted) if apart else _read(hunt, candidates, wanted)
     if not finalists:
         raise RecipeError(
             "search: no finalist could be trained: a lower student.train.optimizer.learning_rate may help"
@@ -66,22 +64,27 @@ def settled(hunt: Hunt, trials: Sequence[Trial]) -> Materials:
     PhaseWeights(hunt.folder.weights(student_phase(0))).write(best.weights.path.read_bytes())
     hunt.emit(StudentFound(best.task.trial, best.task.member))
     write_atomic(hunt.folder.best, dump(_alone(best.task.materials.recipe, hunt.folder)))
+    hunt.close()
     return best.task.materials
 
 
 def _candidates(hunt: Hunt, ranked: Sequence[Trial]) -> Iterator[Task]:
-    """So many new members of each family, the best family first, then more of each."""
+    """So many new members of each of the best families; then, in place of those that diverge or are not there, more of
+    them; then members of further families.
+    """
     section = hunt.materials.recipe.search
     assert section is not None
-    families = [_members(hunt, each, _TRIED * section.finalists) for each in ranked]
-    for _ in range(_TRIED):
-        for members in families:
-            yield from itertools.islice(members, section.finalists)
-
-
-def _members(hunt: Hunt, trial: Trial, draws: int) -> Iterator[Task]:
-    """Of so many new members of a family those that differ and meet the budget."""
     known: list[object] = []
+    families = [_members(hunt, each, _TRIED * section.finalists, known) for each in ranked]
+    best, further = families[: section.families], families[section.families :]
+    for members in best:
+        yield from itertools.islice(members, section.finalists)
+    for members in (*best, *further):
+        yield from members
+
+
+def _members(hunt: Hunt, trial: Trial, draws: int, known: list[object]) -> Iterator[Task]:
+    """Of so many new members of a family those that meet the budget and are none of the known."""
     for number in range(draws):
         epochs = hunt.materials.recipe.student.train.epochs
         try:
@@ -91,8 +94,7 @@ def _members(hunt: Hunt, trial: Trial, draws: int) -> Iterator[Task]:
         except ModelError as error:
             hunt.emit(Warned(f"finalist-{trial.number}-{number}: {error}; left out"))
             continue
-        options = materials.recipe.student.model.options
-        what = {key: value for key, value in options.items() if key != "seed"}
+        what = _without_seed(materials.recipe)
         over = hunt.limits.beyond(costs_of(network, hunt.materials.networks))
         begun = folder_of(hunt.folder, task).path.exists()  # a latency differs from time to time
         if what not in known and (begun or not any(share > 0 for share in over.values())):
@@ -100,15 +102,30 @@ def _members(hunt: Hunt, trial: Trial, draws: int) -> Iterator[Task]:
             yield task
 
 
-def _trained_apart(hunt: Hunt, candidates: Iterator[Task], wanted: int) -> list[Task]:
+def _without_seed(recipe: Recipe) -> object:
+    """All that makes one student another than the next; graphs are told by their digest, not by what drew them."""
+    model, drawn = recipe.student.model, "graphs" in recipe.student.model.options
+    options = {key: value for key, value in model.options.items() if not (drawn and key == "seed")}
+    student = recipe.student.model_copy(update={"model": model.model_copy(update={"options": options})})
+    return student, recipe.objective, recipe.data.augment
+
+
+def _by_workers(hunt: Hunt, candidates: Iterator[Task], wanted: int) -> list[Finalist]:
+    """Train so many at once, then read them; one phase of the run."""
+    with metered(meter_of(hunt.materials.recipe), FINALISTS, hunt.emit) as tell:
+        tell(PhaseStarted(FINALISTS))
+        return _read(hunt, iter(_trained_apart(hunt, candidates, wanted, tell)), wanted)
+
+
+def _trained_apart(hunt: Hunt, candidates: Iterator[Task], wanted: int, tell: Emit) -> list[Task]:
     """Have so many trained by workers, as far as a checkpoint of their last step; in the order of the candidates."""
     tasks = list(itertools.islice(candidates, wanted))
     trained = [each for each in tasks if _weights(hunt, each).done()]
     waiting = [each for each in tasks if each not in trained]
     if not waiting:
         return trained
-    meter, under_way = meter_of(hunt.materials.recipe), 0
-    with metered(meter, FINALISTS, hunt.emit) as tell, hunt.workers(tell, tell) as place, contextlib.closing(place):
+    under_way = 0
+    with hunt.workers(tell, tell) as place, contextlib.closing(place):
         while waiting or under_way:
             while waiting and place.has_room():
                 place.give(waiting.pop(0))
@@ -122,6 +139,12 @@ def _trained_apart(hunt: Hunt, candidates: Iterator[Task], wanted: int) -> list[
                 further = list(itertools.islice(candidates, 1))
                 tasks, waiting = tasks + further, waiting + further
     return sorted(trained, key=tasks.index)
+
+
+def _read(hunt: Hunt, candidates: Iterator[Task], wanted: int) -> list[Finalist]:
+    """So many that are trained, one after the other, as far as they are not."""
+    found = (_trained(hunt, each) for each in candidates)
+    return list(itertools.islice((each for each in found if each is not None), wanted))
 
 
 def _trained(hunt: Hunt, task: Task) -> Finalist | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from stillhouse.recipe.recipe import Recipe
-from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection, SamplerSection
-from stillhouse.study.space import check
+from stillhouse.recipe.search import NumberSection, Range, RestSection, SamplerSection
+from stillhouse.study.space import augmentations, check
 
 _NAMES = {
     "params": "parameters",
@@ -37,13 +35,19 @@ def foreseen(recipe: Recipe) -> list[tuple[str, str]]:
     return [("search", how), *(("varies", f"{key}: {_words(each)}") for key, each in space.items())]
 
 
-def augmentations(recipe: Recipe) -> int:
-    """For how many augmentations the teacher answers, at most."""
+def views(recipe: Recipe) -> tuple[int, int]:
+    """How many views of each sample the teacher answers at most, of all augmentations together; and how many of those
+    there are.
+
+    Raises:
+        RecipeError: the space makes no sense.
+    """
+    epochs = recipe.student.train.epochs
     if recipe.search is None:
-        return 1
-    space = recipe.search.space_of(recipe.student.model.arch)
-    seen = [each for key, each in space.items() if key.startswith("data.augment.") and isinstance(each, ChoiceSection)]
-    return prod(len(each.choices) for each in seen)
+        return recipe.data.views_in(epochs), 1
+    check(recipe)
+    seen = [recipe.data.model_copy(update={"augment": each}) for each in augmentations(recipe)]
+    return sum(each.views_in(epochs) for each in seen), len(seen)
 
 
 def student(recipe: Recipe) -> str:

@@ -85,28 +85,33 @@ class Hunt:
     _since: dict[str, int] = field(default_factory=dict, init=False)  # samples of each member since its last rung
 
     def trials(self) -> list[Trial]:
-        """Search to the end; all trials, each told how it ended.
+        """Search to the end: all trials. Those that were not among the best may still go on, until :meth:`close`.
 
         Raises:
             Interrupted: a signal came; what was done so far stands in the record and in checkpoints.
             RecipeError: trial after trial failed, or no network meets the budget.
         """
-        record = self.record
-        with metered(meter_of(self.materials.recipe), SEARCH, self.emit) as tell:
-            begun, train = self._trained_so_far(record.trials()), self.materials.recipe.student.train
-            self._samples = begun * train.batch_size
-            tell(PhaseStarted(SEARCH, begun, max(begun + 1, self._steps), train.batch_size))
-            with self._place(tell) as place:
-                self._search(place, tell)
-            record.close()
-            found = record.trials()
-            tell(SearchMeasured(importances(self.space, [_seen(each) for each in found])))
-        for each in found:
-            self._clear(each.number)
+        if (known := self.record.trials()) and self.following(known) is None:  # nothing was left, in a process before
+            found = known
+        else:
+            with metered(meter_of(self.materials.recipe), SEARCH, self.emit) as tell:
+                begun, train = self._trained_so_far(known), self.materials.recipe.student.train
+                self._samples = begun * train.batch_size
+                tell(PhaseStarted(SEARCH, begun, max(begun + 1, self._steps), train.batch_size))
+                with self._place(tell) as place:
+                    self._search(place, tell)
+                found = self.record.trials()
+                tell(SearchMeasured(importances(self.space, [_seen(each) for each in found])))
         if not any(len(each.values) == len(self.rungs) for each in found):
             raise RecipeError(f"search: no trial came to its end: {common(found)}")
         self._warn_of_little(found)
         return found
+
+    def close(self) -> None:
+        """The search is over: no trial goes on any more."""
+        for each in self.record.trials():
+            self._clear(each.number)
+        self.record.close()
 
     def _warn_of_little(self, trials: Sequence[Trial]) -> None:
         """Say so where what was found is worth little."""

@@ -281,7 +281,8 @@ class TrialWorkers:
         """A worker is gone: its task waits for another, and it is started anew."""
         loan = seat.loan
         self._stillborn = 0 if seat.reads else self._stillborn + 1
-        self._emit(TrialWorkerLost(seat.name, why, loan.task.trial if loan else None))
+        trial, final = (loan.task.trial, loan.task.final) if loan else (None, False)
+        self._emit(TrialWorkerLost(seat.name, why, trial, final))
         if self._stillborn > DEATHS_MAX:
             raise FleetError(f"workers that train trials die before they begin: {why}")
         if loan is not None:
@@ -359,4 +360,4 @@ class TrialWorkers:
         end_s = time.monotonic() + _STOPPING_S
         while any(each.loan is not None for each in self._seats.values()) and time.monotonic() < end_s:
             self._hear(0.2)
-        raise Interrupted("stopped in the search", signal)
+        raise Interrupted("stopped while workers trained; what they had stands in checkpoints", signal)
