@@ -307,9 +307,7 @@ def test_the_recipe_stands_at_a_point_of_its_own() -> None:
 def test_values_that_never_go_together_are_refused(kinds: list[str]) -> None:
     """In whatever order they stand; a condition keeps them apart."""
     mixes = [None, {"kind": "mixup"}]
-    with pytest.raises(
-        RecipeError, match=r"dkd is about the one label(.|\n)*at objective.kd.kind: dkd, data"
-    ):
+    with pytest.raises(RecipeError, match=r"dkd is about the one label(.|\n)*at objective.kd.kind: dkd, data"):
         check(recipe({KIND: kinds, MIX: mixes}))
     check(recipe({KIND: kinds, MIX: {"choices": mixes, "when": {KIND: ["kl", "dist"]}}}))
 
