@@ -39,6 +39,8 @@ _KEYS = tuple(key for key in BOTH if key != _REST)
 _LOGARITHMIC = ("objective.kd.temperature", "student.train.optimizer.learning_rate")
 _TREES = 80
 
+_SAMPLERS = (("RandomSampler", False), ("TPESampler", True), ("TPESampler", False), ("GPSampler", False))
+
 Values = NDArray[np.float64]
 
 
@@ -79,7 +81,7 @@ def search(known: Surrogate, recipe: Recipe, *, highest: bool) -> Curve:
     """One search: what all trainings cost, in networks trained to the end, and the best accuracy until then."""
     section = recipe.search
     assert section is not None and section.rungs is not None
-    space, sampler, rungs = section.space_of("random_graph"), SamplerSection(name=section.sampler.name), section.rungs
+    space, sampler, rungs = section.space_of("random_graph"), section.sampler, section.rungs
     places = [RUNGS.index(each) for each in rungs]
     points, true, values = list[dict[str, Any]](), list[Values](), list[list[float]]()
     found, cost, best = list[tuple[float, float]](), 0.0, 0.0
@@ -113,7 +115,7 @@ def main(count: int) -> None:
     print(f"networks' cost until as accurate as the best of 20, 50, {REACHED} random graphs ({told} %): medians")
     task = load(RECIPE, ["data.source={kind: digits}"])  # whatever the data: nothing is trained
     for name, space in (("graphs", GRAPHS), ("both", BOTH)):
-        for sampler, highest in (("RandomSampler", False), ("TPESampler", True), ("TPESampler", False)):
+        for sampler, highest in _SAMPLERS:
             for rungs, reduction in ((RUNGS[1:], 2), (RUNGS[1:], 3), (RUNGS[1:], 4), (RUNGS, 2)):
                 given = {"space": dict(space), "rungs": list(rungs), "reduction": reduction, "trials": TRIALS}
                 given["sampler"] = {"name": sampler}

@@ -12,7 +12,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import optuna
@@ -27,6 +27,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from stillhouse.foundation.errors import RecipeError, nearest
 from stillhouse.foundation.seeding import subseed
+from stillhouse.recipe.engines import AUTO
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection, SamplerSection, in_order
 from stillhouse.study.foretold import foretold
@@ -34,6 +35,8 @@ from stillhouse.study.space import Point, holds, rest
 
 _SEEDS = 2**32
 _ENOUGH = 8
+_MANY = 200
+_GP = "GPSampler"
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,20 @@ def proposed(
     Raises:
         RecipeError: the sampler refused.
     """
+    section = settled(section, space, len(seen))
     try:
         with _silence():
             study = _study(section, _seed_of(section, recipe, seed))
             for key, value in (shared or {}).items():
                 study._storage.set_study_system_attr(study._study_id, key, value)
-            for each, value in zip(seen, foretold([each.values for each in seen]), strict=True):
-                study.add_trial(_shown(each, space, None if each.failed else value))
+            values = [
+                None if each.failed else value
+                for each, value in zip(seen, foretold([each.values for each in seen]), strict=True)
+            ]
+            if section.name == _GP:
+                seen, values = _as_ended(seen, values)
+            for each, value in zip(seen, values, strict=True):
+                study.add_trial(_shown(each, space, value))
             trial = study.ask()
             point = asked(trial, space, recipe)
             of_all = study._storage.get_study_system_attrs(study._study_id)
@@ -128,6 +138,26 @@ def asked(trial: Trial, space: Mapping[str, Range], recipe: Recipe) -> dict[str,
         elif holds(each.when, point, recipe):
             point[key] = _value(trial, key, each)
     return point
+
+
+def settled(section: SamplerSection, space: Mapping[str, Range], trials: int) -> SamplerSection:
+    """Which sampler, after so many trials: by Gaussian processes (0021), as long as they are few and keys don't depend
+    on others.
+    """
+    if section.name != AUTO:
+        return section
+    depends = any(each.when for each in space.values() if not isinstance(each, RestSection))
+    return SamplerSection(name="TPESampler" if depends or trials >= _MANY else _GP)
+
+
+def _as_ended(seen: Sequence[Seen], values: Sequence[float | None]) -> tuple[list[Seen], list[float | None]]:
+    """Trials for a sampler that learns only from those that ended well: what failed has the worst value of all, and
+    limits that nobody exceeded are none.
+    """
+    limits = sorted({name for each in seen for name, share in each.beyond.items() if share > 0})
+    worst = min((each for each in values if each is not None), default=None)
+    shown = [replace(each, beyond={name: each.beyond.get(name, 0.0) for name in limits}) for each in seen]
+    return shown, [worst if each.failed else value for each, value in zip(seen, values, strict=True)]
 
 
 def sampler_of(section: SamplerSection, seed: int) -> BaseSampler:

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.exceptions import ExperimentalWarning
+from pydantic import ValidationError
 
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import SamplerSection
-from stillhouse.study.sampling import Seen, distribution, drawn, label, plain, proposed
+from stillhouse.study.sampling import Seen, distribution, drawn, label, plain, proposed, settled
 from stillhouse.study.space import augmentations, brought, check, corners, varied
 
 SPACE: dict[str, Any] = {
@@ -49,7 +50,8 @@ def space_of(of: Recipe) -> Any:
     return of.search.space_of(of.student.model.arch)
 
 
-TPE = SamplerSection()
+TPE, GP = SamplerSection(name="TPESampler"), SamplerSection(name="GPSampler")
+BOTH = pytest.mark.parametrize("sampler", [TPE, GP], ids=["TPE", "GP"])
 
 
 @settings(deadline=None, max_examples=50)
@@ -86,13 +88,14 @@ def test_a_proposal_is_a_function_of_what_is_known(name: str) -> None:
     assert len({str(proposed(space, base, seen, section, seed)) for seed in range(4)}) > 1
 
 
-def test_the_sampler_learns_what_is_good() -> None:
+@BOTH
+def test_the_sampler_learns_what_is_good(sampler: SamplerSection) -> None:
     """Where high temperatures are better, it proposes higher ones than chance does."""
     base = recipe({"objective.kd.temperature": {"low": 0.0001, "high": 1.0}, "objective.kd.weight": [0.5, 1.0]})
     space = space_of(base)
     points = [drawn(space, base, seed) for seed in range(40)]
     seen = [Seen(point, (point["objective.kd.temperature"],)) for point in points]
-    found = [proposed(space, base, seen, TPE, seed).point["objective.kd.temperature"] for seed in range(20)]
+    found = [proposed(space, base, seen, sampler, seed).point["objective.kd.temperature"] for seed in range(20)]
     chance = [drawn(space, base, 1000 + seed)["objective.kd.temperature"] for seed in range(20)]
     assert sum(found) / 20 > sum(chance) / 20 + 0.15
 
@@ -109,7 +112,8 @@ def test_it_learns_from_the_highest_rung_with_enough_trials() -> None:
     assert sum(before) / 15 > 0.6 > 0.4 > sum(after) / 15
 
 
-def test_what_is_not_allowed_is_avoided() -> None:
+@BOTH
+def test_what_is_not_allowed_is_avoided(sampler: SamplerSection) -> None:
     """Trials beyond a limit have no value, and still teach the sampler where not to go."""
     base = recipe({"objective.kd.weight": {"low": 0.0, "high": 1.0}})
     space = space_of(base)
@@ -119,13 +123,14 @@ def test_what_is_not_allowed_is_avoided() -> None:
         for p in points
         for w in [p["objective.kd.weight"]]
     ]
-    found = [proposed(space, base, seen, TPE, seed).point["objective.kd.weight"] for seed in range(20)]
+    found = [proposed(space, base, seen, sampler, seed).point["objective.kd.weight"] for seed in range(20)]
     unlimited = [Seen(each.point, each.values or (0.9,)) for each in seen]
-    without = [proposed(space, base, unlimited, TPE, seed).point["objective.kd.weight"] for seed in range(20)]
+    without = [proposed(space, base, unlimited, sampler, seed).point["objective.kd.weight"] for seed in range(20)]
     assert sum(each <= 0.35 for each in found) >= 14 > 6 >= sum(each <= 0.35 for each in without)
 
 
-def test_a_lead_that_was_lost_draws_nobody() -> None:
+@BOTH
+def test_a_lead_that_was_lost_draws_nobody(sampler: SamplerSection) -> None:
     """Trials that led early and then diverged are bad, whatever they had before."""
     base = recipe({"objective.kd.weight": {"low": 0.0, "high": 1.0}})
     space = space_of(base)
@@ -134,7 +139,7 @@ def test_a_lead_that_was_lost_draws_nobody() -> None:
     lost = [Seen(p, (w,), failed=w > 0.5) for p, w in zip(points, weights, strict=True)]
     kept = [Seen(p, (w,)) for p, w in zip(points, weights, strict=True)]
     after, before = (
-        [proposed(space, base, seen, TPE, seed).point["objective.kd.weight"] for seed in range(15)]
+        [proposed(space, base, seen, sampler, seed).point["objective.kd.weight"] for seed in range(15)]
         for seen in (lost, kept)
     )
     assert sum(before) / 15 > sum(after) / 15 + 0.2
@@ -208,12 +213,12 @@ def test_samplers_are_checked() -> None:
     with pytest.raises(RecipeError, match="'TPSampler': did you mean 'TPESampler'"):
         proposed(space_of(base), base, [], SamplerSection(name="TPSampler"), 1)
     with pytest.raises(RecipeError, match=r"TPESampler.*unexpected keyword argument 'gama'"):
-        proposed(space_of(base), base, [], SamplerSection(options={"gama": 2}), 1)
+        proposed(space_of(base), base, [], SamplerSection(name="TPESampler", options={"gama": 2}), 1)
     with pytest.raises(RecipeError, match="leave 'seed' out"):
-        proposed(space_of(base), base, [], SamplerSection(options={"seed": 2}), 1)
+        proposed(space_of(base), base, [], SamplerSection(name="TPESampler", options={"seed": 2}), 1)
     seen = [Seen(drawn(space_of(base), base, seed), (0.1,)) for seed in range(3)]
     with pytest.raises(RecipeError, match=r"search\.sampler: TPESampler refuses"):
-        proposed(space_of(base), base, seen, SamplerSection(options={"n_startup_trials": "ten"}), 1)
+        proposed(space_of(base), base, seen, SamplerSection(name="TPESampler", options={"n_startup_trials": "ten"}), 1)
 
 
 def proposals(name: str, count: int, **options: Any) -> list[dict[str, Any]]:
@@ -319,3 +324,19 @@ def test_augmentations_are_counted_once() -> None:
     held = {KIND: ["kl", "dkd"], MIX: {"choices": [None, {"kind": "mixup"}], "when": {KIND: "kl"}}}
     assert len(augmentations(recipe(held))) == 2
     assert len(augmentations(recipe())) == 1
+
+
+def test_who_proposes_where_nothing_is_said() -> None:
+    """Gaussian processes, as long as no key depends on others and trials are few."""
+    flat = {
+        "objective.kd.weight": {"low": 0.0, "high": 1.0},
+        "objective.cross_entropy": {"rest_of": "objective.kd.weight"},
+    }
+    plain, held = recipe(flat), recipe()
+    assert plain.search is not None and plain.search.sampler.name == "auto"
+    assert [settled(plain.search.sampler, space_of(plain), count).name for count in (0, 199)] == ["GPSampler"] * 2
+    assert settled(plain.search.sampler, space_of(plain), 200).name == "TPESampler"
+    assert settled(plain.search.sampler, space_of(held), 0).name == "TPESampler"
+    assert settled(SamplerSection(name="RandomSampler"), space_of(held), 0).name == "RandomSampler"
+    with pytest.raises(ValidationError, match="say the name of the sampler"):
+        SamplerSection(options={"n_startup_trials": 3})
