@@ -1,8 +1,7 @@
-"""The live searches of the search benchmark: ours, by TPE, each half of it alone, without a teacher, and by evolution.
+"""The live searches of the search benchmark: ours, each half of it alone, without a teacher, and by evolution.
 
 All have the task's data, teacher, stored answers, budget and longest training; what an arm does not search stands in
-the task's recipe, whose learning rate was chosen for random graphs. The one without a teacher is by TPE, as BOHB is. A
-search that is in the results is not made again.
+the task's recipe, whose learning rate was chosen for random graphs. A search that is in the results is not made again.
 
     python -m benchmarks.search_arms [ARM ...]
 """
@@ -75,11 +74,10 @@ _HALVING = {"trials": 48, "members": 1, "rungs": list(RUNGS[1:])}
 _RATE = "student.train.optimizer.learning_rate"
 KINDS: Mapping[str, Arm] = {
     "ours": Arm({**_HALVING, "space": dict(BOTH)}),
-    "tpe": Arm({**_HALVING, "space": dict(BOTH), "sampler": {"name": "TPESampler"}}),
     "graphs": Arm({**_HALVING, "space": dict(GRAPHS)}),
     "teaching": Arm({**_HALVING, "space": dict(TEACHING)}),
     "no_kd": Arm(
-        {**_HALVING, "space": {**GRAPHS, _RATE: TEACHING[_RATE]}, "sampler": {"name": "TPESampler"}},
+        {**_HALVING, "space": {**GRAPHS, _RATE: TEACHING[_RATE]}},
         {"objective": {"cross_entropy": 1.0, "kd": None}},
     ),
     "evolution": Arm(

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BeforeValidator, Discriminator, Field, NonNegativeFloat, PositiveFloat, Tag, model_validator
 
 from stillhouse.recipe.blockwise import BudgetSection, Share
-from stillhouse.recipe.engines import AUTO
 from stillhouse.recipe.section import InputPath, Name, NonNegativeInt, PositiveInt, Ratio, Section
 
 When = Mapping[str, Any]
@@ -103,16 +102,8 @@ class TargetSection(Section):
 class SamplerSection(Section):
     """Who proposes what is tried next: any of Optuna's samplers, by its name there."""
 
-    name: Name = Field(
-        AUTO, description="auto: GPSampler; TPESampler where keys depend on others, and for what comes after 200 trials"
-    )
+    name: Name = "TPESampler"
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the sampler")
-
-    @model_validator(mode="after")
-    def _options_are_of_one(self) -> Self:
-        if self.options and self.name == AUTO:
-            raise ValueError("options: say the name of the sampler that they are of")
-        return self
 
 
 _GRAPHS: Final[dict[str, Any]] = {

@@ -27,7 +27,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from stillhouse.foundation.errors import RecipeError, nearest
 from stillhouse.foundation.seeding import subseed
-from stillhouse.recipe.engines import AUTO
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection, SamplerSection, in_order
 from stillhouse.study.foretold import foretold
@@ -35,7 +34,6 @@ from stillhouse.study.space import Point, holds, rest
 
 _SEEDS = 2**32
 _ENOUGH = 8
-_MANY = 200
 _GP = "GPSampler"
 
 
@@ -84,7 +82,6 @@ def proposed(
     Raises:
         RecipeError: the sampler refused.
     """
-    section = settled(section, space, len(seen))
     try:
         with _silence():
             study = _study(section, _seed_of(section, recipe, seed))
@@ -138,16 +135,6 @@ def asked(trial: Trial, space: Mapping[str, Range], recipe: Recipe) -> dict[str,
         elif holds(each.when, point, recipe):
             point[key] = _value(trial, key, each)
     return point
-
-
-def settled(section: SamplerSection, space: Mapping[str, Range], trials: int) -> SamplerSection:
-    """Which sampler, after so many trials: by Gaussian processes (0021), as long as they are few and keys don't depend
-    on others.
-    """
-    if section.name != AUTO:
-        return section
-    depends = any(each.when for each in space.values() if not isinstance(each, RestSection))
-    return SamplerSection(name="TPESampler" if depends or trials >= _MANY else _GP)
 
 
 def _as_ended(seen: Sequence[Seen], values: Sequence[float | None]) -> tuple[list[Seen], list[float | None]]:

@@ -99,14 +99,14 @@ def test_a_search_is_said(tiny: Path, call: Call) -> None:
     said = call("check", tiny, "--set", asked)
     assert said.code == 0, said
     for words in (
-        "9 trials by GPSampler, compared after 2 and 4 epochs, where one of 3 goes on; 3 members of a family at",
+        "9 trials by TPESampler, compared after 2 and 4 epochs, where one of 3 goes on; 3 members of a family at",
         "objective.kd.temperature: 1 to 20, by its logarithm",
         "objective.cross_entropy: 1 - objective.kd.weight",
         "the best of up to 3 that are trained to the end, with at most 10 % of the parameters and 2 ms",
     ):
         assert words in said.out, said.out
     single = call("check", tiny, "--set", asked, "--set", "search.rungs=[1]", "--set", "search.finalists=1").out
-    assert "9 trials by GPSampler, compared after 1 epoch; 3 members" in single and "the best, that is tr" in single
+    assert "9 trials by TPESampler, compared after 1 epoch; 3 members" in single and "the best, that is tr" in single
     typo = call("check", tiny, "--set", asked, "--set", "search.sampler={name: GPSamplr}")
     refused(typo, "search.sampler.name", "did you mean 'GPSampler'?")
     several = ("--set", "search.space.data.augment.colour=[0, 0.1]")

@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.exceptions import ExperimentalWarning
-from pydantic import ValidationError
 
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import SamplerSection
-from stillhouse.study.sampling import Seen, distribution, drawn, label, plain, proposed, settled
+from stillhouse.study.sampling import Seen, distribution, drawn, label, plain, proposed
 from stillhouse.study.space import augmentations, brought, check, corners, varied
 
 SPACE: dict[str, Any] = {
@@ -324,19 +323,3 @@ def test_augmentations_are_counted_once() -> None:
     held = {KIND: ["kl", "dkd"], MIX: {"choices": [None, {"kind": "mixup"}], "when": {KIND: "kl"}}}
     assert len(augmentations(recipe(held))) == 2
     assert len(augmentations(recipe())) == 1
-
-
-def test_who_proposes_where_nothing_is_said() -> None:
-    """Gaussian processes, as long as no key depends on others and trials are few."""
-    flat = {
-        "objective.kd.weight": {"low": 0.0, "high": 1.0},
-        "objective.cross_entropy": {"rest_of": "objective.kd.weight"},
-    }
-    plain, held = recipe(flat), recipe()
-    assert plain.search is not None and plain.search.sampler.name == "auto"
-    assert [settled(plain.search.sampler, space_of(plain), count).name for count in (0, 199)] == ["GPSampler"] * 2
-    assert settled(plain.search.sampler, space_of(plain), 200).name == "TPESampler"
-    assert settled(plain.search.sampler, space_of(held), 0).name == "TPESampler"
-    assert settled(SamplerSection(name="RandomSampler"), space_of(held), 0).name == "RandomSampler"
-    with pytest.raises(ValidationError, match="say the name of the sampler"):
-        SamplerSection(options={"n_startup_trials": 3})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stillhouse.recipe.recipe import Recipe
-from stillhouse.recipe.search import NumberSection, Range, RestSection, SearchSection
+from stillhouse.recipe.search import NumberSection, Range, RestSection, SamplerSection
 from stillhouse.study.space import augmentations, check
 
 _NAMES = {
@@ -23,10 +23,10 @@ def foreseen(recipe: Recipe) -> list[tuple[str, str]]:
     section = recipe.search
     assert section is not None
     check(recipe)
-    sampler = _sampler(recipe, section)
+    _check_sampler(section.sampler)
     rungs = section.epochs(recipe.student.train.epochs)
     times = " and ".join([", ".join(map(str, rungs[:-1])), str(rungs[-1])] if len(rungs) > 1 else [str(rungs[0])])
-    how = f"{section.trials} trials by {sampler}, compared after {times} epoch{'s' * (times != '1')}"
+    how = f"{section.trials} trials by {section.sampler.name}, compared after {times} epoch{'s' * (times != '1')}"
     how += f", where one of {section.reduction} goes on" if len(rungs) > 1 else ""
     how += f"; {section.members} members of a family at the last" if section.members > 1 else ""
     if section.after:
@@ -68,13 +68,10 @@ def student(recipe: Recipe) -> str:
     return f"{best} trained to the end, with at most {' and '.join(limits)}"
 
 
-def _sampler(recipe: Recipe, section: SearchSection) -> str:
-    """Its name; refuses one that there is not."""
-    from stillhouse.study.sampling import sampler_of, settled  # Optuna takes a quarter of a second to import
+def _check_sampler(section: SamplerSection) -> None:
+    from stillhouse.study.sampling import sampler_of  # Optuna takes a quarter of a second to import
 
-    found = settled(section.sampler, section.space_of(recipe.student.model.arch), 0)
-    sampler_of(found, 0)
-    return found.name
+    sampler_of(section, 0)
 
 
 def _words(each: Range) -> str:
