@@ -94,10 +94,11 @@ def _members(hunt: Hunt, trial: Trial, draws: int, known: list[object]) -> Itera
         except ModelError as error:
             hunt.emit(Warned(f"finalist-{trial.number}-{number}: {error}; left out"))
             continue
-        what = _without_seed(materials.recipe)
+        if (what := _without_seed(materials.recipe)) in known:
+            continue
         over = hunt.limits.beyond(costs_of(network, hunt.materials.networks))
         begun = folder_of(hunt.folder, task).path.exists()  # a latency differs from time to time
-        if what not in known and (begun or not any(share > 0 for share in over.values())):
+        if begun or not any(share > 0 for share in over.values()):
             known.append(what)
             yield task
 

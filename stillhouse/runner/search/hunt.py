@@ -91,17 +91,15 @@ class Hunt:
             Interrupted: a signal came; what was done so far stands in the record and in checkpoints.
             RecipeError: trial after trial failed, or no network meets the budget.
         """
-        if (known := self.record.trials()) and self.following(known) is None:  # nothing was left, in a process before
-            found = known
-        else:
+        if not (known := self.record.trials()) or self.following(known) is not None:  # else a process before did all
             with metered(meter_of(self.materials.recipe), SEARCH, self.emit) as tell:
                 begun, train = self._trained_so_far(known), self.materials.recipe.student.train
                 self._samples = begun * train.batch_size
                 tell(PhaseStarted(SEARCH, begun, max(begun + 1, self._steps), train.batch_size))
                 with self._place(tell) as place:
                     self._search(place, tell)
-                found = self.record.trials()
-                tell(SearchMeasured(importances(self.space, [_seen(each) for each in found])))
+        found = self.record.trials()
+        self.emit(SearchMeasured(importances(self.space, [_seen(each) for each in found])))
         if not any(len(each.values) == len(self.rungs) for each in found):
             raise RecipeError(f"search: no trial came to its end: {common(found)}")
         self._warn_of_little(found)
