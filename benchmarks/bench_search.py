@@ -33,7 +33,7 @@ from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.recipe.search import SearchSection
 from stillhouse.runner.search.task import Here, Setting, Task
 
-GRAPHS_MADE = 200
+GRAPHS_MADE = 400
 REACHED = 100
 TABLE = (5, 10, 20, 50, 100)
 EFFICIENCY = (

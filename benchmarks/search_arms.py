@@ -1,13 +1,17 @@
 """The live searches of the search benchmark: ours, each half of it alone, without a teacher, and by evolution.
 
 All have the task's data, teacher, stored answers, budget and longest training; what an arm does not search stands in
-the task's recipe, whose learning rate was chosen for random graphs. A search that is in the results is not made again.
+the task's recipe, whose learning rate was chosen for random graphs. Seeds are those of the search: what it proposes and
+which members it draws. Teacher, split, initial weights and order of the samples are the same in all of them, so what
+their spread leaves out is another training problem. Seed 0 is left out: by it the sampler was chosen. A search that is
+in the results is not made again, and none is made for another teacher or other data than those of the others.
 
     python -m benchmarks.search_arms [ARM ...]
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import sys
@@ -20,35 +24,49 @@ from benchmarks.harness import RESULTS, commit, machine
 from benchmarks.search_task import BOTH, FOLDER, GRAPHS, RUNGS, TEACHING, opened, prepared, with_search
 from stillhouse.foundation.history import read_events
 from stillhouse.foundation.seeding import subseed
+from stillhouse.models.graphs.member import member
+from stillhouse.models.weights import weights_digest
 from stillhouse.recipe.load import validate
+from stillhouse.recipe.random_graph import RandomGraphOptions
 from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.runner.search.hunt import Hunt
 from stillhouse.study.record import Trial
 from stillhouse.study.sampling import Proposal, drawn, subseed_of
+from stillhouse.study.space import Point, varied
 
 ARMS = RESULTS / "search_arms.jsonl"
-SEEDS = 5
+SEEDS = range(1, 6)
 _SEED = "student.model.options.seed"
-_POPULATION, _TOURNAMENT = 12, 4
+_POPULATION, _TOURNAMENT, _DRAWS = 12, 4, 1000
 
 
 class Evolution(Hunt):
     """Regularised evolution (arXiv 1802.01548) over single graphs: the parent is the best of a few of the youngest, a
-    child differs in one key or in its graphs' seed.
+    child differs in one key or in its graphs' seed. No network is trained twice: what says the same network in other
+    words is drawn again.
     """
 
     def proposal(self) -> Proposal:
         """A child, once there are enough; else a graph at random."""
         trials, recipe = self.record.trials(), self.materials.recipe
         seed = subseed_of(recipe, len(trials))
-        fresh = drawn(self.space, recipe, seed)
-        living = [each for each in trials if each.values][-_POPULATION:]
-        if len(living) < _POPULATION:
-            return Proposal(fresh, {}, {})
         chance = random.Random(subseed(seed, "evolution"))
-        parent = max(chance.sample(living, _TOURNAMENT), key=lambda each: each.values[-1])
-        key = chance.choice(sorted(parent.point))
-        return Proposal({**parent.point, key: fresh[key]}, {}, {})
+        living = [each for each in trials if each.values][-_POPULATION:]
+        tried = [self.network(each.point) for each in trials]
+        for draw in itertools.count():
+            fresh = drawn(self.space, recipe, subseed(seed, "draw", draw))
+            if len(living) == _POPULATION:
+                parent = max(chance.sample(living, _TOURNAMENT), key=lambda each: each.values[-1])
+                key = chance.choice(sorted(parent.point))
+                fresh = {**parent.point, key: fresh[key]}
+            if self.network(fresh) not in tried or draw == _DRAWS:
+                return Proposal(fresh, {}, {})
+        raise AssertionError
+
+    def network(self, point: Point) -> object:
+        """What makes a point's network another than the next: its graphs, not what drew them."""
+        options = RandomGraphOptions(**{**varied(self.materials.recipe, point).student.model.options, "graphs": None})
+        return member(options).digest, options.model_dump(exclude={"seed", "top", "middle", "bottom"})
 
 
 @dataclass(frozen=True)
@@ -91,10 +109,12 @@ KINDS: Mapping[str, Arm] = {
 def curve(events: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     """Best accuracy of a network trained to the end, and what all training cost until then, in such networks."""
     found, epochs, best = list[tuple[float, float]](), 0.0, 0.0
+    told = set[tuple[int, int]]()
     for event in events:
         if event["event"] == "TrialEnded":
             epochs += event["trained_epochs"]
-        elif event["event"] == "TrialReached":
+        elif event["event"] == "TrialReached" and (event["trial"], event["rung"]) not in told:  # a kill tells it twice
+            told.add((event["trial"], event["rung"]))
             epochs += event["trained_epochs"]
             if event["epochs"] == RUNGS[-1]:
                 best = max(best, *event["members"])
@@ -110,10 +130,14 @@ def searched(name: str, seed: int, folder: Path, *, short: bool = False) -> dict
     out = folder / f"{name}-{seed}"
     with opened(recipe, out, KINDS[name].kind) as searching:
         trials: list[Trial] = searching.trials()
+        shared = {
+            "teacher": weights_digest(searching.teacher)[:16],
+            "data": searching.materials.data.survey.digest[:16],
+        }
         searching.close()
     best = max((each for each in trials if each.values), key=lambda each: (len(each.values), each.values[-1]))
     told = {"arm": name, "seed": seed, "curve": curve(read_events(out / "events.jsonl")), "best": dict(best.point)}
-    return {**told, "machine": machine(), "commit": commit()}
+    return {**told, **shared, "machine": machine(), "commit": commit()}
 
 
 def known() -> list[dict[str, Any]]:
@@ -123,10 +147,12 @@ def known() -> list[dict[str, Any]]:
 
 def main(names: Sequence[str]) -> None:
     """Make what is not there, seed by seed."""
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         for name in names:
             if (name, seed) not in [(each["arm"], each["seed"]) for each in known()]:
                 row = searched(name, seed, FOLDER)
+                others = {(each["teacher"], each["data"]) for each in known()} - {(row["teacher"], row["data"])}
+                assert not others, f"{ARMS.name} has rows of another teacher or other data: {others}"
                 with ARMS.open("a") as file:
                     file.write(json.dumps(row) + "\n")
 

@@ -52,8 +52,8 @@ def block(seed: int, folder: Path, space: Mapping[str, Any] = GRAPHS, *, short: 
     """Some graphs, drawn at random from the family parameters' ranges, taught by the task's fixed settings where the
     space has none.
 
-    Columns: ``seed`` and ``graph`` say which; ``point`` (JSON), ``params``;
-    at each rung ``accuracy``, and ``seconds`` of training and looking.
+    Columns: ``seed`` and ``graph`` say which; ``point`` (JSON), ``params``; at each rung ``accuracy``, and ``seconds``
+    of training and looking. (``resemblance``, of the older rows, is of an idea that was left out: ``docs/lab-log.md``.)
     """
     recipe, out = prepared(folder, short=short), folder / f"record-{seed}"
     sought = {"space": dict(space), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": seed}
@@ -88,7 +88,7 @@ def main(count: int, path: Path = RECORD, space: Mapping[str, Any] = GRAPHS, fir
 
 
 if __name__ == "__main__":
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 400
     if "both" in sys.argv[2:]:
         main(number, BOTH_RECORD, BOTH, _BOTH_SEED)
     else:

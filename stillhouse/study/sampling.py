@@ -207,8 +207,8 @@ def _shown(each: Seen, space: Mapping[str, Range], value: float | None) -> Froze
     told["system_attrs"] = dict(each.own)
     if value is not None:
         return create_trial(state=TrialState.COMPLETE, value=value, **told)
-    if each.failed:
-        return create_trial(state=TrialState.PRUNED if each.beyond else TrialState.FAIL, **told)
+    if each.failed:  # what failed as Optuna knows it, samplers would forget, and propose again
+        return create_trial(state=TrialState.PRUNED, **told)
     return create_trial(state=TrialState.RUNNING, **told)
 
 
