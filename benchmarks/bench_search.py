@@ -110,7 +110,7 @@ def _trainings(recipe: Recipe, folder: Path, name: str) -> Iterator[Callable[[],
     sought = with_search(recipe, space=dict(GRAPHS))
     with tempfile.TemporaryDirectory(dir=folder) as out, opened(sought, Path(out) / name) as hunt:
         place = Here(Setting(hunt.folder, hunt.teacher, hunt.teachings, hunt.signals), _unheard, _unheard)
-        made = hunt.of({}, 0, 0)
+        made = hunt.members.of({}, 0, 0)
         numbers = itertools.count()
         samples = len(made.data.splits.train) // 128 * 128 * RUNGS[1]
 

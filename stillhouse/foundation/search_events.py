@@ -12,11 +12,14 @@ OUTDONE: Final = "others were better"
 
 @dataclass(frozen=True)
 class TrialBegun:
-    """A point of the space is tried. ``point``: keys of the recipe; ``costs`` of its network, by measure."""
+    """A point of the space is tried. ``point``: keys of the recipe; ``costs`` of its network, by measure; ``graphs``:
+    their digest, where it has some.
+    """
 
     trial: int
     point: Mapping[str, Any]
     costs: Mapping[str, float]
+    graphs: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,24 +15,41 @@ from stillhouse.recipe.section import InputPath, PositiveInt, Section, function_
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=6)]
 
 
-class ResNetOptions(Section):
-    """Basic blocks (arXiv 1512.03385): ``blocks`` in each stage; the width doubles from stage to stage."""
+class StagesOptions(Section):
+    """Stages, between which the resolution is halved; the width doubles from stage to stage, unless ``widths`` says
+    each.
+    """
 
     width: PositiveInt = 16
     blocks: Widths = (1, 1, 1)
+    widths: Widths | None = Field(None, description="channels of each stage, instead of width")
+
+    @model_validator(mode="after")
+    def _has_a_width_for_each(self) -> Self:
+        if self.widths is not None and len(self.widths) != len(self.blocks):
+            stages = f"widths has {len(self.widths)} stages, blocks {len(self.blocks)}"
+            raise ValueError(f"{stages}: give one of each a stage")
+        return self
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of each stage."""
+        return self.widths or tuple(self.width * 2**stage for stage in range(len(self.blocks)))
 
 
-class VGGOptions(Section):
+class ResNetOptions(StagesOptions):
+    """Basic blocks (arXiv 1512.03385): ``blocks`` in each stage."""
+
+
+class VGGOptions(StagesOptions):
     """3x3 convolutions with batch norm (arXiv 1409.1556), ``blocks`` in each stage, a pooling between."""
 
-    width: PositiveInt = 16
     blocks: Widths = (2, 2, 2)
 
 
-class MobileNetOptions(Section):
+class MobileNetOptions(StagesOptions):
     """Inverted bottlenecks with depthwise convolutions (arXiv 1801.04381)."""
 
-    width: PositiveInt = 16
     blocks: Widths = (1, 2, 2)
     expansion: PositiveInt = 4
 

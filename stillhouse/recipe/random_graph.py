@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -22,16 +23,19 @@ class LevelOptions(Section):
     nodes: Annotated[int, Field(ge=1, le=32)] = 4
     neighbours: PositiveInt = Field(
         2,
-        description="watts_strogatz: of each node in the ring, in pairs; barabasi_albert: of each node that is added; "
-        "no more than there are others",
+        description="watts_strogatz: of each node in the ring, in pairs (3 are 2); barabasi_albert: of each node that "
+        "is added; no more than there are others",
     )
     probability: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         0.5, description="watts_strogatz: of rewiring an edge; erdos_renyi: of an edge"
     )
 
 
-def _level(kind: GraphKind, nodes: int, neighbours: int = 2) -> LevelOptions:
-    return LevelOptions(kind=kind, nodes=nodes, neighbours=neighbours)
+_LEVELS: Final = {
+    "top": LevelOptions(kind="watts_strogatz", nodes=3),
+    "middle": LevelOptions(kind="erdos_renyi", nodes=1),
+    "bottom": LevelOptions(kind="watts_strogatz", nodes=3),
+}
 
 
 class RandomGraphOptions(Section):
@@ -40,12 +44,9 @@ class RandomGraphOptions(Section):
     The nodes of ``top`` are split over stages, between which the resolution is halved.
     """
 
-    top: LevelOptions = Field(default_factory=lambda: _level("watts_strogatz", 3))
-    middle: LevelOptions = Field(default_factory=lambda: _level("erdos_renyi", 1), description="in each node of top")
-    bottom: LevelOptions = Field(
-        default_factory=lambda: _level("watts_strogatz", 3),
-        description="in each node of middle; its nodes are operations",
-    )
+    top: LevelOptions = Field(_LEVELS["top"], description="cells")
+    middle: LevelOptions = Field(_LEVELS["middle"], description="in each node of top")
+    bottom: LevelOptions = Field(_LEVELS["bottom"], description="in each node of middle; its nodes are operations")
     seed: NonNegativeInt = Field(0, description="of the graphs: which member")
     operation: Operation = "conv"
     kernel: Literal[3, 5] = 3
@@ -59,6 +60,15 @@ class RandomGraphOptions(Section):
         None, description="channels of each stage; instead of params. With neither the first stage has 16"
     )
     graphs: str | None = Field(None, description="digest of the graphs: others are refused")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_all_levels(cls, given: Any) -> Any:
+        """What a level does not say is that level's own default."""
+        if not isinstance(given, Mapping):
+            return given
+        partial = {name: each for name, each in given.items() if name in _LEVELS and isinstance(each, Mapping)}
+        return {**given, **{name: {**_LEVELS[name].model_dump(), **each} for name, each in partial.items()}}
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -108,12 +108,12 @@ class SamplerSection(Section):
 
 _GRAPHS: Final[dict[str, Any]] = {
     "student.model.options.top.nodes": {"low": 3, "high": 6},
-    "student.model.options.top.neighbours": {"low": 2, "high": 5},
+    "student.model.options.top.neighbours": [2, 4],
     "student.model.options.top.probability": {"low": 0.1, "high": 1.0},
     "student.model.options.middle.nodes": {"low": 1, "high": 3},
     "student.model.options.middle.probability": {"low": 0.2, "high": 1.0},
     "student.model.options.bottom.nodes": {"low": 2, "high": 5},
-    "student.model.options.bottom.neighbours": {"low": 2, "high": 5},
+    "student.model.options.bottom.neighbours": [2, 4],
     "student.model.options.bottom.probability": {"low": 0.1, "high": 1.0},
     "student.model.options.operation": ["conv", "separable"],
     "student.model.options.growth": {"low": 1.0, "high": 3.0},

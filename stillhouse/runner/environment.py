@@ -77,6 +77,8 @@ def versions() -> dict[str, Any]:
         "stillhouse": version("stillhouse"),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "networkx": version("networkx"),
+        "optuna": version("optuna"),
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cores": cores(),

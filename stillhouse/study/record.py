@@ -48,6 +48,7 @@ class Trial:
         why: why it ended early; empty where it did not.
         open: whether it may go on.
         own: what the sampler remembered of it.
+        graphs: digest of its first member's; empty where it has none.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Trial:
     why: str = ""
     open: bool = True
     own: Mapping[str, Any] = field(default_factory=dict)
+    graphs: str = ""
 
 
 class Record:
@@ -131,11 +133,11 @@ class Record:
             )
             return number
 
-    def cost(self, number: int, costs: Mapping[str, float], beyond: Mapping[str, float]) -> None:
-        """Note what a trial's network costs, and by how much that is beyond each limit."""
+    def cost(self, number: int, costs: Mapping[str, float], beyond: Mapping[str, float], graphs: str = "") -> None:
+        """Note what a trial's network costs, by how much that is beyond each limit, and what its graphs are."""
         with self._readable():
             # In one write: half of it would make a trial legal that is not.
-            self._set(number, {_COSTS: {"costs": dict(costs), "beyond": dict(beyond)}})
+            self._set(number, {_COSTS: {"costs": dict(costs), "beyond": dict(beyond), "graphs": graphs}})
 
     def reach(self, number: int, rung: int, members: Sequence[float]) -> None:
         """Note a trial's value at a rung: the mean of its members'."""
@@ -185,6 +187,7 @@ class Record:
             attributes.get(_WHY, ""),
             trial.state == TrialState.RUNNING,
             attributes.get(_OWN, {}),
+            attributes.get(_COSTS, {}).get("graphs", ""),
         )
 
     def _readable(self) -> contextlib.AbstractContextManager[None]:

@@ -17,7 +17,7 @@ from stillhouse.models.graphs.graph import Graph, drawn
 from stillhouse.models.graphs.member import member, split
 from stillhouse.models.graphs.modules import GraphModule, Sum, WeightedSum
 from stillhouse.models.graphs.network import Cells
-from stillhouse.models.graphs.widths import TOLERANCE, scaled, solved
+from stillhouse.models.graphs.widths import TOLERANCE, BetweenError, grown, scaled, solved
 from stillhouse.models.network import Network
 from stillhouse.models.onnx import onnx_model, onnx_session
 from stillhouse.recipe.architectures import ModelSection, Normalisation
@@ -118,7 +118,7 @@ def test_a_network_has_the_parameters_it_was_asked_for(wanted: int, seed: int, g
     else:
         told = ""
         assert (1 - TOLERANCE) * wanted <= found <= wanted
-    assert not told or "is too few" in told or "more channels anywhere" in told
+    assert not told or "is too few" in told or "none of its widths has about" in told
 
 
 def test_a_budget_out_of_reach_names_what_is_in_reach() -> None:
@@ -127,8 +127,11 @@ def test_a_budget_out_of_reach_names_what_is_in_reach() -> None:
         made(params=100)
     least = int(str(found.value).split("it has ")[1].split()[0].replace(",", ""))
     assert params(made(params=least)) == least
-    with pytest.raises(ModelError, match="ask for 1,600, or for more"):
-        solved(1_900, 1, 1.0, lambda widths: 400 * widths[0] ** 2 // 1)
+    with pytest.raises(
+        BetweenError, match="with one more anywhere too many; 1,600 or somewhat more can be had"
+    ) as between:
+        solved(1_900, (1.0,), lambda widths: 400 * widths[0] ** 2 // 1)
+    assert between.value.reached == 1_600
 
 
 @given(st.integers(500, 10**7), st.integers(1, 4), st.floats(1, 4))
@@ -139,13 +142,13 @@ def test_no_channel_more_fits(wanted: int, stages: int, growth: float) -> None:
         return sum(3 * width**2 + 10 * width for width in widths)
 
     try:
-        found = solved(wanted, stages, growth, count)
+        found = solved(wanted, grown(stages, growth), count)
     except ModelError:
         return
     assert count(found) <= wanted
     for stage in range(stages):
         assert count(tuple(width + (at == stage) for at, width in enumerate(found))) > wanted
-    assert all(one <= other for one, other in zip(scaled(2.0, stages, growth), found, strict=True))
+    assert all(one <= other for one, other in zip(scaled(2.0, grown(stages, growth)), found, strict=True))
 
 
 def test_widths_and_stages_are_what_they_say() -> None:

@@ -147,7 +147,7 @@ def test_one_architecture_is_no_family(tmp_path: Path) -> None:
     archs = {each["point"]["student.model.arch"] for each in found["search"]["trials"]}
     assert archs <= {"resnet", "mobilenet"}
     for each in found["search"]["trials"]:
-        assert 0.5 * 0.3 < each["costs"]["params"] / found["teacher"]["params"] <= 0.3
+        assert 0.95 * 0.3 <= each["costs"]["params"] / found["teacher"]["params"] <= 0.3
 
 
 def test_nothing_is_compiled_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,10 +209,12 @@ def test_a_family_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_what_costs_too_much_is_not_trained(tmp_path: Path) -> None:
-    """A limit that no width can meet ends a trial at once, and the sampler learns of it; enough others are found."""
+    """What is beyond a limit is ended at once, and the sampler learns of it; enough others are found."""
+    widths = {"student.model.options.widths": [[3, 6]]}
     space = {"student.model.options.merge": ["weighted", "concat"], "objective.kd.weight": {"low": 0.1, "high": 1.0}}
+    space |= widths
     budget = {"macs": 0.19}
-    graph = {**GRAPH, "top": {"nodes": 3, "kind": "erdos_renyi", "probability": 1.0}, "widths": [3, 6]}
+    graph = {**GRAPH, "top": {"nodes": 3, "kind": "erdos_renyi", "probability": 1.0}}
     student = {"model": {"arch": "random_graph", "options": graph}, "train": TRAIN}
     events: list[Event] = []
     found = run(
@@ -225,7 +227,7 @@ def test_what_costs_too_much_is_not_trained(tmp_path: Path) -> None:
         beyond = each["costs"]["macs"] > 0.19 * found["teacher"]["macs"]
         assert beyond == (not each["rungs"]) == each["ended"].startswith("beyond the budget: macs by")
     assert found["student"]["macs"] <= 0.19 * found["teacher"]["macs"]
-    assert all(not each.failed for each in ended)
+    assert ended and all(not each.failed for each in ended)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from stillhouse.foundation.events import Evaluated, Event
 from stillhouse.foundation.search_events import FinalistLent, TrialLent, TrialWorkerLost
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import resume, run
-from stillhouse.runner.search.hunt import Hunt
+from stillhouse.runner.search.members import Members
 
 from .lessons import told, weights
 from .test_runner_search import GRAPH, recipe
@@ -90,7 +90,7 @@ def test_a_finalist_that_diverges_is_replaced(tmp_path: Path, monkeypatch: pytes
     found = []
     for count in (1, 2):
         with monkeypatch.context() as patched:
-            patched.setattr("stillhouse.runner.search.hunt.Hunt.of", wild(Hunt.of))
+            patched.setattr("stillhouse.runner.search.members.Members.of", wild(Members.of))
             found.append(run(finals(count), tmp_path / str(count)))
     assert weights(found[0]) == weights(found[1])
     assert [each["member"] for each in found[0]["search"]["finalists"]].count(0) == 0
@@ -99,7 +99,7 @@ def test_a_finalist_that_diverges_is_replaced(tmp_path: Path, monkeypatch: pytes
 def wild(of: Callable[..., Any]) -> Callable[..., Any]:
     """The first finalist of each family has a learning rate that nothing learns by."""
 
-    def made(self: Hunt, point: Any, trial: int, member: int, **more: Any) -> Any:
+    def made(self: Members, point: Any, trial: int, member: int, **more: Any) -> Any:
         materials = of(self, point, trial, member, **more)
         if member != 1000:
             return materials

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stillhouse.models.graphs.graph import Graph
 from stillhouse.models.graphs.member import Member, member
 from stillhouse.models.graphs.modules import GraphModule, merge, operation
-from stillhouse.models.graphs.widths import scaled, solved
+from stillhouse.models.graphs.widths import grown, scaled, solved
 from stillhouse.models.zoo.parts import check_stages, conv_norm, initialise
 from stillhouse.recipe.random_graph import RandomGraphOptions
 
@@ -81,7 +81,8 @@ def build(options: RandomGraphOptions, channels: int, size_px: tuple[int, int], 
     """
     check_stages("random_graph", len(options.depth), size_px)
     found = member(options)
-    widths = options.widths or scaled(_WIDTH, len(options.depth), options.growth)
+    shape = grown(len(options.depth), options.growth)
+    widths = options.widths or scaled(_WIDTH, shape)
     if options.params is not None:
 
         def count(tried: tuple[int, ...]) -> int:
@@ -89,7 +90,7 @@ def build(options: RandomGraphOptions, channels: int, size_px: tuple[int, int], 
                 network = _assembled(found, options, tried, channels, size_px, classes)
             return sum(each.numel() for each in network.parameters())
 
-        widths = solved(options.params, len(options.depth), options.growth, count)
+        widths = solved(options.params, shape, count)
     network = _assembled(found, options, widths, channels, size_px, classes)
     initialise(network)
     return network

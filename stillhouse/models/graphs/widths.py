@@ -8,7 +8,7 @@ shifted between stages.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stillhouse.foundation.errors import ModelError
 
@@ -19,6 +19,14 @@ class TooFewError(ModelError):
     def __init__(self, message: str, least: int) -> None:
         super().__init__(message)
         self.least = least
+
+
+class BetweenError(ModelError):
+    """A number of parameters that no width comes near; the widest below it has ``reached``."""
+
+    def __init__(self, message: str, reached: int) -> None:
+        super().__init__(message)
+        self.reached = reached
 
 
 TOLERANCE = 0.05
@@ -33,28 +41,36 @@ Widths = tuple[int, ...]
 
 
 def solved(
-    params: int, stages: int, growth: float, count: Callable[[Widths], int], tolerance: float = TOLERANCE
+    params: int,
+    shape: Sequence[float],
+    count: Callable[[Widths], int],
+    tolerance: float = TOLERANCE,
+    least: float = _LEAST,
 ) -> Widths:
     """The widest network within a budget.
 
     Args:
         params: the most that it may have.
-        growth: channels of a stage over those of the stage before; kept as nearly as the budget allows.
+        shape: channels of each stage over those of the first; kept as nearly as the budget allows.
         count: parameters of the network with these channels; more channels never have less.
         tolerance: share of the budget that may be left over.
+        least: channels of the first stage.
 
     Raises:
         TooFewError: the smallest network is larger.
-        ModelError: what fits is smaller than that.
+        BetweenError: what fits is smaller than that.
+        ModelError: the widest network is smaller.
     """
 
     def of(base: float) -> Widths:
-        return scaled(base, stages, growth)
+        return scaled(base, shape)
 
-    count = _polynomial(count, stages)
-    low, high = _LEAST, _LEAST
-    if (least := count(of(low))) > params:
-        raise TooFewError(f"params: {params:,} is too few: with {of(low)} channels it has {least:,} already", least)
+    count = polynomial(count, len(shape))
+    low, high = least, least
+    if (smallest := count(of(low))) > params:
+        raise TooFewError(
+            f"params: {params:,} is too few: with {of(low)} channels it has {smallest:,} already", smallest
+        )
     while count(of(high)) <= params:
         low, high = high, 2 * high
         if high > _MOST:
@@ -66,14 +82,15 @@ def solved(
     if count(found) < (1 - tolerance) * params:
         found = _shifted(found, params, count)
     if (reached := count(found)) < (1 - tolerance) * params:
-        raise ModelError(
-            f"params: with {found} channels it has {reached:,}, and more channels anywhere are more than the "
-            f"{params:,} asked for: ask for {reached:,}, or for more"
+        raise BetweenError(
+            f"params: none of its widths has about {params:,}: with {found} channels it has {reached:,}, and with one "
+            f"more anywhere too many; {reached:,} or somewhat more can be had",
+            reached,
         )
     return found
 
 
-def _polynomial(count: Callable[[Widths], int], stages: int) -> Callable[[Widths], int]:
+def polynomial(count: Callable[[Widths], int], stages: int) -> Callable[[Widths], int]:
     """The same count without building a network each time, where it is a polynomial of degree two in the widths: of
     convolutions and norms it is. What it says is compared with a network that is built; else ``count`` itself.
     """
@@ -107,9 +124,14 @@ def _shifted(widths: Widths, params: int, count: Callable[[Widths], int]) -> Wid
     return max(fitting, default=(0, widths))[1]
 
 
-def scaled(base: float, stages: int, growth: float) -> Widths:
+def grown(stages: int, growth: float) -> tuple[float, ...]:
+    """The shape of so many stages, each so many times as wide as the one before."""
+    return tuple(growth**stage for stage in range(stages))
+
+
+def scaled(base: float, shape: Sequence[float]) -> Widths:
     """Channels of each stage, ``base`` in the first."""
-    return tuple(max(1, round(base * growth**stage)) for stage in range(stages))
+    return tuple(max(1, round(base * each)) for each in shape)
 
 
 def _widened(widths: Widths, params: int, count: Callable[[Widths], int]) -> Widths:

@@ -39,11 +39,10 @@ def build(options: MobileNetOptions, channels: int, size_px: tuple[int, int], cl
         ModelError: more stages than the input can be halved for.
     """
     check_stages("mobilenet", len(options.blocks), size_px)
-    stem = nn.Sequential(conv_norm(channels, options.width, 3), nn.ReLU6())
+    stem = nn.Sequential(conv_norm(channels, options.channels[0], 3), nn.ReLU6())
     layers: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
-    inputs = options.width
-    for stage, blocks in enumerate(options.blocks):
-        outputs = options.width * 2**stage
+    inputs = options.channels[0]
+    for stage, (blocks, outputs) in enumerate(zip(options.blocks, options.channels, strict=True)):
         members: list[nn.Module] = []
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1

@@ -41,11 +41,10 @@ def build(options: ResNetOptions, channels: int, size_px: tuple[int, int], class
         ModelError: more stages than the input can be halved for.
     """
     check_stages("resnet", len(options.blocks), size_px)
-    stem = nn.Sequential(conv_norm(channels, options.width, 3), nn.ReLU())
+    stem = nn.Sequential(conv_norm(channels, options.channels[0], 3), nn.ReLU())
     layers: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
-    inputs = options.width
-    for stage, blocks in enumerate(options.blocks):
-        outputs = options.width * 2**stage
+    inputs = options.channels[0]
+    for stage, (blocks, outputs) in enumerate(zip(options.blocks, options.channels, strict=True)):
         strides = [1 if stage == 0 else 2] + [1] * (blocks - 1)
         members = [BasicBlock(inputs if i == 0 else outputs, outputs, stride) for i, stride in enumerate(strides)]
         layers[f"stage{stage + 1}"] = nn.Sequential(*members)

@@ -20,12 +20,11 @@ def build(options: VGGOptions, channels: int, size_px: tuple[int, int], classes:
     """A VGG, [B, channels, height, width] -> [B, classes]; cut points ``stage1``, ``stage2``..."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     inputs, side_px = channels, min(size_px)
-    for stage, blocks in enumerate(options.blocks):
+    for stage, (blocks, outputs) in enumerate(zip(options.blocks, options.channels, strict=True)):
         members: list[nn.Module] = []
         if stage > 0 and side_px >= 2:
             members.append(nn.MaxPool2d(2))
             side_px //= 2
-        outputs = options.width * 2**stage
         for _ in range(blocks):
             members += [conv_norm(inputs, outputs, 3), nn.ReLU()]
             inputs = outputs

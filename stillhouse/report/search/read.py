@@ -31,8 +31,10 @@ def sought(events: Events) -> dict[str, Any] | None:
         if kind == "TrialBegun":
             over = False
             finalists.clear()  # of a search that was given more trials
-            told = {"trial": event["trial"], "point": event["point"], "costs": event["costs"]}
-            trials.setdefault(event["trial"], _fresh(event["trial"])).update(told)
+            for number in [each for each in trials if each >= event["trial"]]:  # of a record that was thrown away
+                del trials[number]
+            told = {"point": event["point"], "costs": event["costs"], "graphs": event.get("graphs", "")}
+            trials[event["trial"]] = {**_fresh(event["trial"]), **told}
         elif kind == "TrialReached":
             epochs[event["trial"], event["rung"]] = event["trained_epochs"]
             trial = trials.setdefault(event["trial"], _fresh(event["trial"]))
@@ -78,4 +80,13 @@ def with_student(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _fresh(number: int) -> dict[str, Any]:
     """What is known of a trial of which nothing was told yet."""
-    return {"trial": number, "point": {}, "costs": {}, "rungs": {}, "members": [], "ended": "", "failed": False}
+    return {
+        "trial": number,
+        "point": {},
+        "costs": {},
+        "graphs": "",
+        "rungs": {},
+        "members": [],
+        "ended": "",
+        "failed": False,
+    }

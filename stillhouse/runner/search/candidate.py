@@ -8,21 +8,18 @@ from typing import Any
 
 import torch
 
-from stillhouse.foundation.errors import ModelError
 from stillhouse.foundation.seeding import subseed
-from stillhouse.models.build import build
 from stillhouse.models.cost import measure_cost
 from stillhouse.models.graphs.member import member as graphs_of
-from stillhouse.models.graphs.widths import TooFewError, solved
 from stillhouse.models.network import Network
 from stillhouse.models.roofline import Roofline
 from stillhouse.recipe.architectures import ModelSection
 from stillhouse.recipe.random_graph import RandomGraphOptions
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.networks import Networks
+from stillhouse.runner.search.fitting import GRAPH, fitted, has_whole
 from stillhouse.study.space import Point, varied
 
-_GRAPH = "random_graph"
 _OPTIONS = "student.model.options"
 _SEEDS = 2**31
 _LATENCY_S = 0.2
@@ -61,23 +58,24 @@ def limits_of(networks: Networks, teacher: Network) -> Limits:
     return Limits(whole, most)
 
 
-def costs_of(network: Network, networks: Networks) -> dict[str, float]:
+def costs_of(network: Network, networks: Networks, latency_s: float = _LATENCY_S) -> dict[str, float]:
     """Measured where the run computes, one sample, by the names of a budget's measures; the latency is the target's,
     where the search has one.
+
+    Args:
+        latency_s: for how long it is measured.
     """
     device, search = torch.device(networks.recipe.compute.device), networks.recipe.search
-    costs = asdict(measure_cost(network.to(device), networks.interface, latency_budget_s=_LATENCY_S))
+    costs = asdict(measure_cost(network.to(device), networks.interface, latency_budget_s=latency_s))
     if search is not None and (target := search.target) is not None:
         there = Roofline(target.macs_per_s, target.bytes_per_s, target.call_s)
         costs["latency_ms"] = there.latency_ms(network, networks.interface)
     return costs
 
 
-def too_few(error: BaseException | None) -> TooFewError | None:
-    """Of an error of :func:`candidate`: that the family's smallest network has more parameters than are allowed."""
-    while error is not None and not isinstance(error, TooFewError):
-        error = error.__cause__
-    return error
+def graphs_in(recipe: Recipe) -> str:
+    """The digest of a candidate's graphs; empty where it has none."""
+    return str(recipe.student.model.options["graphs"]) if recipe.student.model.arch == GRAPH else ""
 
 
 def candidate(networks: Networks, point: Point, limits: Limits, trial: int, member: int) -> Recipe:
@@ -94,37 +92,26 @@ def candidate(networks: Networks, point: Point, limits: Limits, trial: int, memb
     recipe = varied(networks.recipe, point)
     model = recipe.student.model
     options: dict[str, Any] = dict(model.options)
-    if _whole(options, "seed") and f"{_OPTIONS}.seed" not in point:
+    if has_whole(options, "seed") and f"{_OPTIONS}.seed" not in point:
         search = networks.recipe.search
         options["seed"] = subseed(recipe.seed, "member", search.seed if search else 0, trial, member) % _SEEDS
-    if "params" in limits.most and f"{_OPTIONS}.widths" not in point and f"{_OPTIONS}.width" not in point:
-        options = _as_wide(networks, recipe, options, int(limits.most["params"]))
-    if model.arch == _GRAPH:
+    if not point.keys() & {f"{_OPTIONS}.widths", f"{_OPTIONS}.width", f"{_OPTIONS}.params"}:
+        options = _as_wide(networks, ModelSection.model_validate({**model.model_dump(), "options": options}), limits)
+    if model.arch == GRAPH:
         options["graphs"] = graphs_of(RandomGraphOptions(**{**options, "graphs": None})).digest
     model = ModelSection.model_validate({**model.model_dump(), "options": options})
     return recipe.model_copy(update={"student": recipe.student.model_copy(update={"model": model})})
 
 
-def _whole(options: Mapping[str, Any], name: str) -> bool:
-    """Whether a network has an option of that name, a whole number; so networks of one's own say what they have."""
-    return type(options.get(name)) is int
+def _as_wide(networks: Networks, model: ModelSection, limits: Limits) -> dict[str, Any]:
+    """Options with the width that the limits allow; as they are, where there is none to choose."""
+    search = networks.recipe.search
+    here = search is None or search.target is None
+    others = {name for name in limits.most if name != "params" and not (name == "latency_ms" and here)}
 
+    def beyond(network: Network) -> float:
+        costs = limits.beyond(costs_of(network, networks, latency_s=0.0))
+        return max(costs[name] for name in others)
 
-def _as_wide(networks: Networks, recipe: Recipe, options: dict[str, Any], params: int) -> dict[str, Any]:
-    """Options with the width that has as many parameters as are allowed; unchanged where the family has no width."""
-    model = recipe.student.model
-    if model.arch == _GRAPH:
-        return {**options, "params": params, "widths": None}
-    if not _whole(options, "width"):
-        return options
-
-    def count(widths: tuple[int, ...]) -> int:
-        section = ModelSection.model_validate({**model.model_dump(), "options": {**options, "width": widths[0]}})
-        network = build(section, networks.interface, networks.statistics, 0, "student")
-        return sum(each.numel() for each in network.parameters())
-
-    try:
-        (width,) = solved(params, 1, 1.0, count, tolerance=1.0)
-    except ModelError as error:
-        raise ModelError(f"{model.arch}: {error}") from error
-    return {**options, "width": width}
+    found = fitted(networks, model, limits.most.get("params"), int(limits.whole["params"]), beyond if others else None)
+    return dict(model.options) if found is None else found

@@ -1,9 +1,12 @@
-"""When a search has tried enough: too many in a row can't be trained, or cost too much."""
+"""When a search has tried enough, since too many can't be trained or cost too much; and what was not worth it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.recipe.search import SearchSection
@@ -47,3 +50,21 @@ def common(trials: Sequence[Trial]) -> str:
         return "nothing was tried"
     most = max(dict.fromkeys(kinds), key=kinds.count)
     return f"{whys[kinds.index(most)]} ({kinds.count(most)} of {len(trials)})"
+
+
+def worth_little(trials: Sequence[Trial], section: SearchSection, labels: NDArray[np.integer]) -> Iterator[str]:
+    """What there is to warn of when a search is over.
+
+    Args:
+        labels: of the validation split.
+    """
+    if failed := failed_in_a_row(trials, section):
+        yield f"search: the last {len(failed)} trials could not be trained, no more were begun: {common(failed)}"
+    best = max(each.values[-1] for each in trials if each.values)
+    always = float(np.bincount(labels).max() / len(labels))
+    if best <= always:
+        yield (
+            f"search: no trial learned anything: the best has {100 * best:.1f} % of the validation samples right, "
+            f"one class for all has {100 * always:.1f} %; more epochs (search.rungs), another range of "
+            "student.train.optimizer.learning_rate or a larger budget may help"
+        )

@@ -25,6 +25,7 @@ from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.search.candidate import costs_of
 from stillhouse.runner.search.hunt import Hunt
 from stillhouse.runner.search.task import Emit, Task, folder_of, name_of, renamed
+from stillhouse.study.families import promises
 from stillhouse.study.record import Trial
 
 FINALISTS = "finalists"
@@ -52,7 +53,7 @@ def settled(hunt: Hunt, trials: Sequence[Trial]) -> Materials:
     """
     recipe = hunt.materials.recipe
     assert recipe.search is not None
-    ranked = sorted((each for each in trials if len(each.values) == len(hunt.rungs)), key=lambda e: -e.values[-1])
+    ranked = _ranked(hunt, [each for each in trials if len(each.values) == len(hunt.rungs)])
     candidates, wanted = _candidates(hunt, ranked), recipe.search.families * recipe.search.finalists
     apart = recipe.fleet.trial_workers > 1 and recipe.fleet.students_range[1] == 1
     finalists = _by_workers(hunt, candidates, wanted) if apart else _read(hunt, candidates, wanted)
@@ -66,6 +67,24 @@ def settled(hunt: Hunt, trials: Sequence[Trial]) -> Materials:
     write_atomic(hunt.folder.best, dump(_alone(best.task.materials.recipe, hunt.folder)))
     hunt.close()
     return best.task.materials
+
+
+def _ranked(hunt: Hunt, trials: Sequence[Trial]) -> list[Trial]:
+    """The family first that promises the best finalist."""
+    assert hunt.materials.recipe.search is not None
+    drawn = hunt.materials.recipe.search.finalists
+    promised = promises([each.members for each in trials], [_kinds(hunt, each, drawn) for each in trials])
+    return [trial for _, trial in sorted(zip(promised, trials, strict=True), key=lambda each: -each[0])]
+
+
+def _kinds(hunt: Hunt, trial: Trial, draws: int) -> int:
+    """How many of a family's first new members are networks of their own."""
+    found: list[object] = []
+    for number in range(draws):
+        with contextlib.suppress(ModelError):
+            what = _without_seed(hunt.members.of(trial.point, trial.number, _FIRST + number, to_the_end=True).recipe)
+            found += [what] if what not in found else []
+    return max(1, len(found))
 
 
 def _candidates(hunt: Hunt, ranked: Sequence[Trial]) -> Iterator[Task]:
@@ -88,7 +107,7 @@ def _members(hunt: Hunt, trial: Trial, draws: int, known: list[object]) -> Itera
     for number in range(draws):
         epochs = hunt.materials.recipe.student.train.epochs
         try:
-            materials = hunt.of(trial.point, trial.number, _FIRST + number, to_the_end=True)
+            materials = hunt.members.of(trial.point, trial.number, _FIRST + number, to_the_end=True)
             task = Task(trial.number, number, len(hunt.rungs), epochs, materials, final=True)
             network = materials.networks.student(0)
         except ModelError as error:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
 
 from stillhouse.foundation.errors import ModelError, RecipeError
 from stillhouse.foundation.events import Event, PhaseStarted, Progress, Warned
@@ -21,14 +19,15 @@ from stillhouse.foundation.search_events import OUTDONE, SearchMeasured, TrialBe
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
-from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import Range, SearchSection
 from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.gathering import Kind, standing
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.rundir import RunDir
-from stillhouse.runner.search.candidate import Limits, candidate, costs_of, limits_of, too_few
-from stillhouse.runner.search.enough import BEYOND, common, failed_in_a_row, may_begin
+from stillhouse.runner.search.candidate import Limits, limits_of
+from stillhouse.runner.search.enough import BEYOND, common, may_begin, worth_little
+from stillhouse.runner.search.members import Members
+from stillhouse.runner.search.pace import Pace
 from stillhouse.runner.search.task import (
     UNTRAINABLE,
     Emit,
@@ -39,8 +38,9 @@ from stillhouse.runner.search.task import (
     Task,
     checkpoints_of,
     phase_of,
+    refuse_others,
 )
-from stillhouse.runner.search.teachings import Teachings, seen_by
+from stillhouse.runner.search.teachings import Teachings
 from stillhouse.runner.search.worker import attend
 from stillhouse.runner.search.workers import TrialWorkers
 from stillhouse.runner.signals import Signals
@@ -79,7 +79,6 @@ class Hunt:
     emit: Emit
     signals: Signals
     _samples: int = field(default=0, init=False)
-    _recipes: dict[tuple[int, int], Recipe] = field(default_factory=dict, init=False)
     _queue: deque[Task] = field(default_factory=deque, init=False)
     _under_way: dict[int, _UnderWay] = field(default_factory=dict, init=False)
     _since: dict[str, int] = field(default_factory=dict, init=False)  # samples of each member since its last rung
@@ -93,16 +92,18 @@ class Hunt:
         """
         if not (known := self.record.trials()) or self.following(known) is not None:  # else a process before did all
             with metered(meter_of(self.materials.recipe), SEARCH, self.emit) as tell:
-                begun, train = self._trained_so_far(known), self.materials.recipe.student.train
+                begun, train = self._pace.trained(known), self.materials.recipe.student.train
                 self._samples = begun * train.batch_size
-                tell(PhaseStarted(SEARCH, begun, max(begun + 1, self._steps), train.batch_size))
+                tell(PhaseStarted(SEARCH, begun, max(begun + 1, self._pace.steps), train.batch_size))
                 with self._place(tell) as place:
                     self._search(place, tell)
         found = self.record.trials()
         self.emit(SearchMeasured(importances(self.space, [_seen(each) for each in found])))
         if not any(len(each.values) == len(self.rungs) for each in found):
             raise RecipeError(f"search: no trial came to its end: {common(found)}")
-        self._warn_of_little(found)
+        labels = self.materials.data.labels[self.materials.data.splits.validation]
+        for each in worth_little(found, self._section, labels):
+            self._warn(each)
         return found
 
     def close(self) -> None:
@@ -110,22 +111,6 @@ class Hunt:
         for each in self.record.trials():
             self._clear(each.number)
         self.record.close()
-
-    def _warn_of_little(self, trials: Sequence[Trial]) -> None:
-        """Say so where what was found is worth little."""
-        if failed := failed_in_a_row(trials, self._section):
-            self._warn(
-                f"search: the last {len(failed)} trials could not be trained, no more were begun: {common(failed)}"
-            )
-        best = max(each.values[-1] for each in trials if each.values)
-        labels = self.materials.data.labels[self.materials.data.splits.validation]
-        always = float(np.bincount(labels).max() / len(labels))
-        if best <= always:
-            self._warn(
-                f"search: no trial learned anything: the best has {100 * best:.1f} % of the validation samples right, "
-                f"one class for all has {100 * always:.1f} %; more epochs (search.rungs), another range of "
-                "student.train.optimizer.learning_rate or a larger budget may help"
-            )
 
     @contextlib.contextmanager
     def _place(self, tell: Emit) -> Iterator[Place]:
@@ -176,7 +161,11 @@ class Hunt:
 
     @cached_property
     def record(self) -> Record:
-        """What is known of all trials."""
+        """What is known of all trials.
+
+        Raises:
+            RunDirError: it can't be read, or trials of which it knows nothing have left checkpoints.
+        """
         section = self._section
         identity = {
             "teacher": weights_digest(self.teacher),
@@ -184,7 +173,10 @@ class Hunt:
             "seed": self.materials.recipe.seed,
             "search": section.model_dump(mode="json", exclude={"trials"}),
         }
-        return Record(self.folder.path / FILE, self.rungs, self.space, identity)
+        known = Record(self.folder.path / FILE, self.rungs, self.space, identity)
+        if not known.trials():
+            refuse_others(self.folder)
+        return known
 
     @cached_property
     def space(self) -> dict[str, Range]:
@@ -206,29 +198,19 @@ class Hunt:
         """What a student may cost."""
         return limits_of(self.materials.networks, self.teacher)
 
+    @cached_property
+    def members(self) -> Members:
+        """What its families consist of."""
+        return Members(self.materials, self.limits, self.rungs[-1])
+
     @property
     def _section(self) -> SearchSection:
         assert self.materials.recipe.search is not None
         return self.materials.recipe.search
 
     @property
-    def _steps(self) -> int:
-        """Steps of all trials together, as far as that can be foreseen."""
-        section, stream = self._section, self.materials.stream(self.materials.recipe.student.train, 0)
-        left, before, epochs = section.trials, 0, 0
-        for rung, until in enumerate(self.rungs):
-            top = rung == len(self.rungs) - 1
-            epochs += left * (until - before) + (left * (section.members - 1) * until if top else 0)
-            left, before = max(left // section.reduction, 1), until
-        return epochs * stream.steps_per_epoch
-
-    def _trained_so_far(self, trials: Sequence[Trial]) -> int:
-        """Steps, as those are counted, that all trials together were trained."""
-        epochs = 0
-        for each in trials:
-            reached = self.rungs[len(each.values) - 1] if each.values else 0
-            epochs += reached * (len(each.members) if reached == self.rungs[-1] else 1)
-        return epochs * self.materials.stream(self.materials.recipe.student.train, 0).steps_per_epoch
+    def _pace(self) -> Pace:
+        return Pace(self.materials, self._section, self.rungs)
 
     def following(self, trials: list[Trial]) -> Job | None:
         """What to do next, of what is known; None: nothing before something ends.
@@ -264,29 +246,41 @@ class Hunt:
             found = self.proposal()
             number = self.record.begin(found.point, found.own, found.shared)
         trial = self.record.trials()[number]
+        told = bool(trial.costs)
         try:
-            beyond = trial.beyond if trial.costs else self._measured(trial, tell)
+            if told:
+                beyond = self.members.beyond(trial)
+            else:
+                costs, beyond, graphs = self.members.costs(trial)
+                tell(TrialBegun(number, trial.point, costs, graphs))
+                told = True
+                self.record.cost(number, costs, beyond, graphs)
             if over := {name: share for name, share in beyond.items() if share > 0}:
-                told = ", ".join(f"{name} by {100 * share:.0f} %" for name, share in over.items())
-                self._end(number, f"{BEYOND}: {told}", tell, failed=False)
+                beyond_by = ", ".join(f"{name} by {100 * share:.0f} %" for name, share in over.items())
+                self._end(number, f"{BEYOND}: {beyond_by}", tell, failed=False)
                 return
             tasks = self._tasks(trial, job.rung)
         except UNTRAINABLE as error:
+            if not told:
+                tell(TrialBegun(number, trial.point, {}))
             self._end(number, str(error), tell, failed=True)
             return
         self._queue += tasks
         self._under_way[number] = _UnderWay(len(tasks))
 
     def _tasks(self, trial: Trial, rung: int) -> list[Task]:
-        """One for each member of a trial that is compared at a rung; members that no network can be of are left out."""
+        """One for each member of a trial that is compared at a rung; those that can't be built, or cost too much, are
+        left out.
+        """
         found, refused = list[Task](), list[ModelError]()
         for member in range(self._section.members if rung == len(self.rungs) - 1 else 1):
             try:
-                made = self.of(trial.point, trial.number, member)
+                made = self.members.of(trial.point, trial.number, member)
+                task = Task(trial.number, member, rung, self.rungs[rung], made)
+                if member == 0 or task.begun(self.folder) or self.members.within(made):
+                    found.append(task)
             except ModelError as error:
                 refused.append(error)
-            else:
-                found.append(Task(trial.number, member, rung, self.rungs[rung], made))
         if not found:
             raise refused[0]
         return found
@@ -341,37 +335,11 @@ class Hunt:
 
         return self.record.first(made)
 
-    def _measured(self, trial: Trial, tell: Emit) -> Mapping[str, float]:
-        """What a trial's network costs; by how much that is beyond each limit."""
-        try:
-            made = self.of(trial.point, trial.number, 0)
-            costs = costs_of(made.networks.student(0), self.materials.networks)
-            beyond = self.limits.beyond(costs)
-        except ModelError as error:
-            if (few := too_few(error)) is None:
-                raise
-            costs = {"params": float(few.least)}
-            beyond = {**dict.fromkeys(self.limits.most, 0.0), "params": few.least / self.limits.most["params"] - 1}
-        tell(TrialBegun(trial.number, trial.point, costs))
-        self.record.cost(trial.number, costs, beyond)
-        return beyond
-
     def _end(self, number: int, why: str, tell: Emit, *, failed: bool) -> None:
         lost = sum(self._since.pop(phase_of(number, member), 0) for member in range(self._section.members))
-        tell(TrialEnded(number, why, failed, round(self._epochs(lost), 3)))
+        tell(TrialEnded(number, why, failed, round(self._pace.epochs(lost), 3)))
         self.record.end(number, why, failed=failed)
         self._clear(number)
-
-    def of(self, point: Point, trial: int, member: int, *, to_the_end: bool = False) -> Materials:
-        """The materials of a trial's member, that is trained up to the highest rung or as long as the student."""
-        if (trial, member) not in self._recipes:
-            self._recipes[trial, member] = candidate(self.materials.networks, point, self.limits, trial, member)
-        recipe = self._recipes[trial, member]
-        if not to_the_end:
-            train, epochs = recipe.student.train, self.rungs[-1]
-            train = train.model_copy(update={"epochs": epochs, "warmup_epochs": min(train.warmup_epochs, epochs)})
-            recipe = recipe.model_copy(update={"student": recipe.student.model_copy(update={"train": train})})
-        return seen_by(self.materials, recipe)
 
     def _retold(self, event: Event, tell: Emit) -> None:
         """Of a trial's own events only its progress counts, as the search's."""
@@ -379,12 +347,7 @@ class Hunt:
             self._samples += event.samples
             self._since[event.phase] = self._since.get(event.phase, 0) + event.samples
             step = self._samples // self.materials.recipe.student.train.batch_size
-            tell(replace(event, phase=SEARCH, step=step, epoch=self._epochs(self._samples)))
-
-    def _epochs(self, samples: int) -> float:
-        """So many samples as epochs of one student."""
-        train = self.materials.recipe.student.train
-        return samples / (self.materials.stream(train, 0).steps_per_epoch * train.batch_size)
+            tell(replace(event, phase=SEARCH, step=step, epoch=self._pace.epochs(self._samples)))
 
     def _clear(self, trial: int) -> None:
         """Delete a trial's checkpoints."""

@@ -11,9 +11,10 @@ from stillhouse.data.decode import Form
 from stillhouse.data.open import check_views
 from stillhouse.foundation.errors import DataError, ModelError, RecipeError, RunDirError
 from stillhouse.foundation.events import Event, Warned
+from stillhouse.models.graphs.widths import TooFewError
 from stillhouse.recipe.search import ChoiceSection
 from stillhouse.runner.networks import Networks
-from stillhouse.runner.search.candidate import candidate, costs_of, limits_of, too_few
+from stillhouse.runner.search.candidate import candidate, costs_of, limits_of
 from stillhouse.study.record import FILE, best_points
 from stillhouse.study.sampling import Seen, drawn, proposed
 from stillhouse.study.space import check, corners, varied
@@ -69,8 +70,8 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
             costs = costs_of(replace(networks, recipe=made).student(0), networks)
         except ModelError as error:
             refused.append(error)
-            if (few := too_few(error)) is not None:
-                needed.append({"params": float(few.least)})
+            if isinstance(error, TooFewError):
+                needed.append({"params": float(error.least)})
             continue
         if not any(share > 0 for share in limits.beyond(costs).values()):
             break
@@ -78,7 +79,7 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
     else:
         raise RecipeError(_out_of_reach(limits.whole, limits.most, needed, refused))
     if refused:
-        emit(Warned(f"search: some of the space can't meet the budget: {refused[0]}"))
+        emit(Warned(f"search: some of the space can't be tried: {refused[0]}"))
 
 
 def _check_views(networks: Networks, emit: Callable[[Event], None]) -> None:

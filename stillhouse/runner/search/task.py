@@ -9,7 +9,14 @@ from typing import Any, Protocol
 
 import torch
 
-from stillhouse.foundation.errors import DataError, DivergedError, ModelError, RecipeError, StillhouseError
+from stillhouse.foundation.errors import (
+    DataError,
+    DivergedError,
+    ModelError,
+    RecipeError,
+    RunDirError,
+    StillhouseError,
+)
 from stillhouse.foundation.events import Event
 from stillhouse.foundation.search_events import FinalistLent, TrialLent
 from stillhouse.knowledge.source import KnowledgeSource, NoKnowledge
@@ -23,8 +30,11 @@ from stillhouse.runner.signals import Signals
 from stillhouse.students.checkpoint import Checkpoints
 from stillhouse.students.fit import FitContext, fit
 from stillhouse.students.objective import Objective
+from stillhouse.study.record import FILE
 
 Emit = Callable[[Event], None]
+
+_TRIAL = "trial"
 
 UNTRAINABLE = (DivergedError, ModelError, RecipeError, DataError, torch.OutOfMemoryError)
 """What ends a trial and not the search."""
@@ -57,6 +67,10 @@ class Task:
     def number(self) -> int:
         """Of its network, among those of its recipe."""
         return 0 if self.final else self.member
+
+    def begun(self, run: RunDir) -> bool:
+        """Whether a member was trained for a while, and is to go on."""
+        return run.checkpoints(self.phase).exists()
 
     def lent(self, worker: str) -> Event:
         """What there is to tell when it is given to a worker."""
@@ -136,7 +150,7 @@ class Setting:
 
 def phase_of(trial: int, member: int) -> str:
     """The name of a member's training."""
-    return f"trial-{trial}-{member}"
+    return f"{_TRIAL}-{trial}-{member}"
 
 
 def name_of(finalist: Task) -> str:
@@ -157,6 +171,20 @@ def renamed(emit: Emit, name: str) -> Emit:
         emit(replace(told, phase=name) if getattr(event, "phase", None) == student_phase(0) else event)
 
     return tell
+
+
+def refuse_others(run: RunDir) -> None:
+    """Look whether there is something to go on with, of a search whose record holds no trial.
+
+    Raises:
+        RunDirError: there is: networks would go on that are others.
+    """
+    left = [*run.path.glob("finalists/*"), *run.checkpoints(phase_of(0, 0)).parent.glob(f"{_TRIAL}-*")]
+    if left:
+        raise RunDirError(
+            f"{run.path / FILE} holds no trials, but {left[0].relative_to(run.path)} is of one: bring the file back; "
+            "or delete it with checkpoints/ and finalists/: then the search begins again, with the labels stored"
+        )
 
 
 def checkpoints_of(materials: Materials, folder: RunDir, phase: str) -> Checkpoints:
