@@ -34,7 +34,10 @@ def show(recipe: Path, overrides: tuple[str, ...], members: int) -> None:
 
     model = load(recipe, overrides).student.model
     if model.arch != "random_graph":
-        raise RecipeError(f"student.model.arch is {model.arch}: only random_graph has members")
+        raise RecipeError(
+            f"student.model.arch is {model.arch}: members of a random_graph are drawn here; those of a function differ "
+            "by its option 'seed'"
+        )
     options = RandomGraphOptions.model_validate({**model.options, "graphs": None})
     known: dict[str, int] = {}
     for seed in range(options.seed, options.seed + members):

@@ -145,7 +145,7 @@ class _Pace:
         """Seconds to its last step, as it went since it was warm."""
         assert self.warm is not None
         first, since = self.warm
-        return (self.steps - step) * (time.monotonic() - since) / max(step - first, 1)
+        return max(self.steps - step, 0) * (time.monotonic() - since) / max(step - first, 1)
 
 
 class Lines:
@@ -170,7 +170,10 @@ class Lines:
                 pace.warm = (event.step, time.monotonic())
             elif time.monotonic() - pace.said >= _PLAIN_EVERY_S:
                 pace.said = time.monotonic()
-                at, left = f"step {event.step:,}/{pace.steps:,}", f"{pace.left_s(event.step):,.0f} s left"
+                at, left = (
+                    f"step {event.step:,}/{max(pace.steps, event.step):,}",
+                    f"{pace.left_s(event.step):,.0f} s left",
+                )
                 self._say(f"{event.phase}: {', '.join(filter(None, (at, _loss(event), pace.speed, left)))}")
         elif isinstance(event, e.Evaluated) and not pace.steps:
             self._say(_as_it_stands(event))

@@ -54,7 +54,7 @@ def resume(
     from stillhouse.runner.rundir import open_run
 
     run = open_run(folder)[0]
-    if run.result.exists():
+    if run.result.exists() and trials is None:
         click.echo(f"{folder} is finished: nothing is left to do, and this is its result")
     elif run.half_taught():
         click.echo(

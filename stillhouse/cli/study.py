@@ -44,6 +44,7 @@ def list_(folder: Path) -> None:
 def show(run: Path, top: int) -> None:
     """Show the trials of RUN: those that were trained longest first, of these the best."""
     from stillhouse.foundation.words import printable
+    from stillhouse.report.search.front import MEASURES
 
     told = _sought(run)
     trials = sorted(told["trials"], key=_rank)
@@ -53,13 +54,15 @@ def show(run: Path, top: int) -> None:
         for key in keys
     }
     same = [key for key in keys if len(found[key]) == 1 and len(trials) > 1]
-    rows = [("trial", "epochs", "correct", "parameters", *_short([key for key in keys if key not in same]), "end")]
+    measures = ["params", *(name for name in _limited(run) if name != "params")]
+    names = [MEASURES[name][0] for name in measures]
+    rows = [("trial", "epochs", "correct", *names, *_short([key for key in keys if key not in same]), "end")]
     for each in trials[:top]:
         epochs, value = _last(each)
-        params = f"{each['costs']['params']:,.0f}" if each["costs"] else ""
+        costs = [_cost(each, name) for name in measures]
         point = [_shown(each["point"].get(key, "")) for key in keys if key not in same]
         correct = f"{100 * value:.1f} %" if epochs else ""
-        rows.append((str(each["trial"]), str(epochs or ""), correct, params, *point, each["ended"]))
+        rows.append((str(each["trial"]), str(epochs or ""), correct, *costs, *point, each["ended"]))
     ended = any(row[-1] for row in rows[1:])
     _print(rows if ended else [row[:-1] for row in rows])
     if len(trials) > len(rows) - 1:
@@ -72,6 +75,8 @@ def show(run: Path, top: int) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 def best(run: Path) -> None:
     """Say what RUN found, and where its recipe is."""
+    from stillhouse.report.search.front import MEASURES
+
     told = _sought(run)
     trained = sorted((each for each in told["trials"] if each["rungs"]), key=_rank)
     if not trained:
@@ -80,18 +85,27 @@ def best(run: Path) -> None:
     chosen = told["student"]["trial"] if told["student"] else trained[0]["trial"]
     trial = next(each for each in told["trials"] if each["trial"] == chosen)
     epochs, value = _last(trial)
-    click.echo(f"trial {chosen}: {100 * value:.1f} % of the validation samples after {epochs} epochs")
+    plural = "s" * (epochs != 1)
+    click.echo(f"trial {chosen}: {100 * value:.1f} % of the validation samples after {epochs} epoch{plural}")
     for key, found in trial["point"].items():
         click.echo(f"  {key}: {_shown(found)}")
     for each in told["finalists"]:
         mark = "  <- the student" if told["student"] == {name: each[name] for name in ("trial", "member")} else ""
         accuracy = f"{100 * each['accuracy']:.1f} %"
         click.echo(f"finalist {each['trial']}-{each['member']}: {accuracy}, {each['params']:,} parameters{mark}")
-    if (run / "best.yaml").exists():
-        if "arch: live" in (run / "best.yaml").read_text():
-            click.echo(f"{run / 'best.yaml'} says what the student is; its teacher was handed over from Python")
-        else:
-            click.echo(f"stillhouse run {run / 'best.yaml'} makes the student again")
+    for name, numbers in told["front"].items():
+        on = (next(each for each in told["trials"] if each["trial"] == number) for number in numbers)
+        points = (f"trial {each['trial']} {_cost(each, name)} {100 * _last(each)[1]:.1f} %" for each in on)
+        click.echo(f"front by {MEASURES[name][0]}: {', '.join(points)}")
+    if not (run / "best.yaml").exists():
+        click.echo("the search is not over: its finalists are still to be trained")
+    elif "arch: live" in (run / "best.yaml").read_text():
+        best, call = run / "best.yaml", "stillhouse.run"
+        click.echo(
+            f"{best}: its teacher and data were handed over from Python; {call}('{best}', teacher=..., data=...)"
+        )
+    else:
+        click.echo(f"stillhouse run {run / 'best.yaml'} makes the student again")
 
 
 def _sought(run: Path) -> dict[str, Any]:
@@ -101,7 +115,7 @@ def _sought(run: Path) -> dict[str, Any]:
 
     if not (run / "search.db").exists():
         raise RunDirError(f"{run} is no run that searches: it has no search.db")
-    empty = {"trials": [], "trained_epochs": 0, "finalists": [], "student": None}
+    empty = {"trials": [], "front": {}, "trained_epochs": 0, "finalists": [], "student": None}
     return sought(read_events(run / "events.jsonl")) or empty
 
 
@@ -133,8 +147,30 @@ def _short(keys: Sequence[str]) -> list[str]:
     found = []
     for key in keys:
         count = next(at for at in range(1, 99) if sum(ends(each, at) == ends(key, at) for each in keys) == 1)
-        found.append(ends(key, count))
+        vague = ends(key, count).isdigit() or ends(key, count) in ("kind", "weight")
+        found.append(ends(key, count + vague))
     return found
+
+
+def _limited(run: Path) -> list[str]:
+    """What the student of a search may cost, by measure."""
+    from stillhouse.foundation.errors import RecipeError
+    from stillhouse.recipe.load import load
+
+    try:
+        section = load(run / "recipe.yaml").search
+    except RecipeError:  # a file that it names is gone
+        return []
+    return [name for name, most in section.budget.model_dump().items() if most is not None] if section else []
+
+
+def _cost(trial: Mapping[str, Any], name: str) -> str:
+    from stillhouse.report.search.front import MEASURES
+
+    found = trial["costs"].get(name)
+    if found is None:
+        return ""
+    return MEASURES[name][1](found)
 
 
 def _shown(value: Any) -> str:

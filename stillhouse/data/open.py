@@ -130,8 +130,8 @@ def open_sources(section: r.DataSection, live: tuple[Any, Any] | None) -> tuple[
         raise DataError(
             "this recipe's data were handed over from Python: go on with the call that began the run "
             "(stillhouse.distill, blockwise or search), with resume=True; an export is asked for there, too, when the "
-            "run begins: export={'onnx': True}; a best.yaml is trained by stillhouse.distill, with what it says of the "
-            "student"
+            "run begins: export={'onnx': True}; a best.yaml is run by "
+            "stillhouse.run('best.yaml', teacher=..., data=...)"
         )
     return MappedSource(live[0], "train"), MappedSource(live[1], "test") if live[1] is not None else None
 

@@ -39,6 +39,19 @@ def build_from_function(reference: str, options: dict[str, Any], offers: dict[st
     return model
 
 
+def defaults_of(reference: str) -> dict[str, Any]:
+    """The plain values that the function's options have where nobody gives them.
+
+    Raises:
+        ModelError: the file can't be loaded.
+    """
+    try:
+        parameters = inspect.signature(load_function(reference)).parameters.values()
+    except RecipeError as error:
+        raise ModelError(str(error)) from error
+    return {each.name: each.default for each in parameters if isinstance(each.default, bool | int | float | str)}
+
+
 def _accepted(function: Callable[..., Any], offers: dict[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters.values()
     if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):

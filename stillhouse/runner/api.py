@@ -42,12 +42,21 @@ class Finished:
         return str(self.result["verdict"]["words"])
 
 
-def run(recipe: Recipe | Mapping[str, Any] | Path | str, out: Path | str | None = None) -> Finished:
+def run(
+    recipe: Recipe | Mapping[str, Any] | Path | str,
+    out: Path | str | None = None,
+    *,
+    teacher: nn.Module | None = None,
+    data: Any = None,
+    test: Any = None,
+) -> Finished:
     """Run a recipe from its start to its end.
 
     Args:
         recipe: a path of a YAML file, plain values, or a :class:`Recipe`.
         out: folder of the run; default ``runs/NAME``, numbered if taken.
+        teacher, data, test: what the recipe calls ``live``: those of the call of :func:`search` whose ``best.yaml`` it
+            is.
 
     Raises:
         StillhouseError: see ``stillhouse.foundation.errors``.
@@ -57,7 +66,8 @@ def run(recipe: Recipe | Mapping[str, Any] | Path | str, out: Path | str | None 
     elif not isinstance(recipe, Recipe):
         recipe = validate(dict(recipe))
     folder = Path(out) if out is not None else free_folder(recipe.name)
-    return Finished(folder, runs.run(recipe, folder, [_log]), load_student(folder))
+    live = None if teacher is None and data is None else Live([teacher] if teacher else [], None, data, test)
+    return Finished(folder, runs.run(recipe, folder, [_log], live=live), load_student(folder))
 
 
 def distill(
@@ -89,6 +99,8 @@ def distill(
     Raises:
         StillhouseError: see ``stillhouse.foundation.errors``.
     """
+    if not callable(student):
+        raise RecipeError(f"student={student!r}: give a module, or a function that makes one; a recipe's is for run()")
     teachers = [teacher] if isinstance(teacher, nn.Module) else list(teacher)
     live = Live(teachers, student, data, test)
     values: dict[str, Any] = {"name": "distill", **sections}
@@ -169,6 +181,11 @@ def search(
         StillhouseError: see ``stillhouse.foundation.errors``; a RecipeError where nothing meets the budget.
     """
     student = sections.pop("student", {"arch": "random_graph"})
+    if not isinstance(student, Mapping):
+        raise RecipeError(
+            f"student={getattr(student, '__name__', type(student).__name__)}: where the search begins is said as in a "
+            "recipe, so that it can be built anywhere: student={'arch': 'FILE.py:FUNCTION', 'options': {...}}"
+        )
     folder, result = _of_own("search", teacher, data, budget, 0.1, student, sections, test, out, resume=resume)
     return Finished(folder, result, load_student(folder))
 

@@ -96,6 +96,9 @@ def _with_trials(folder: RunDir, recipe: Recipe, trials: int) -> Recipe:
     if folder.best.exists() and trials != recipe.search.trials:
         more, seed = json.dumps([str(folder.path)]), recipe.search.seed + 1
         how = f"stillhouse run {folder.recipe} --set {shlex.quote(f'search.after={more}')} --set search.seed={seed}"
+        if recipe.teacher.train is not None and recipe.teacher.model is not None:
+            weights = shlex.quote(f"teacher.model.weights={folder.weights('teacher')}")
+            how += f" --set teacher.train=null --set {weights}"
         if any(model.arch == "live" for model in recipe.teacher.models.values()):
             how = f"the same call with search={{'after': {more}, 'seed': {seed}, ...}} and another out"
         told = f"{folder.path}: its student is chosen, of {recipe.search.trials} trials"

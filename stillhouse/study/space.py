@@ -154,6 +154,11 @@ def check(recipe: Recipe) -> None:
     section = recipe.search
     assert section is not None
     space = section.space_of(recipe.student.model.arch)
+    rungs, longest = section.epochs(recipe.student.train.epochs), recipe.student.train.epochs
+    if rungs[-1] > longest:
+        raise RecipeError(
+            f"search.rungs: {rungs[-1]} epochs are more than the student's (student.train.epochs: {longest})"
+        )
     free = [each for each in space.values() if not isinstance(each, RestSection)]
     if not any(len(_ends(each)) > 1 for each in free):
         raise RecipeError("search.space: nothing varies: give a key more than one value")
@@ -177,6 +182,18 @@ def check(recipe: Recipe) -> None:
         except RecipeError as error:
             told = ", ".join(f"{key}: {value}" for key, value in point.items())
             raise RecipeError(f"search.space: {error}\n  (at {told})") from error
+
+
+def points_in(space: Mapping[str, Range]) -> int | None:
+    """How many points there are; None where a number varies without steps, or keys depend on others."""
+    count = 1
+    for each in space.values():
+        if isinstance(each, RestSection):
+            continue
+        if each.when or (isinstance(each, NumberSection) and not each.whole and each.low < each.high):
+            return None
+        count *= len(each.choices) if isinstance(each, ChoiceSection) else int(each.high) - int(each.low) + 1
+    return count
 
 
 def _pairs(space: Mapping[str, Range], recipe: Recipe) -> Iterator[dict[str, Any]]:

@@ -57,8 +57,8 @@ def test_trials_are_shown(folder: Path) -> None:
     code, words = called("study", "show", folder)
     head, first, second = words.splitlines()
     assert code == 0 and head.split() == ["trial", "epochs", "correct", "parameters", "temperature", "end"]
-    assert first.split() == ["0", "4", "75.0", "%", "1,234", "3.46"]
-    assert second.split() == ["1", "1", "40.0", "%", "1,200", "2", "others", "were", "better"]
+    assert first.split() == ["0", "4", "75.0", "%", "1.23", "k", "3.46"]
+    assert second.split() == ["1", "1", "40.0", "%", "1.20", "k", "2", "others", "were", "better"]
 
 
 def test_as_many_as_are_wanted_and_what_differs(folder: Path) -> None:
@@ -78,6 +78,7 @@ def test_the_best_is_told(folder: Path) -> None:
     code, words = called("study", "best", folder)
     assert code == 0 and words.splitlines()[0] == "trial 0: 75.0 % of the validation samples after 4 epochs"
     assert "  objective.kd.temperature: 3.46" in words and "best.yaml" not in words
+    assert "front by parameters: trial 0 1.23 k 75.0 %" in words and "the search is not over" in words
     with (folder / "events.jsonl").open("a") as file:
         file.writelines(json.dumps({"time": 2, **each}) + "\n" for each in FOUND)
     (folder / "best.yaml").touch()
@@ -113,6 +114,8 @@ def test_what_is_no_search_or_family_is_refused(tmp_path: Path, folder: Path) ->
     path.write_text(RECIPE)
     (folder / "search.db").unlink()
     for words in (("study", "show", folder), ("family", "show", path, "--set", "student.model={arch: mlp}")):
-        with pytest.raises(Exception, match=r"is no run that searches|only random_graph has members") as error:
+        with pytest.raises(
+            Exception, match=r"is no run that searches|members of a random_graph are drawn here"
+        ) as error:
             CliRunner().invoke(cli, [*map(str, words)], catch_exceptions=False)
         assert error.value.exit_code == 2  # type: ignore[attr-defined]

@@ -71,6 +71,15 @@ def test_what_the_events_tell() -> None:
     assert found["trials"][3]["failed"] and found["trials"][2]["ended"].startswith("beyond")
     assert found["student"] == {"trial": 0, "member": 1} and len(found["finalists"]) == 2
     assert [each["trial"] for each in finished(found)] == [0, 1]
+    assert found["front"] == {"params": [0], "macs": [0], "bytes": [0], "peak_bytes": [0], "latency_ms": [0]}
+
+
+def test_what_is_told_twice_counts_once() -> None:
+    """A kill between the telling and the record; a record that was thrown away begins anew."""
+    found = sought([begun(0), reached(0, 0, 0.5), reached(0, 0, 0.5), reached(0, 1, 0.6, 0.8)])
+    assert found is not None and found["trained_epochs"] == 1 + 4
+    again = sought([begun(0), reached(0, 0, 0.5), begun(1), reached(1, 0, 0.9), begun(0, 5e5), reached(0, 0, 0.1)])
+    assert again is not None and [each["rungs"] for each in again["trials"]] == [{"1": 0.1}]
 
 
 def test_the_student_is_the_finalist_that_was_chosen() -> None:
@@ -100,14 +109,15 @@ def test_all_of_a_search_is_told(make_run: Callable[..., Path], tmp_path: Path) 
         "2 trials were trained for 10 epochs in all; 1 would have cost too much and 1 could not be trained.",
         "After 10 epochs of training the best family gets 80.0 % right.",
         "Of 2 trials 2 were trained for 2 epochs.",
-        "Members of the best family: 3 cells, 9 operations.",
-        "75.0 % to 85.0 %", "objective.kd.temperature", "75 %", "top.nodes 4",
+        "Members of the best family: 3 cells, 9 operations.", "finalist 0-1, the student",
+        "2 epochs",
+        "75.0 to 85.0 %", "objective.kd.temperature", "75 %", "top.nodes 4",
         "beyond the budget: macs by 12 %", "<b>it exploded</b>",
     )  # fmt: skip
     assert [each for each in told if each not in words] == []
     assert "<b>it exploded" not in page
     ids = {str(svg["aria-label"])[:12] for svg in outline.svgs}
-    assert {"Accuracy aga", "Of 2 trials ", "By multiply-", "Member 0 of "} <= ids
+    assert {"Accuracy aga", "Of 2 trials ", "By multiply-", "Finalist 0 o"} <= ids
     assert len(outline.ids) == len(set(outline.ids))
 
 

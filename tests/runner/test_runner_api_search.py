@@ -38,6 +38,15 @@ def test_a_budget_is_of_something(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_where_it_begins_is_said_as_in_a_recipe(tmp_path: Path) -> None:
+    """A function of one's own is named by its file; what a recipe says is for no call that takes modules."""
+    with pytest.raises(stillhouse.StillhouseError, match=r"student=own: .* student=\{'arch': 'FILE.py:FUNCTION'"):
+        stillhouse.search(own(), Digits(), out=tmp_path / "run", **{**SECTIONS, "student": own})
+    with pytest.raises(stillhouse.StillhouseError, match=r"student=\{'arch': 'mlp'\}: give a module"):
+        stillhouse.distill(own(), {"arch": "mlp"}, Digits(), out=tmp_path / "run")  # type: ignore[arg-type]
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_student_is_found_for_ones_own_module(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """It meets the budget, is loaded without the teacher, and the module is left as it was; resumed, it is the same.
 
@@ -54,6 +63,8 @@ def test_a_student_is_found_for_ones_own_module(tmp_path: Path, caplog: pytest.L
     assert "TrialReached: trial=1, rung=0, epochs=1, members=(" in caplog.text and "Progress" not in caplog.text
     again = stillhouse.load_student(tmp_path / "run")
     assert weights_digest(again) == done.result["digests"]["student_weights"]
+    best = stillhouse.run(tmp_path / "run" / "best.yaml", tmp_path / "best", teacher=teacher, data=Digits())
+    assert best.result["digests"]["student_weights"] == done.result["digests"]["student_weights"]
     (tmp_path / "run" / "result.json").unlink()
     resumed = stillhouse.search(teacher, Digits(), out=tmp_path / "run", resume=True, **SECTIONS)
     assert resumed.result["digests"] == done.result["digests"]

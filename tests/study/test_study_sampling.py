@@ -14,9 +14,9 @@ from optuna.exceptions import ExperimentalWarning
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe
-from stillhouse.recipe.search import SamplerSection
+from stillhouse.recipe.search import SamplerSection, SearchSection
 from stillhouse.study.sampling import Seen, distribution, drawn, label, plain, proposed
-from stillhouse.study.space import augmentations, brought, check, corners, varied
+from stillhouse.study.space import augmentations, brought, check, corners, points_in, varied
 
 SPACE: dict[str, Any] = {
     "student.model.arch": ["random_graph", "resnet"],
@@ -323,3 +323,15 @@ def test_augmentations_are_counted_once() -> None:
     held = {KIND: ["kl", "dkd"], MIX: {"choices": [None, {"kind": "mixup"}], "when": {KIND: "kl"}}}
     assert len(augmentations(recipe(held))) == 2
     assert len(augmentations(recipe())) == 1
+
+
+def test_points_are_counted_where_that_can_be() -> None:
+    """Of choices and whole numbers; a key that depends on others, or a number without steps, leaves it open."""
+    whole = {"low": 2, "high": 5}
+    made = SearchSection.model_validate(
+        {"budget": {"params": 0.5}, "space": {"a": [1, 2, 3], "b": whole, "c": {"rest_of": "a"}}}
+    )
+    assert points_in(made.space) == 12
+    for odd in ({"low": 0.0, "high": 1.0}, {**whole, "when": {"a": 1}}):
+        odd_space = SearchSection.model_validate({"budget": {"params": 0.5}, "space": {"a": [1, 2], "d": odd}}).space
+        assert points_in(odd_space) is None

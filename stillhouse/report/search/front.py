@@ -11,6 +11,7 @@ from stillhouse.report.numbers import count, dig, figure, listed, milliseconds, 
 MEASURES: Final = {
     "params": ("parameters", count),
     "macs": ("multiply-adds", count),
+    "bytes": ("bytes of weights", size),
     "peak_bytes": ("peak memory", size),
     "latency_ms": ("latency", milliseconds),
 }
@@ -42,6 +43,13 @@ def front(trials: Sequence[Values], measure: str) -> list[Values]:
         if not found or value(each) > value(found[-1]):
             found.append(each)
     return found
+
+
+def fronts(trials: Sequence[Values]) -> dict[str, list[int]]:
+    """Numbers of the trials on each measure's front, of those that reached the highest rung; the cheapest first."""
+    known = [each for each in finished({"trials": trials}) if dig(each, "costs")]
+    measured = [name for name in MEASURES if known and all(figure(each, "costs", name) is not None for each in known)]
+    return {name: [int(each["trial"]) for each in front(known, name)] for name in measured}
 
 
 def draw_front(told: Values) -> Drawing | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stillhouse.foundation.search_events import OUTDONE
+from stillhouse.report.search.front import fronts
 
 _FINALIST = ("trial", "member", "accuracy", "params", "arch", "options", "epochs")
 Events = Sequence[Mapping[str, Any]]
@@ -59,8 +60,10 @@ def sought(events: Events) -> dict[str, Any] | None:
     for each in trials.values() if over else ():
         if each["rungs"] and len(each["rungs"]) < top and not each["ended"]:
             each["ended"] = OUTDONE
+    in_order = [trials[number] for number in sorted(trials)]
     return {
-        "trials": [trials[number] for number in sorted(trials)],
+        "trials": in_order,
+        "front": fronts(in_order),
         "trained_epochs": round(sum(epochs.values()) + sum(lost.values()), 1),
         "finalist_epochs": sum(final_epochs.values()),
         "importances": importances,

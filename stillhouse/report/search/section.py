@@ -41,7 +41,7 @@ def search_section(run: Run) -> SearchSection | None:
     if not told or not listed(told, "trials"):
         return None
     front = draw_front(told)
-    left, right = [draw_best(run.events), draw_rungs(told), draw_members(told)], [front]
+    left, right = [draw_best(run.events), draw_members(told)], [draw_rungs(told), front]
     columns = [[each for each in column if each is not None] for column in (left, right)]
     return SearchSection(
         sentence(run, told),
@@ -69,7 +69,12 @@ def sentence(run: Run, told: Mapping[str, Any]) -> str:
     hits, misses = figure(run.result, "store", "hits"), figure(run.result, "store", "misses")
     if hits is not None and misses:
         said += f" The teacher was asked {grouped(misses)} times, {grouped(hits)} answers were read from the store:"
-        said += f" {(hits + misses) / misses:.1f} times as many as it gave."
+        said += f" {hits / misses:.1f} times as many as it gave."
+    if any(name.startswith("control") for name in run.phases):
+        said += (
+            " The control has the student's network and learning rate, both chosen for what they do with the teacher:"
+            " by other ones it might do better."
+        )
     return said
 
 
@@ -78,20 +83,28 @@ def _best(told: Mapping[str, Any]) -> Table | None:
     rows, marked = [], set()
     for number, each in enumerate(finished(told)[:_FEW]):
         members = [float(member) for member in listed(each, "members")]
-        spread = f"{percent(min(members))} to {percent(max(members))}" if len(members) > 1 else MISSING
+        spread = f"{100 * min(members):.1f} to {percent(max(members))}" if len(members) > 1 else MISSING
         finals = [float(f["accuracy"]) for f in listed(told, "finalists") if f.get("trial") == each.get("trial")]
         trained = percent(statistics.mean(finals)) if finals else MISSING
         rows.append([f"trial {each.get('trial')}", percent(value(each)), spread, trained, *_costs(each)])
         if each.get("trial") == chosen:
             marked.add(number)
-    head = ["Family", "Correct, mean", "Members", "To the end", "Parameters", "Multiply-adds", "Peak memory", "Latency"]
-    return Table("The best families on the validation split", head, rows, frozenset(marked)) if rows else None
+    head = ["Family", "Mean", "Members", "To the end", "Parameters", "Multiply-adds", "Peak memory", "Latency"]
+    return (
+        Table("The best families: correct on the validation split, costs", head, rows, frozenset(marked))
+        if rows
+        else None
+    )
 
 
 def _importances(told: Mapping[str, Any]) -> Table | None:
     found = dig(told, "importances") or {}
     rows = [[str(key), percent(float(share), 0)] for key, share in found.items()]
-    note = "How much of the differences between trials each key explains, by PED-ANOVA."
+    tried = sum(bool(dig(each, "rungs")) for each in listed(told, "trials"))
+    note = (
+        f"How much of the differences between {tried} trials each key explains, by PED-ANOVA; most of them were "
+        "trained for a few epochs only, and of fewer than a hundred it is a rough guess."
+    )
     return Table("What mattered", ["Key", "Importance"], rows, note=note) if rows else None
 
 
@@ -99,7 +112,7 @@ def _trials(told: Mapping[str, Any]) -> Table:
     rows = []
     for each in listed(told, "trials")[:_MOST]:
         rungs = dig(each, "rungs") or {}
-        reached = f"{max(rungs, key=int)} epochs" if rungs else MISSING
+        reached = f"{(most := max(rungs, key=int))} epoch{'s' * (most != '1')}" if rungs else MISSING
         point = ", ".join(f"{_short(key)} {_shown(found)}" for key, found in (dig(each, "point") or {}).items())
         end = str(each.get("ended") or "")
         rows.append([str(each.get("trial")), reached, percent(value(each)) if rungs else MISSING, end, point])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from stillhouse.report.draw import COLOURS, Drawing, canvas, to_svg
 from stillhouse.report.numbers import dig, figure, grouped, listed, percent
@@ -16,37 +16,63 @@ Values = Mapping[str, Any]
 
 def draw_best(events: Sequence[Values]) -> Drawing | None:
     """Values of all rungs in the order in which they came, and the best at the highest one; None before the first."""
-    spent, points = 0.0, list[tuple[float, float, float]]()
-    for event in events:
-        if event["event"] == "TrialEnded":
-            spent += figure(event, "trained_epochs") or 0.0
-        elif event["event"] == "TrialReached" and (members := listed(event, "members")):
-            spent += figure(event, "trained_epochs") or 0.0
-            points.append((spent, figure(event, "epochs") or 0.0, statistics.mean(map(float, members))))
+    points, spent, begun = _points(events)
     if not points:
         return None
-    top = max(epochs for _, epochs, _ in points)
-    best: list[tuple[float, float]] = []
-    for at, epochs, value in points:
-        if epochs == top:
-            best.append((at, max(value, best[-1][1] if best else 0.0)))
-    title = f"After {grouped(spent)} epochs of training the best family gets {percent(best[-1][1])} right."
-    description = f"Accuracy against epochs trained in all. Best at {top:g} epochs: " + ", ".join(
-        f"{percent(value)} after {at:g}" for at, value in _rising(best)
+    top = max(each.epochs for each in points)
+    best: list[_Point] = []
+    for each in points:
+        if each.epochs == top:
+            best.append(each._replace(value=max(each.value, best[-1].value if best else 0.0)))
+    title = f"After {grouped(spent)} epochs of training the best family gets {percent(best[-1].value)} right."
+    description = f"Accuracy against epochs trained in all. Best after {_epochs(top)}: " + ", ".join(
+        f"{percent(each.value)} after {each.spent:g} ({each.begun} trials begun)" for each in _rising(best)
     )
-    with canvas("search-best", 2.2) as figure_:
-        axes = figure_.subplots()
-        for on, colour in ((False, "muted"), (True, "student")):
-            own = [(at, 100 * value) for at, epochs, value in points if (epochs == top) == on]
-            axes.plot(*zip(*own, strict=True) if own else ([], []), linestyle="", marker="o", markersize=4,
-                      color=COLOURS[colour], zorder=3)  # fmt: skip
-        xs, ys = [at for at, _ in best] + [spent], [100 * value for _, value in best] + [100 * best[-1][1]]
-        axes.step(xs, ys, where="post", color=COLOURS["evaluate"], linewidth=1.6, zorder=2)
-        axes.set_xlabel("epochs trained, all trials together")
-        axes.set_ylabel("correct (%)")
+    with canvas("search-best", 4.0) as figure_:
+        rows = figure_.subplots(2, 1, sharey=True)
+        ends = (float(begun), spent)
+        words = ("trials begun", "epochs trained, all trials together")
+        for axes, name, end, label in zip(rows, ("begun", "spent"), ends, words, strict=True):
+            for on, colour in ((False, "muted"), (True, "student")):
+                own = [each for each in points if (each.epochs == top) == on]
+                axes.plot([getattr(each, name) for each in own], [100 * each.value for each in own], linestyle="",
+                          marker="o", markersize=4, color=COLOURS[colour], zorder=3)  # fmt: skip
+            xs = [*(getattr(each, name) for each in best), end]
+            ys = [100 * each.value for each in (*best, best[-1])]
+            axes.step(xs, ys, where="post", color=COLOURS["evaluate"], linewidth=1.6, zorder=2)
+            axes.set_xlabel(label)
+            axes.set_ylabel("correct (%)")
         svg = to_svg(figure_, "search-best", description)
-    note = f"Dots: a trial at a rung, the mean of its members; the line: the best after {top:g} epochs each."
+    note = f"Dots: a trial at a rung, the mean of its members; the line: the best after {_epochs(top)} each."
     return Drawing("search-best", title, description, note, svg)
+
+
+class _Point(NamedTuple):
+    """A trial at a rung: trials begun and epochs trained until then."""
+
+    begun: int
+    spent: float
+    epochs: float
+    value: float
+
+
+def _points(events: Sequence[Values]) -> tuple[list[_Point], float, int]:
+    """Every trial at every rung in the order in which they came; epochs trained, and trials begun, in all. What is told
+    twice, by a process that was killed before its record had it, counts once.
+    """
+    found, spent, begun = dict[tuple[Any, Any], _Point](), 0.0, 0
+    for event in events:
+        epochs = figure(event, "trained_epochs") or 0.0
+        if event["event"] == "TrialBegun":
+            begun = max(begun, int(figure(event, "trial") or 0) + 1)
+        elif event["event"] == "TrialEnded":
+            spent += epochs
+        elif event["event"] == "TrialReached" and (members := listed(event, "members")):
+            place = event.get("trial"), event.get("rung")
+            spent += 0.0 if place in found else epochs
+            value = statistics.mean(map(float, members))
+            found[place] = _Point(begun, spent, figure(event, "epochs") or 0.0, value)
+    return list(found.values()), spent, begun
 
 
 def draw_rungs(told: Values) -> Drawing | None:
@@ -60,7 +86,7 @@ def draw_rungs(told: Values) -> Drawing | None:
         return None
     ends = [line for line in lines if line and line[-1][0] == top]
     begun = sum(bool(line) for line in lines)
-    title = f"Of {begun} trials {len(ends)} were trained for {top:g} epochs."
+    title = f"Of {begun} trials {len(ends)} {'was' if len(ends) == 1 else 'were'} trained for {_epochs(top)}."
     description = f"{title} They ended at {', '.join(percent(line[-1][1]) for line in ends)}."
     with canvas("search-rungs", 2.2) as figure_:
         axes = figure_.subplots()
@@ -80,5 +106,9 @@ def draw_rungs(told: Values) -> Drawing | None:
     return Drawing("search-rungs", title, description, "On the validation split.", svg)
 
 
-def _rising(best: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    return [each for at, each in enumerate(best) if at == 0 or each[1] > best[at - 1][1]]
+def _epochs(count: float) -> str:
+    return f"{count:g} epoch{'s' * (count != 1)}"
+
+
+def _rising(best: Sequence[_Point]) -> list[_Point]:
+    return [each for at, each in enumerate(best) if at == 0 or each.value > best[at - 1].value]

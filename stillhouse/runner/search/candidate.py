@@ -10,6 +10,7 @@ import torch
 
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.cost import measure_cost
+from stillhouse.models.from_function import defaults_of
 from stillhouse.models.graphs.member import member as graphs_of
 from stillhouse.models.network import Network
 from stillhouse.models.roofline import Roofline
@@ -100,6 +101,20 @@ def candidate(networks: Networks, point: Point, limits: Limits, trial: int, memb
     if model.arch == GRAPH:
         options["graphs"] = graphs_of(RandomGraphOptions(**{**options, "graphs": None})).digest
     model = ModelSection.model_validate({**model.model_dump(), "options": options})
+    return recipe.model_copy(update={"student": recipe.student.model_copy(update={"model": model})})
+
+
+def has_members(recipe: Recipe, point: Point) -> bool:
+    """Whether a point is a family: trying it again tries another network."""
+    return has_whole(varied(recipe, point).student.model.options, "seed") and f"{_OPTIONS}.seed" not in point
+
+
+def with_defaults(recipe: Recipe) -> Recipe:
+    """The recipe with those options of the student's function written out that it leaves to the function."""
+    model = recipe.student.model
+    if ".py:" not in model.arch:
+        return recipe
+    model = model.model_copy(update={"options": {**defaults_of(model.arch), **model.options}})
     return recipe.model_copy(update={"student": recipe.student.model_copy(update={"model": model})})
 
 

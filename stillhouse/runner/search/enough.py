@@ -66,5 +66,6 @@ def worth_little(trials: Sequence[Trial], section: SearchSection, labels: NDArra
         yield (
             f"search: no trial learned anything: the best has {100 * best:.1f} % of the validation samples right, "
             f"one class for all has {100 * always:.1f} %; more epochs (search.rungs), another range of "
-            "student.train.optimizer.learning_rate or a larger budget may help"
+            "student.train.optimizer.learning_rate or a larger budget may help; or the teacher knows no better: its "
+            "own accuracy stands above"
         )

@@ -24,7 +24,7 @@ from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.gathering import Kind, standing
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.rundir import RunDir
-from stillhouse.runner.search.candidate import Limits, limits_of
+from stillhouse.runner.search.candidate import Limits, has_members, limits_of, with_defaults
 from stillhouse.runner.search.enough import BEYOND, common, may_begin, worth_little
 from stillhouse.runner.search.members import Members
 from stillhouse.runner.search.pace import Pace
@@ -48,11 +48,12 @@ from stillhouse.runner.teaching import Teaching
 from stillhouse.study.record import FILE, Record, Trial, best_points
 from stillhouse.study.rungs import Job, Standing, next_job
 from stillhouse.study.sampling import Proposal, Seen, drawn, importances, proposed, subseed_of
-from stillhouse.study.space import Point, brought
+from stillhouse.study.space import Point, brought, points_in
 
 SEARCH = "search"
 WORKERS = Kind("stillhouse.runner.search.worker", "trial-worker", "fleet.trial_workers", attend)
 _EARLIER = 3
+_DRAWS = 50
 
 
 @dataclass
@@ -184,6 +185,12 @@ class Hunt:
         return self._section.space_of(self.materials.recipe.student.model.arch)
 
     @cached_property
+    def _points(self) -> int | None:
+        """How many different trials there can be; None where that is not known, or points have members."""
+        point = drawn(self.space, self.materials.recipe, 0)
+        return None if has_members(self.materials.recipe, point) else points_in(self.space)
+
+    @cached_property
     def rungs(self) -> tuple[int, ...]:
         """Epochs of each."""
         return self._section.epochs(self.materials.recipe.student.train.epochs)
@@ -221,6 +228,8 @@ class Hunt:
         section = self._section
         standings = [Standing(each.number, each.values, not each.open) for each in trials]
         most = may_begin(trials, section)
+        if self._points is not None and len({repr(each.point) for each in trials}) >= self._points:
+            most = 0  # each was tried
         return next_job(standings, self._under_way.keys(), most, len(self.rungs), section.reduction)
 
     def _task(self, tell: Emit) -> Task | None:
@@ -243,7 +252,7 @@ class Hunt:
         """Queue what a job asks for; a trial that is not allowed, or can't be built, ends here."""
         number = job.trial
         if number is None:
-            found = self.proposal()
+            found = self._unlike(self.proposal())
             number = self.record.begin(found.point, found.own, found.shared)
         trial = self.record.trials()[number]
         told = bool(trial.costs)
@@ -300,7 +309,7 @@ class Hunt:
         ended = sorted(under_way.ended, key=lambda each: each.task.member)
         failed = [each for each in ended if each.accuracy is None]
         if failed:
-            self._end(number, failed[0].why, tell, failed=True)
+            self._end(number, failed[0].why.partition(". ")[0], tell, failed=True)
             return
         values = [each.accuracy for each in ended if each.accuracy is not None]
         before = self.rungs[rung - 1] if rung else 0
@@ -317,11 +326,22 @@ class Hunt:
         trials, recipe, section = self.record.trials(), self.materials.recipe, self._section
         seed = subseed_of(recipe, len(trials))
         if len(trials) < len(first := self._first):
-            return Proposal(brought(self.space, recipe, first[len(trials)], drawn(self.space, recipe, seed)), {}, {})
+            usual = with_defaults(recipe)
+            return Proposal(brought(self.space, usual, first[len(trials)], drawn(self.space, recipe, seed)), {}, {})
         if subseed(seed, "random") % 1000 < 1000 * section.random:
             return Proposal(drawn(self.space, recipe, seed), {}, {})
         seen = [_seen(each) for each in trials]
         return proposed(self.space, recipe, seen, section.sampler, seed, self.record.shared)
+
+    def _unlike(self, found: Proposal) -> Proposal:
+        """A proposal that is no trial's network once more, as far as there is one."""
+        trials, recipe = self.record.trials(), self.materials.recipe
+        seed = subseed_of(recipe, len(trials))
+        for draw in range(_DRAWS):
+            if has_members(recipe, found.point) or all(each.point != found.point for each in trials):
+                break
+            found = Proposal(drawn(self.space, recipe, subseed(seed, "again", draw)), {}, {})
+        return found
 
     @cached_property
     def _first(self) -> list[Point]:

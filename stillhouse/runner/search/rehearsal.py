@@ -46,11 +46,6 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
             best_points(Path(each) / FILE, 1)
         except RunDirError as error:
             raise RecipeError(f"search.after.{number}: {error}") from error
-    rungs, longest = section.epochs(recipe.student.train.epochs), recipe.student.train.epochs
-    if rungs[-1] > longest:
-        raise RecipeError(
-            f"search.rungs: {rungs[-1]} epochs are more than the student's (student.train.epochs: {longest})"
-        )
     taught = [key for key in space if key.startswith("objective.kd.")]
     kd = recipe.objective.kd
     if taught and (kd is None or not kd.weight):
@@ -134,8 +129,8 @@ def _out_of_reach(
     for name, limit in most.items():
         least = min((costs[name] for costs in needed if name in costs), default=limit)
         if least > limit:
-            wanted = least if name == "latency_ms" else least / whole[name]
-            told.append(f"search.budget.{name}: no network that was tried meets it: the smallest needs {wanted:.3g}")
+            wanted = f"{least:.3g} ms" if name == "latency_ms" else f"{least / whole[name]:.3g} of the teacher's"
+            told.append(f"search.budget.{name}: no network that was tried meets it: the smallest needs {wanted}")
     if told:
         return "; ".join(told)
     return f"search.budget: no network of the space that was tried meets it{f': {refused[0]}' if refused else ''}"
