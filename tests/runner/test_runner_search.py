@@ -229,7 +229,7 @@ def test_graphs_that_are_drawn_otherwise_are_refused(tmp_path: Path, monkeypatch
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        run(recipe({"trials": 2, "rungs": [1, 2]}), tmp_path / "run", [stop])
+        run(recipe({"trials": 1, "rungs": [1, 2]}), tmp_path / "run", [stop])
     monkeypatch.setattr("stillhouse.runner.search.members.graphs_in", lambda recipe: "other")
     with pytest.raises(RunDirError, match=r"graphs of trial \d were [0-9a-f]+ when it was begun, now .* other: take"):
         resume(tmp_path / "run")
