@@ -15,74 +15,99 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from benchmarks import search_arms, search_record
 from benchmarks.harness import Claim, commit, compare, machine, quick, tell
 from benchmarks.search_arms import KINDS
+from benchmarks.search_figures import (
+    REACHED,
+    TABLE,
+    Curve,
+    Values,
+    best_of,
+    different,
+    interval,
+    reached,
+    times_fewer,
+    times_more,
+)
+from benchmarks.search_replays import replayed
 from benchmarks.search_simulated import share_of_ideal
 from benchmarks.search_task import FOLDER, GRAPHS, RUNGS, opened, prepared, with_search
 from stillhouse.foundation.events import Event
+from stillhouse.knowledge.source import NoKnowledge
 from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe, as_dict
 from stillhouse.recipe.search import SearchSection
-from stillhouse.runner.search.task import Here, Setting, Task
+from stillhouse.runner.materials import Materials
+from stillhouse.runner.networks import objective_of
+from stillhouse.runner.phases import Trainer
+from stillhouse.runner.search.hunt import Hunt
+from stillhouse.runner.search.task import Here, Setting, Task, checkpoints_of
+from stillhouse.students.fit import fit
 
 GRAPHS_MADE = 400
-REACHED = 100
-TABLE = (5, 10, 20, 50, 100)
+SHOWN = (20, 50, 100, 200)
 EFFICIENCY = (
-    "networks trained to the end until one is as accurate as the best of {} random single graphs (validation; mean "
-    "over orders of the tabular record), against those that {} took (epochs of all its trials, in such networks; {} "
-    "live searches, median; one that never came there counts as 0: {} of them)"
+    "networks trained to the end until one is as accurate as the best of {} random single graphs ({} in the record; "
+    "validation; mean over orders), against those that {} took (epochs of all its trials, in such networks; {}, "
+    "median; one that never came there counts as 0: {} of them); range: the middle 90 % over resampled graphs and "
+    "searches"
 )
-AGAINST = "the same cost of {} until it was as accurate as ours at its end, against ours; the median search of each"
-TRIAL = "a trial up to its first rung that reads the shared label store, against the same by labels alone: samples/s"
+AGAINST = (
+    "the same cost of {} until it was as accurate as ours at its end, against ours; the median search of each; range: "
+    "the middle 90 % over resampled searches"
+)
+TOLD = {
+    "ours": "families of graphs and how they are taught together",
+    "graphs": "graphs alone, taught as the recipe says",
+    "teaching": "one graph, and how it is taught",
+    "no_kd": "our own search without a teacher (BOHB's TPE and asynchronous halving), graphs and learning rate",
+    "evolution": "regularised evolution over single graphs, each trained to the end",
+}
+NAMED = {
+    "evolution": "vs_evolution",
+    "no_kd": "vs_bohb_no_kd",
+    "graphs": "joint_vs_graphs_alone",
+    "teaching": "joint_vs_teaching_alone",
+}
+TRIAL = (
+    "training of a trial up to its first rung, by the shared label store, averaged and saved as trials are, against "
+    "the training of the same student alone: labels only, no averages, no checkpoint each epoch; samples/s"
+)
 WORKERS = (
-    "simulated from the recorded times of {} graphs ({} whose process was paused are left out), one of {} goes on; "
-    "starting and feeding workers left out: busy share of eight workers' time"
+    "simulated from the recorded times of {} graphs ({} whose process was paused are left out), searches of {} of them "
+    "in random order, one of {} goes on; starting and feeding workers left out: busy share of eight workers' time"
 )
 _PAUSED = 10
 """Times the median of its rung."""
-
-Curve = Sequence[tuple[float, float]]
-
-
-def best_of(end: NDArray[np.float64], count: int) -> float:
-    """Mean over all orders of the best of the first ``count``."""
-    ranked, size = np.sort(end)[::-1], len(end)
-    shares = [math.comb(size - place - 1, count - 1) / math.comb(size, count) for place in range(size - count + 1)]
-    return float(np.dot(ranked[: len(shares)], shares))
+_ORDERS = 61
 
 
-def reached(curve: Curve, target: float) -> float:
-    """What a search cost until a network was as accurate; infinite where none was."""
-    return next((cost for cost, best in curve if best >= target), math.inf)
-
-
-def efficiency(claim: str, name: str, end: NDArray[np.float64], curves: Sequence[Curve]) -> Claim:
+def efficiency(claim: str, told: str, end: Values, curves: Sequence[Curve], count: int = REACHED) -> Claim:
     """How many fewer networks a way to search needs than random search over single graphs."""
-    target = best_of(end, REACHED)
-    costs = [reached(each, target) for each in curves]
-    ratios = sorted(REACHED / cost for cost in costs)
-    told = EFFICIENCY.format(REACHED, name, len(curves), sum(math.isinf(each) for each in costs))
-    middle = round(statistics.median(ratios), 2)
-    cost = round(REACHED / middle, 2) if middle else -1
-    return _claim(claim, middle, cost, REACHED, (round(ratios[0], 2), round(ratios[-1], 2)), len(curves), told)
+    never = sum(math.isinf(reached(each, best_of(end, count))) for each in curves)
+    ratio = times_fewer(end, curves, count)
+    spread = interval(lambda some, several: times_fewer(np.array(some), several, count), list(end), curves)
+    told = EFFICIENCY.format(count, len(end), told, f"{len(curves)} searches", never)
+    cost = round(count / ratio, 2) if ratio else -1
+    return _claim(claim, round(ratio, 2), cost, count, spread, len(curves), told)
 
 
-def against(claim: str, name: str, ours: Sequence[Curve], theirs: Sequence[Curve]) -> Claim:
+def against(name: str, ours: Sequence[Curve], theirs: Sequence[Curve]) -> Claim:
     """How much more another way to search costs until it is as accurate as the median search of it is at its end."""
-    target = statistics.median(each[-1][1] for each in theirs)
-    mine, rival = (statistics.median(reached(each, target) for each in curves) for curves in (ours, theirs))
+    ratio, mine, rival = times_more(ours, theirs)
+    spread = interval(lambda some, others: times_more(some, others)[0], ours, theirs)
     ends = sorted(each[-1][1] for each in theirs)
-    told = AGAINST.format(name) + f"; its searches ended at {100 * ends[0]:.2f} to {100 * ends[-1]:.2f} %"
-    return _claim(claim, round(rival / mine, 2), round(mine, 2), round(rival, 2), (0.0, 0.0), len(theirs), told)
+    told = AGAINST.format(TOLD[name]) + f"; its searches ended at {100 * ends[0]:.2f} to {100 * ends[-1]:.2f} %"
+    mine = round(mine, 2) if math.isfinite(mine) else -1
+    return _claim(NAMED[name], round(ratio, 2), mine, round(rival, 2), spread, len(theirs), told)
 
 
 def _claim(
@@ -92,68 +117,111 @@ def _claim(
 
 
 def trial_cost(folder: Path, rounds: int, *, short: bool) -> Claim:
-    """A trial that reads the store against one that learns from labels only: the same graph, turn by turn."""
+    """A trial that reads the store against the same student that learns from labels, as by itself, turn by turn."""
     task = prepared(folder, short=short)
-    plain = validate({**as_dict(task), "objective": {"cross_entropy": 1.0, "kd": None}})
-    turns = [
-        _trainings(with_search(each, space=dict(GRAPHS)), folder, name)
-        for each, name in ((task, "kd"), (plain, "labels"))
-    ]
-    with turns[0] as ours, turns[1] as rival:
+    alone = validate({**as_dict(task), "objective": {"cross_entropy": 1.0, "kd": None}})
+    with _trials(task, folder) as ours, _trainings(alone, folder) as rival:
         ours(), rival()
         return compare("trial_cost", TRIAL, "samples/s", ours, rival, rounds)
 
 
 @contextlib.contextmanager
-def _trainings(recipe: Recipe, folder: Path, name: str) -> Iterator[Callable[[], float]]:
-    """What trains a new member of the recipe's own family up to the first rung."""
-    sought = with_search(recipe, space=dict(GRAPHS))
-    with tempfile.TemporaryDirectory(dir=folder) as out, opened(sought, Path(out) / name) as hunt:
+def _trials(recipe: Recipe, folder: Path) -> Iterator[Callable[[], float]]:
+    """What trains a new trial of the recipe's own family up to the first rung."""
+    with _hunt(recipe, folder, "trials") as hunt:
         place = Here(Setting(hunt.folder, hunt.teacher, hunt.teachings, hunt.signals), _unheard, _unheard)
         made = hunt.members.of({}, 0, 0)
         numbers = itertools.count()
-        samples = len(made.data.splits.train) // 128 * 128 * RUNGS[1]
 
         def train() -> float:
             place.give(Task(next(numbers), 0, 0, RUNGS[1], made))
             begun_s = time.perf_counter()
             (found,) = place.ended()
             assert found.accuracy is not None, found.why
-            return samples / (time.perf_counter() - begun_s)
+            return _samples(made) / (time.perf_counter() - begun_s)
 
         yield train
+
+
+@contextlib.contextmanager
+def _trainings(recipe: Recipe, folder: Path) -> Iterator[Callable[[], float]]:
+    """What trains the same student as long, as a run without a search does, and looks how good it is."""
+    with _hunt(recipe, folder, "alone") as hunt:
+        made = hunt.members.of({}, 0, 0)
+        numbers = itertools.count()
+        trainer = Trainer(made, hunt.folder, _unheard, hunt.signals)
+        settings = made.recipe.student.train
+
+        def train() -> float:
+            network, phase = made.networks.student(0), f"alone-{next(numbers)}"
+            checkpoints = checkpoints_of(made, hunt.folder, phase)
+            stream = made.stream(settings, 0)
+            context = trainer.context(phase, checkpoints, _unheard)
+            context = replace(context, until_step=RUNGS[1] * stream.steps_per_epoch, evaluate=None)
+            begun_s = time.perf_counter()
+            objective = objective_of(made.networks, network, hunt.teacher, 0)
+            fit(network, NoKnowledge(), stream, objective, settings, context)
+            trainer.validate(network)
+            return _samples(made) / (time.perf_counter() - begun_s)
+
+        yield train
+
+
+@contextlib.contextmanager
+def _hunt(recipe: Recipe, folder: Path, name: str) -> Iterator[Hunt]:
+    """A search of which nothing is searched."""
+    sought = with_search(recipe, space=dict(GRAPHS))
+    with tempfile.TemporaryDirectory(dir=folder) as out, opened(sought, Path(out) / name) as hunt:
+        yield hunt
+
+
+def _samples(made: Materials) -> int:
+    return len(made.data.splits.train) // 128 * 128 * RUNGS[1]
 
 
 def _unheard(event: Event) -> None:
     """Nobody listens."""
 
 
-def eight_workers(table: Sequence[Mapping[str, Any]]) -> Claim:
-    """How busy eight workers are in a search over the record's graphs."""
+def eight_workers(claim: str, table: Sequence[Mapping[str, Any]], trials: int | None = None) -> Claim:
+    """How busy eight workers are in searches over the record's graphs.
+
+    Args:
+        trials: of each search; all graphs, where it is None.
+    """
     spent = np.array([each["seconds"] for each in table])
-    whole = (spent <= _PAUSED * np.median(spent, axis=0)).all(axis=1)
-    accuracy = [each["accuracy"][1:] for each, fine in zip(table, whole, strict=True) if fine]
-    seconds = np.column_stack([spent[whole, :2].sum(axis=1), spent[whole, 2:]]).tolist()
+    whole = np.flatnonzero((spent <= _PAUSED * np.median(spent, axis=0)).all(axis=1))
     reduction = SearchSection.model_fields["reduction"].default
-    share = round(share_of_ideal(accuracy, seconds, 8, reduction), 3)
-    told = WORKERS.format(len(seconds), int((~whole).sum()), reduction)
-    return Claim("eight_workers", share, share, 1.0, "share", (share, share), 1, told, machine(), commit())
+    count = min(trials or len(whole), len(whole))
+    chance = np.random.default_rng(0)
+    shares = list[float]()
+    for _ in range(_ORDERS):
+        order = chance.permutation(whole)[:count]
+        accuracy = [table[each]["accuracy"][1:] for each in order]
+        seconds = np.column_stack([spent[order, :2].sum(axis=1), spent[order, 2:]]).tolist()
+        shares.append(share_of_ideal(accuracy, seconds, 8, reduction))
+    share, spread = round(statistics.median(shares), 3), (round(min(shares), 3), round(max(shares), 3))
+    told = WORKERS.format(len(whole), len(table) - len(whole), count, reduction)
+    return Claim(claim, share, share, 1.0, "share", spread, _ORDERS, told, machine(), commit())
 
 
-def shown(end: NDArray[np.float64], curves: Mapping[str, Sequence[Curve]]) -> None:
-    """The whole curves: the best accuracy for so many networks' cost, of each way to search."""
-    print("networks' cost ", *(f"{count:>18}" for count in TABLE))
-    print("random graphs  ", *(f"{100 * best_of(end, count):>18.2f}" for count in TABLE if count < len(end)))
+def shown(end: Values, curves: Mapping[str, Sequence[Curve]]) -> None:
+    """The whole curves: the best accuracy for so many networks' cost, and how many fewer that is, by way to search."""
+    counts = [each for each in TABLE if each < len(end)]
+    print("networks' cost ", *(f"{count:>24}" for count in counts))
+    print("random graphs  ", *(f"{100 * best_of(end, count):>24.2f}" for count in counts))
     for name, several in curves.items():
         cells = list[str]()
-        for count in TABLE:
+        for count in counts:
             known = [[best for cost, best in each if cost <= count] for each in several]
             best = [100 * each[-1] for each in known if each]
-            over = any(each[-1][0] < count for each in several) and count > TABLE[0]
+            over = any(each[-1][0] < count for each in several) and count > counts[0]
             told = f"{statistics.median(best):.2f} ({min(best):.2f} to {max(best):.2f})" if best else ""
-            cells.append(f"{told + ('*' if told and over else ''):>18}")
+            cells.append(f"{told + ('*' if told and over else ''):>24}")
         print(f"{name:<15}", *cells)
-    print("* some had ended before")
+    for name, several in curves.items():
+        print(f"{name + ', x':<15}", *(f"{times_fewer(end, several, count):>24.1f}" for count in counts))
+    print("* some had ended before; x: times fewer networks than random graphs, 0 where half of them never came there")
 
 
 def main(*, short: bool) -> list[Claim]:
@@ -168,15 +236,22 @@ def main(*, short: bool) -> list[Claim]:
             search_arms.main(list(KINDS))
             table, rows = pq.read_table(search_record.RECORD).to_pylist(), search_arms.known()
         costs = trial_cost(folder, 3 if short else 9, short=short)
-    end = np.array([each["accuracy"][-1] for each in table])
-    curves = {name: [each["curve"] for each in rows if each["arm"] == name] for name in KINDS}
+    trials = KINDS["ours"].search["trials"]
+    measured = [costs, eight_workers("eight_workers", table), eight_workers("eight_workers_48", table, trials)]
     if short:
-        return [costs, eight_workers(table)]
+        return measured
+    record = different(table)
+    end = np.array([each["accuracy"][-1] for each in record])
+    curves = {name: [each["curve"] for each in rows if each["arm"] == name] for name in KINDS}
     shown(end, curves)
-    found = [efficiency("sample_efficiency", "ours", end, curves["ours"])]
-    found += [efficiency(f"sample_efficiency_{name}", name, end, curves[name]) for name in KINDS if name != "ours"]
-    found += [against(f"vs_{name}", name, curves["ours"], curves[name]) for name in KINDS if name != "ours"]
-    return [*found, costs, eight_workers(table)]
+    live = {name: f"{TOLD[name]}; live" for name in KINDS}
+    found = [efficiency("sample_efficiency", live["ours"], end, curves["ours"])]
+    found += [efficiency(f"sample_efficiency_{n}", live["ours"], end, curves["ours"], n) for n in SHOWN if n != REACHED]
+    found += [efficiency(f"sample_efficiency_of_{n}", live[n], end, curves[n]) for n in KINDS if n != "ours"]
+    told = f"{TOLD['graphs']}; replayed on the record"
+    found.append(efficiency("sample_efficiency_replayed", told, end, replayed(record)))
+    found += [against(name, curves["ours"], curves[name]) for name in NAMED]
+    return [*found, *measured]
 
 
 if __name__ == "__main__":

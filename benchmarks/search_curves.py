@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from benchmarks.bench_search import Curve
 from benchmarks.search_arms import KINDS, known
+from benchmarks.search_figures import Curve, different
 from benchmarks.search_record import RECORD
 from stillhouse.foundation.seeding import subseed
 
@@ -56,7 +56,8 @@ def drawn() -> Figure:
     with matplotlib.style.context(["default", {"axes.spines.top": False, "axes.spines.right": False}]):
         figure = Figure(figsize=(8.0, 4.4), layout="constrained", dpi=110)
         axes = figure.subplots()
-        best = 100 * random_graphs(np.array([each["accuracy"][-1] for each in pq.read_table(RECORD).to_pylist()]))
+        record = different(pq.read_table(RECORD).to_pylist())
+        best = 100 * random_graphs(np.array([each["accuracy"][-1] for each in record]))
         counts = np.arange(1, MOST + 1)
         axes.plot(counts, np.median(best, axis=0), color="0.35", linestyle="--", label="random single graphs (record)")
         axes.fill_between(counts, *np.quantile(best, (0.05, 0.95), axis=0), color="0.5", alpha=0.15, linewidth=0)

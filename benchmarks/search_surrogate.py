@@ -14,14 +14,14 @@ import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor
 
-from benchmarks.bench_search import REACHED, Curve, best_of, reached
+from benchmarks.search_figures import REACHED, Curve, best_of, reached
 from benchmarks.search_record import BOTH_RECORD, RECORD
 from benchmarks.search_task import BOTH, GRAPHS, RECIPE, RUNGS, with_search
 from stillhouse.foundation.seeding import subseed
@@ -44,6 +44,13 @@ _SAMPLERS = (("RandomSampler", False), ("TPESampler", True), ("TPESampler", Fals
 Values = NDArray[np.float64]
 
 
+class Known(Protocol):
+    """What is searched in place of networks."""
+
+    def network(self, point: Mapping[str, Any], seed: int) -> tuple[Mapping[str, Any], Values]:
+        """The point that is tried, if another one is asked for, and the [rungs] values of one of its networks."""
+
+
 class Surrogate:
     """What networks of a point would get."""
 
@@ -57,12 +64,12 @@ class Surrogate:
         self._luck: Values = (accuracy - forest.oob_prediction_)[: len(graphs)]
         self.end: Values = accuracy[: len(graphs), -1]
 
-    def values(self, point: Mapping[str, Any], seed: int) -> Values:
-        """[rungs] of a network."""
+    def network(self, point: Mapping[str, Any], seed: int) -> tuple[Mapping[str, Any], Values]:
+        """The point, and the [rungs] values of one of its networks."""
         place = np.array([self._place(point)], np.float32)
         expected = np.mean([each.tree_.predict(place)[0].ravel() for each in self._forest.estimators_], axis=0)
         found: Values = expected + self._luck[np.random.default_rng(seed).integers(len(self._luck))]
-        return found
+        return point, found
 
     def _place(self, point: Mapping[str, Any]) -> list[float]:
         given = {**_FIXED, **point, "student.model.options.operation": 0.0}
@@ -77,13 +84,13 @@ def highest_rung(seen: Sequence[Seen], keys: int) -> list[Seen]:
     return [Seen(each.point, (each.values[rung],) if len(each.values) > rung else ()) for each in seen]
 
 
-def search(known: Surrogate, recipe: Recipe, *, highest: bool) -> Curve:
+def search(known: Known, recipe: Recipe, *, highest: bool = False) -> Curve:
     """One search: what all trainings cost, in networks trained to the end, and the best accuracy until then."""
     section = recipe.search
     assert section is not None and section.rungs is not None
     space, sampler, rungs = section.space_of("random_graph"), section.sampler, section.rungs
     places = [RUNGS.index(each) for each in rungs]
-    points, true, values = list[dict[str, Any]](), list[Values](), list[list[float]]()
+    points, true, values = list[Mapping[str, Any]](), list[Values](), list[list[float]]()
     found, cost, best = list[tuple[float, float]](), 0.0, 0.0
     while True:
         standings = [Standing(number, tuple(each)) for number, each in enumerate(values)]
@@ -96,8 +103,9 @@ def search(known: Surrogate, recipe: Recipe, *, highest: bool) -> Curve:
             seen = [Seen(point, tuple(each)) for point, each in zip(points, values, strict=True)]
             seen = highest_rung(seen, len(space) - (_REST in space)) if highest else seen
             name = SamplerSection(name="RandomSampler") if subseed(seed, "random") % 10 == 0 else sampler
-            points.append(proposed(space, recipe, seen, name, seed).point)
-            true.append(known.values(points[-1], seed)[places])
+            point, reached_there = known.network(proposed(space, recipe, seen, name, seed).point, seed)
+            points.append(point)
+            true.append(reached_there[places])
             values.append([])
         before = rungs[job.rung - 1] if job.rung else 0
         values[number].append(float(true[number][job.rung]))
