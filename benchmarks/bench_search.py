@@ -65,7 +65,8 @@ AGAINST = (
     "the middle 90 % over resampled searches"
 )
 TOLD = {
-    "ours": "families of graphs and how they are taught together",
+    "ours": "families of graphs and how they are taught (temperature, weight, rate) together",
+    "whole": "the same with loss kind and augmentation",
     "graphs": "graphs alone, taught as the recipe says",
     "teaching": "one graph, and how it is taught",
     "no_kd": "our own search without a teacher (BOHB's TPE and asynchronous halving), graphs and learning rate",

@@ -1,7 +1,9 @@
-"""The live searches of the search benchmark: ours, each half of it alone, without a teacher, and by evolution.
+"""The live searches of the search benchmark: ours, also with loss kinds and augmentation, each half of it alone, without
+a teacher, and by evolution.
 
 All have the task's data, teacher, stored answers, budget and longest training; what an arm does not search stands in
-the task's recipe, whose learning rate was chosen for random graphs. Seeds are those of the search: what it proposes and
+the task's recipe, whose learning rate was chosen for random graphs; temperature, weight and augmentation are usual ones
+(two pixels of padding on 16 are the four on 32 of CIFAR-10). All but evolution begin with the recipe's own point. Seeds are those of the search: what it proposes and
 which members it draws. Teacher, split, initial weights and order of the samples are the same in all of them, so what
 their spread leaves out is another training problem. Seed 0 is left out: by it the sampler was chosen. A search that is
 in the results is not made again, and none is made for another teacher or other data than those of the others.
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import RESULTS, commit, machine
-from benchmarks.search_task import BOTH, FOLDER, GRAPHS, RUNGS, TEACHING, opened, prepared, with_search
+from benchmarks.search_task import BOTH, FOLDER, GRAPHS, MORE, RUNGS, TEACHING, opened, prepared, with_search
 from stillhouse.foundation.history import read_events
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.graphs.member import member
@@ -92,6 +94,7 @@ _HALVING = {"trials": 48, "members": 1, "rungs": list(RUNGS[1:])}
 _RATE = "student.train.optimizer.learning_rate"
 KINDS: Mapping[str, Arm] = {
     "ours": Arm({**_HALVING, "space": dict(BOTH)}),
+    "whole": Arm({**_HALVING, "space": {**BOTH, **MORE}}),
     "graphs": Arm({**_HALVING, "space": dict(GRAPHS)}),
     "teaching": Arm({**_HALVING, "space": dict(TEACHING)}),
     "no_kd": Arm(

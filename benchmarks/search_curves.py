@@ -26,6 +26,7 @@ from stillhouse.foundation.seeding import subseed
 PICTURE = Path("docs/search-curves.png")
 NAMES = {
     "ours": "family and teaching together",
+    "whole": "the same, loss kind and augmentation, too",
     "graphs": "family alone",
     "teaching": "teaching alone",
     "no_kd": "family, no teacher (BOHB)",

@@ -48,6 +48,10 @@ TEACHING: Mapping[str, Any] = {
     "student.train.optimizer.learning_rate": {"low": 0.01, "high": 0.5, "log": True},
 }
 BOTH = {**GRAPHS, **TEACHING}
+MORE: Mapping[str, Any] = {
+    "objective.kd.kind": ["kl", "dkd", "dist"],
+    "data.augment.pad_px": [0, 1, 2],
+}
 
 
 def prepared(folder: Path, *, short: bool) -> Recipe:
