@@ -1,12 +1,13 @@
-"""The live searches of the search benchmark: ours, also with loss kinds and augmentation, each half of it alone, without
-a teacher, and by evolution.
+"""The live searches of the search benchmark: ours, also with loss kinds and augmentation; each half of it alone; without
+a teacher; by evolution.
 
-All have the task's data, teacher, stored answers, budget and longest training; what an arm does not search stands in
-the task's recipe, whose learning rate was chosen for random graphs; temperature, weight and augmentation are usual ones
-(two pixels of padding on 16 are the four on 32 of CIFAR-10). All but evolution begin with the recipe's own point. Seeds are those of the search: what it proposes and
-which members it draws. Teacher, split, initial weights and order of the samples are the same in all of them, so what
-their spread leaves out is another training problem. Seed 0 is left out: by it the sampler was chosen. A search that is
-in the results is not made again, and none is made for another teacher or other data than those of the others.
+All have the task's data, teacher, stored answers, budget and longest training. What an arm does not search stands in
+the task's recipe: a learning rate that was chosen for random graphs, usual values for temperature, weight and padding
+(two pixels of 16 are the four of 32 that CIFAR-10 usually has). All but evolution begin with the recipe's own point.
+Seeds are those of the search: what it proposes and which members it draws. Teacher, split, initial weights and order of
+the samples are the same in all of them, so what their spread leaves out is another training problem. Seed 0 is left
+out: by it the sampler was chosen. A search that is in the results is not made again, and none is made for another
+teacher or other data than those of the others.
 
     python -m benchmarks.search_arms [ARM ...]
 """
