@@ -1,5 +1,5 @@
-"""The live searches of the search benchmark: ours, also with loss kinds and augmentation; each half of it alone; without
-a teacher; by evolution.
+"""The live searches of the search benchmark: ours, also with loss kinds and augmentation; each half of it alone; with
+no teacher; by evolution.
 
 All have the task's data, teacher, stored answers, budget and longest training. What an arm does not search stands in
 the task's recipe: a learning rate that was chosen for random graphs, usual values for temperature, weight and padding

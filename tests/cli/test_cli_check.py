@@ -96,6 +96,8 @@ def test_a_search_is_said(tiny: Path, call: Call) -> None:
         "objective.cross_entropy: {rest_of: objective.kd.weight}"
     )
     asked = f"search={{budget: {{params: 0.1, latency_ms: 2}}, trials: 9, rungs: [2, 4], space: {{{space}}}}}"
+    refused(call("check", tiny, "--set", asked), "search.rungs: 4 epochs are more than the student's")
+    tiny.write_text(tiny.read_text().replace("epochs: 1", "epochs: 4"))
     said = call("check", tiny, "--set", asked)
     assert said.code == 0, said
     for words in (
