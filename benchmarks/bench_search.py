@@ -173,6 +173,7 @@ def _hunt(recipe: Recipe, folder: Path, name: str) -> Iterator[Hunt]:
     """A search of which nothing is searched."""
     sought = with_search(recipe, space=dict(GRAPHS))
     with tempfile.TemporaryDirectory(dir=folder) as out, opened(sought, Path(out) / name) as hunt:
+        hunt.record.begin({})
         yield hunt
 
 

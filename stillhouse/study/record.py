@@ -32,6 +32,7 @@ FILE = "search.db"
 
 _NAME = "search"
 _POINT, _MEMBERS, _COSTS, _WHY, _IDENTITY = "point", "members", "costs", "why", "identity"
+_MODEL = "model"
 _FIRST, _OWN, _SHARED = "first", "own", "shared"
 _LOCKED_S = 30
 
@@ -48,7 +49,6 @@ class Trial:
         why: why it ended early; empty where it did not.
         open: whether it may go on.
         own: what the sampler remembered of it.
-        graphs: digest of its first member's; empty where it has none.
     """
 
     number: int
@@ -60,7 +60,6 @@ class Trial:
     why: str = ""
     open: bool = True
     own: Mapping[str, Any] = field(default_factory=dict)
-    graphs: str = ""
 
 
 class Record:
@@ -133,11 +132,23 @@ class Record:
             )
             return number
 
-    def cost(self, number: int, costs: Mapping[str, float], beyond: Mapping[str, float], graphs: str = "") -> None:
-        """Note what a trial's network costs, by how much that is beyond each limit, and what its graphs are."""
+    def cost(self, number: int, costs: Mapping[str, float], beyond: Mapping[str, float]) -> None:
+        """Note what a trial's network costs, and by how much that is beyond each limit."""
         with self._readable():
             # In one write: half of it would make a trial legal that is not.
-            self._set(number, {_COSTS: {"costs": dict(costs), "beyond": dict(beyond), "graphs": graphs}})
+            self._set(number, {_COSTS: {"costs": dict(costs), "beyond": dict(beyond)}})
+
+    def model(self, number: int, member: int) -> dict[str, Any] | None:
+        """Options of the network that a trial's member is, if that was noted."""
+        with self._readable():
+            found: dict[str, Any] | None = self._study.user_attrs.get(f"{_MODEL}-{number}-{member}")
+            return found
+
+    def keep_model(self, number: int, member: int, options: Mapping[str, Any]) -> None:
+        """Note what the network of a trial's member is."""
+        with self._readable():
+            # Of the study: members are drawn of trials that are over, too, and those take none any more.
+            self._study.set_user_attr(f"{_MODEL}-{number}-{member}", dict(options))
 
     def reach(self, number: int, rung: int, members: Sequence[float]) -> None:
         """Note a trial's value at a rung: the mean of its members'."""
@@ -187,7 +198,6 @@ class Record:
             attributes.get(_WHY, ""),
             trial.state == TrialState.RUNNING,
             attributes.get(_OWN, {}),
-            attributes.get(_COSTS, {}).get("graphs", ""),
         )
 
     def _readable(self) -> contextlib.AbstractContextManager[None]:

@@ -10,6 +10,7 @@ import pytest
 from stillhouse.foundation.errors import Interrupted, RunDirError
 from stillhouse.foundation.events import Event
 from stillhouse.foundation.search_events import TrialReached
+from stillhouse.models.graphs.member import Member
 from stillhouse.runner.run import resume, run
 
 from .test_runner_search import OWN, TRAIN, recipe
@@ -52,6 +53,6 @@ def test_graphs_that_are_drawn_otherwise_are_refused(tmp_path: Path, monkeypatch
 
     with pytest.raises(Interrupted):
         run(recipe({"trials": 1, "rungs": [1, 2]}), tmp_path / "run", [stop])
-    monkeypatch.setattr("stillhouse.runner.search.members.graphs_in", lambda recipe: "other")
+    monkeypatch.setattr(Member, "digest", "other")
     with pytest.raises(RunDirError, match=r"graphs of trial \d were [0-9a-f]+ when it was begun, now .* other: take"):
         resume(tmp_path / "run")

@@ -62,6 +62,15 @@ def test_a_network_is_as_wide_as_all_limits_allow(name: str, budget: dict[str, A
     assert 0.7 < max(found.values()) <= 1.0, found  # a channel more may be a quarter
 
 
+def test_a_measured_latency_narrows_networks() -> None:
+    """It differs from time to time; the network is much faster than one of as many parameters as the teacher."""
+    most, model = 0.1, _MODELS["resnet"]
+    wide = networks({"params": 1.0}, model)
+    slow = costs_of(wide.teacher(), wide)["latency_ms"]
+    found = shares(networks({"latency_ms": most * slow + 0.2}, model))
+    assert found["latency_ms"] < 1.5
+
+
 def test_a_target_narrows_networks() -> None:
     """The latency there is computed, so it can be aimed at."""
     target = {"macs_per_s": 1e7, "bytes_per_s": 1e9}

@@ -72,8 +72,8 @@ def sentence(run: Run, told: Mapping[str, Any]) -> str:
         said += f" {hits / misses:.1f} times as many as it gave."
     if any(name.startswith("control") for name in run.phases):
         said += (
-            " The control has the student's network and learning rate, both chosen for what they do with the teacher:"
-            " by other ones it might do better."
+            " The control has the student's network and, where control.optimizer says no other, its learning rate:"
+            " both were chosen for what they do with the teacher."
         )
     return said
 

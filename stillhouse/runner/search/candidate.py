@@ -24,6 +24,8 @@ from stillhouse.study.space import Point, varied
 _OPTIONS = "student.model.options"
 _SEEDS = 2**31
 _LATENCY_S = 0.2
+_ROOM = 0.03
+"""A measured latency differs from time to time: so much of it is left free."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,20 @@ def graphs_in(recipe: Recipe) -> str:
     return str(recipe.student.model.options["graphs"]) if recipe.student.model.arch == GRAPH else ""
 
 
-def candidate(networks: Networks, point: Point, limits: Limits, trial: int, member: int) -> Recipe:
+def candidate(
+    networks: Networks,
+    point: Point,
+    limits: Limits,
+    trial: int,
+    member: int,
+    known: Mapping[str, Any] | None = None,
+) -> Recipe:
     """The recipe of a trial's member: it says all of what that is, so that it can be built anywhere.
 
     Args:
         member: which of the family: other members have other values of the option ``seed``, where there is one and
             the point does not say it itself.
+        known: the options of its network, where they were found before.
 
     Raises:
         ModelError: no network of this family fits the budget.
@@ -92,11 +102,11 @@ def candidate(networks: Networks, point: Point, limits: Limits, trial: int, memb
     """
     recipe = varied(networks.recipe, point)
     model = recipe.student.model
-    options: dict[str, Any] = dict(model.options)
-    if has_whole(options, "seed") and f"{_OPTIONS}.seed" not in point:
+    options: dict[str, Any] = dict(model.options if known is None else known)
+    if known is None and has_whole(options, "seed") and f"{_OPTIONS}.seed" not in point:
         search = networks.recipe.search
         options["seed"] = subseed(recipe.seed, "member", search.seed if search else 0, trial, member) % _SEEDS
-    if not point.keys() & {f"{_OPTIONS}.widths", f"{_OPTIONS}.width", f"{_OPTIONS}.params"}:
+    if known is None and not point.keys() & {f"{_OPTIONS}.widths", f"{_OPTIONS}.width", f"{_OPTIONS}.params"}:
         options = _as_wide(networks, ModelSection.model_validate({**model.model_dump(), "options": options}), limits)
     if model.arch == GRAPH:
         options["graphs"] = graphs_of(RandomGraphOptions(**{**options, "graphs": None})).digest
@@ -121,12 +131,13 @@ def with_defaults(recipe: Recipe) -> Recipe:
 def _as_wide(networks: Networks, model: ModelSection, limits: Limits) -> dict[str, Any]:
     """Options with the width that the limits allow; as they are, where there is none to choose."""
     search = networks.recipe.search
-    here = search is None or search.target is None
-    others = {name for name in limits.most if name != "params" and not (name == "latency_ms" and here)}
+    others = limits.most.keys() - {"params"}
+    measured = "latency_ms" in others and (search is None or search.target is None)
 
     def beyond(network: Network) -> float:
-        costs = limits.beyond(costs_of(network, networks, latency_s=0.0))
-        return max(costs[name] for name in others)
+        costs = limits.beyond(costs_of(network, networks, latency_s=_LATENCY_S if measured else 0.0))
+        room = {"latency_ms": _ROOM} if measured else {}
+        return max(costs[name] + room.get(name, 0.0) for name in others)
 
     found = fitted(networks, model, limits.most.get("params"), int(limits.whole["params"]), beyond if others else None)
     return dict(model.options) if found is None else found

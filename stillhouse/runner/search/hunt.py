@@ -48,7 +48,7 @@ from stillhouse.runner.teaching import Teaching
 from stillhouse.study.record import FILE, Record, Trial, best_points
 from stillhouse.study.rungs import Job, Standing, next_job
 from stillhouse.study.sampling import Proposal, Seen, drawn, importances, proposed, subseed_of
-from stillhouse.study.space import Point, brought, points_in
+from stillhouse.study.space import Point, brought, corners, points_in
 
 SEARCH = "search"
 WORKERS = Kind("stillhouse.runner.search.worker", "trial-worker", "fleet.trial_workers", attend)
@@ -187,8 +187,9 @@ class Hunt:
     @cached_property
     def _points(self) -> int | None:
         """How many different trials there can be; None where that is not known, or points have members."""
-        point = drawn(self.space, self.materials.recipe, 0)
-        return None if has_members(self.materials.recipe, point) else points_in(self.space)
+        recipe = self.materials.recipe
+        families = any(has_members(recipe, each) for each in corners(self.space, recipe))
+        return None if families else points_in(self.space)
 
     @cached_property
     def rungs(self) -> tuple[int, ...]:
@@ -208,7 +209,7 @@ class Hunt:
     @cached_property
     def members(self) -> Members:
         """What its families consist of."""
-        return Members(self.materials, self.limits, self.rungs[-1])
+        return Members(self.materials, self.limits, self.rungs[-1], self.record)
 
     @property
     def _section(self) -> SearchSection:
@@ -257,13 +258,12 @@ class Hunt:
         trial = self.record.trials()[number]
         told = bool(trial.costs)
         try:
-            if told:
-                beyond = self.members.beyond(trial)
-            else:
+            beyond = dict(trial.beyond)
+            if not told:
                 costs, beyond, graphs = self.members.costs(trial)
                 tell(TrialBegun(number, trial.point, costs, graphs))
                 told = True
-                self.record.cost(number, costs, beyond, graphs)
+                self.record.cost(number, costs, beyond)
             if over := {name: share for name, share in beyond.items() if share > 0}:
                 beyond_by = ", ".join(f"{name} by {100 * share:.0f} %" for name, share in over.items())
                 self._end(number, f"{BEYOND}: {beyond_by}", tell, failed=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stillhouse.foundation.errors import RunDirError
@@ -11,7 +10,7 @@ from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.search.candidate import Limits, candidate, costs_of, graphs_in
 from stillhouse.runner.search.teachings import seen_by
-from stillhouse.study.record import Trial
+from stillhouse.study.record import Record, Trial
 from stillhouse.study.space import Point
 
 
@@ -22,11 +21,13 @@ class Members:
     Attributes:
         materials: the run's.
         epochs: of the highest rung.
+        record: keeps what each network is: a width that was found by measuring is not found again.
     """
 
     materials: Materials
     limits: Limits
     epochs: int
+    record: Record
     _recipes: dict[tuple[int, int], Recipe] = field(default_factory=dict)
 
     def of(self, point: Point, trial: int, member: int, *, to_the_end: bool = False) -> Materials:
@@ -34,9 +35,19 @@ class Members:
 
         Raises:
             ModelError, RecipeError: as :func:`candidate`.
+            RunDirError: its graphs are drawn otherwise now than when it was begun.
         """
         if (trial, member) not in self._recipes:
-            self._recipes[trial, member] = candidate(self.materials.networks, point, self.limits, trial, member)
+            networks, known = self.materials.networks, self.record.model(trial, member)
+            recipe = candidate(networks, point, self.limits, trial, member, known)
+            if known is None:
+                self.record.keep_model(trial, member, recipe.student.model.options)
+            elif (now := graphs_in(recipe)) != (then := known.get("graphs", "")):
+                raise RunDirError(
+                    f"the graphs of trial {trial} were {then} when it was begun, now they are drawn as {now}: take the "
+                    "version of networkx that run.json names"
+                )
+            self._recipes[trial, member] = recipe
         recipe = self._recipes[trial, member]
         if not to_the_end:
             train = recipe.student.train
@@ -58,19 +69,6 @@ class Members:
         except TooFewError as error:
             beyond = {**dict.fromkeys(self.limits.most, 0.0), "params": error.least / self.limits.most["params"] - 1}
             return {"params": float(error.least)}, beyond, ""
-
-    def beyond(self, trial: Trial) -> Mapping[str, float]:
-        """By how much a trial that goes on is beyond each limit, as it was when it was begun.
-
-        Raises:
-            RunDirError: its graphs are drawn otherwise now.
-        """
-        if trial.graphs and (now := graphs_in(self.of(trial.point, trial.number, 0).recipe)) != trial.graphs:
-            raise RunDirError(
-                f"the graphs of trial {trial.number} were {trial.graphs} when it was begun, now they are drawn as "
-                f"{now}: take the version of networkx that run.json names"
-            )
-        return trial.beyond
 
     def within(self, made: Materials) -> bool:
         """Whether a further member's network keeps all limits."""
