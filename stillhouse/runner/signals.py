@@ -36,7 +36,8 @@ class Signals:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Signals]:
-    """Catch SIGINT, SIGTERM and SIGHUP while it lasts; a second one acts as if nobody listened.
+    """Catch SIGINT, SIGTERM and SIGHUP while it lasts; a second one acts as if nobody listened. Under ``nohup``, which
+    ignores SIGHUP, the run outlives its terminal.
 
     Outside the main thread (a notebook's worker, a server) nothing is caught.
     """
@@ -45,6 +46,8 @@ def listening() -> Iterator[Signals]:
         yield found
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] == signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def ask(number: int, frame: FrameType | None) -> None:
         found.number = number

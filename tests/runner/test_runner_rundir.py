@@ -118,7 +118,7 @@ def test_free_folder_counts_up(tmp_path: Path, tiny: Tiny) -> None:
 
 def test_second_signal_is_not_held_back() -> None:
     """The first Ctrl-C asks, the second interrupts at once; afterwards the handler is the one of before."""
-    before = signal.getsignal(signal.SIGINT)
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts behind it ignores it
     with listening() as signals:
         signal.raise_signal(signal.SIGINT)
         assert signals.asked() == signal.SIGINT
@@ -127,7 +127,17 @@ def test_second_signal_is_not_held_back() -> None:
         assert caught.value.exit_code == 130 and "reading" in str(caught.value)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, found)
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    """A run outlives its terminal, if it was told to."""
+    found = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with listening() as signals:
+        signal.raise_signal(signal.SIGHUP)
+        assert signals.asked() is None
+    assert signal.signal(signal.SIGHUP, found) == signal.SIG_IGN
 
 
 def test_listening_in_a_thread_is_harmless() -> None:
