@@ -212,7 +212,7 @@ class Loop:
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
         if state.ema is not None:
-            state.ema.update_parameters(state.network)
+            state.ema.add(state.step)
         state.step += 1
         self.unsaid_steps += 1
 

@@ -8,17 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import nn
 
 from stillhouse.foundation.errors import DivergedError, ModelError
 from stillhouse.recipe.train import TrainSection
+from stillhouse.students.average import Average
 from stillhouse.students.objective import StepObjective
 from stillhouse.students.optimizer import make_optimizer
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
-
-_TAIL = 4
 
 
 class TrainingState:
@@ -45,11 +41,7 @@ class TrainingState:
         self.objective = objective
         self.optimizer = make_optimizer(settings, (network, objective))
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.engine.precision == "fp16")
-        self.ema: AveragedModel | None = None
-        if settings.ema_decay is not None or averages:
-            decay = settings.ema_decay
-            average = tail_average if decay is None else get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-            self.ema = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        self.ema = Average(network, settings.ema_decay) if settings.ema_decay is not None or averages else None
         self.step = 0
         self.first_loss: float | None = None
 
@@ -106,24 +98,6 @@ class TrainingState:
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 ids = named_samples(sample_ids)
                 raise DivergedError(f"{phase}: after step {self.step}, {ids}, the weight '{name}' is no longer finite")
-
-
-@torch.no_grad()
-def tail_average(means: Tensors, values: Tensors, count: Tensor | int) -> None:
-    """Polynomial-decay averaging (arXiv 1212.1824): an average over the last steps, a fifth of those taken.
-
-    So it needs no setting that fits one length of training only.
-
-    Args:
-        means: of the ``count`` steps before; changed in place.
-        values: of this step.
-    """
-    if means[0].is_floating_point():
-        share = (_TAIL + 1) / (float(count) + 1 + _TAIL)
-        torch._foreach_lerp_(list(means), [each.to(means[0].dtype) for each in values], share)
-    else:
-        for mean, value in zip(means, values, strict=True):
-            mean.copy_(value)
 
 
 def named_samples(sample_ids: torch.Tensor) -> str:
