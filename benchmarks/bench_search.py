@@ -65,10 +65,10 @@ AGAINST = (
     "the middle 90 % over resampled searches"
 )
 TOLD = {
-    "ours": "families of graphs and how they are taught (temperature, weight, rate) together",
-    "whole": "the same with loss kind and augmentation",
+    "ours": "families of graphs and how they are taught (temperature, weight, rate, loss kind, augmentation) together",
+    "fewer": "the same without loss kind and augmentation",
     "graphs": "graphs alone, taught as the recipe says",
-    "teaching": "one graph, and how it is taught",
+    "teaching": "one graph, and how it is taught (temperature, weight, rate, loss kind, augmentation)",
     "no_kd": "our own search without a teacher (BOHB's TPE and asynchronous halving), graphs and learning rate",
     "evolution": "regularised evolution over single graphs, each trained to the end",
 }

@@ -1,5 +1,5 @@
-"""The live searches of the search benchmark: ours, also with loss kinds and augmentation; each half of it alone; with
-no teacher; by evolution.
+"""The live searches of the search benchmark: ours, also without loss kinds and augmentation; each half of it alone;
+with no teacher; by evolution.
 
 All have the task's data, teacher, stored answers, budget and longest training. What an arm does not search stands in
 the task's recipe: a learning rate that was chosen for random graphs, usual values for temperature, weight and padding
@@ -94,10 +94,10 @@ class Arm:
 _HALVING = {"trials": 48, "members": 1, "rungs": list(RUNGS[1:])}
 _RATE = "student.train.optimizer.learning_rate"
 KINDS: Mapping[str, Arm] = {
-    "ours": Arm({**_HALVING, "space": dict(BOTH)}),
-    "whole": Arm({**_HALVING, "space": {**BOTH, **MORE}}),
+    "ours": Arm({**_HALVING, "space": {**BOTH, **MORE}}),
+    "fewer": Arm({**_HALVING, "space": dict(BOTH)}),
     "graphs": Arm({**_HALVING, "space": dict(GRAPHS)}),
-    "teaching": Arm({**_HALVING, "space": dict(TEACHING)}),
+    "teaching": Arm({**_HALVING, "space": {**TEACHING, **MORE}}),
     "no_kd": Arm(
         {**_HALVING, "space": {**GRAPHS, _RATE: TEACHING[_RATE]}},
         {"objective": {"cross_entropy": 1.0, "kd": None}},

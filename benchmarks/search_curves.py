@@ -26,7 +26,7 @@ from stillhouse.foundation.seeding import subseed
 PICTURE = Path("docs/search-curves.png")
 NAMES = {
     "ours": "family and teaching together",
-    "whole": "the same, loss kind and augmentation, too",
+    "fewer": "the same without loss kind and augmentation",
     "graphs": "family alone",
     "teaching": "teaching alone",
     "no_kd": "family, no teacher (BOHB)",
