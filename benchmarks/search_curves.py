@@ -65,6 +65,8 @@ def drawn() -> Figure:
         at, rows = np.geomspace(1, MOST, 600), known()
         for place, (name, told) in enumerate(NAMES.items()):
             curves = [each["curve"] for each in rows if each["arm"] == name]
+            if not curves:
+                continue
             table = 100 * stretched(curves, at)
             all_there = ~np.isnan(table).any(axis=0)
             axes.plot(at[all_there], np.median(table[:, all_there], axis=0), color=f"C{place}", label=told, zorder=3)
