@@ -59,7 +59,7 @@ _BUDGETS: list[dict[str, Any]] = [
 def test_a_network_is_as_wide_as_all_limits_allow(name: str, budget: dict[str, Any]) -> None:
     """Whichever limit is the narrowest is nearly reached, and none exceeded."""
     found = shares(networks(budget, _MODELS[name]))
-    assert 0.7 < max(found.values()) <= 1.0, found  # a channel more may be a quarter
+    assert (0.9 if name == "graph" else 0.7) < max(found.values()) <= 1.0, found  # a channel more may be a quarter
 
 
 def test_a_measured_latency_narrows_networks() -> None:

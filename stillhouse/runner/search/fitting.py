@@ -12,16 +12,22 @@ from typing import Any
 from stillhouse.foundation.errors import ModelError
 from stillhouse.models.build import build
 from stillhouse.models.from_timm import timm_widths
-from stillhouse.models.graphs.widths import BetweenError, TooFewError, Widths, grown, polynomial, solved
+from stillhouse.models.graphs.widths import (
+    BetweenError,
+    TooFewError,
+    Widths,
+    grown,
+    polynomial,
+    scaled,
+    solved,
+)
 from stillhouse.models.network import Network
 from stillhouse.recipe.architectures import ZOO_OPTIONS, ModelSection, StagesOptions
 from stillhouse.recipe.section import Section
 from stillhouse.runner.networks import Networks
 
 GRAPH = "random_graph"
-_WEIGHED = 8
-_NEAR = 0.95
-"""A network that costs so much of what it may is wide enough."""
+_FINE, _MOST = 1.02, 4096.0
 
 Options = dict[str, Any]
 Beyond = Callable[[Network], float]
@@ -65,26 +71,22 @@ class _Family:
             return options
 
         if self.by_stage:
-            return self.wide(solved(params, self.shape, self._count))
-        return self.wide(solved(params, self.shape, self._count, tolerance=1.0, least=1.0))
+            return self.wide(solved(params, self.shape, self.count))
+        return self.wide(solved(params, self.shape, self.count, tolerance=1.0, least=self.least))
+
+    @property
+    def least(self) -> float:
+        """Channels of the first stage."""
+        return 2.0 if self.by_stage else 1.0
 
     @cached_property
-    def _count(self) -> Callable[[Widths], int]:
+    def count(self) -> Callable[[Widths], int]:
         """Parameters by width; networks are built for it only once."""
 
         def count(widths: Widths) -> int:
             return sum(each.numel() for each in self.built(self.wide(widths)).parameters())
 
         return polynomial(count, len(self.shape))
-
-    def about(self, params: int) -> Options:
-        """The widest of so many parameters, or the smallest of all."""
-        try:
-            return self.of(params)
-        except BetweenError as error:
-            return self.of(error.reached)
-        except TooFewError as error:
-            return self.of(error.least)
 
 
 def fitted(
@@ -113,7 +115,9 @@ def fitted(
             return family.of(int(params or most))
         if params is not None:
             with contextlib.suppress(BetweenError):
-                family.of(int(params))
+                whole = family.of(int(params))
+                if beyond(family.built(whole)) <= 0:
+                    return whole
         return _weighed(family, int(params or most), beyond)
     except TooFewError as error:
         told = f"{model.arch}: its smallest network has {error.least:,} parameters, {int(params or most):,} are allowed"
@@ -126,30 +130,34 @@ def fitted(
 
 
 def _weighed(family: _Family, params: int, beyond: Beyond) -> Options:
-    """The widest of at most so many parameters that keeps the other limits, as far as a few trials can tell."""
-    low, high, size = 0.0, float(params), float(params)
-    found: Options | None = None
-    for number in range(_WEIGHED):
-        options = family.about(max(1, int(size)))
-        share = 1 + beyond(family.built(options))
-        if share <= 1:
-            found, low = options, size
-            if number == 0 or share >= _NEAR:
-                break
-        else:
-            high = size
-        if high - low < 1 + (1 - _NEAR) * high / 2:
-            break
-        guess = size / share
-        size = guess if low < guess < high else math.sqrt(max(low, 1.0) * high)
-    return found if found is not None else family.about(1)
+    """The widest of at most so many parameters that keeps the other limits; its shape is kept, then stages are widened
+    one by one.
+    """
+
+    def fits(widths: Widths) -> bool:
+        return family.count(widths) <= params and beyond(family.built(family.wide(widths))) <= 0
+
+    low, high = family.least, family.least
+    if not fits(scaled(low, family.shape)):
+        return family.wide(scaled(low, family.shape))
+    while high < _MOST and fits(scaled(high, family.shape)):
+        low, high = high, 2 * high
+    while scaled(low, family.shape) != scaled(high, family.shape) and high / low > _FINE:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if fits(scaled(middle, family.shape)) else (low, middle)
+    widths = scaled(low, family.shape)
+    for stage in range(len(widths)) if family.by_stage else ():
+        while fits(wider := (*widths[:stage], widths[stage] + 1, *widths[stage + 1 :])):
+            widths = wider
+    return family.wide(widths)
 
 
 def _family(networks: Networks, model: ModelSection) -> _Family | None:
     """What can be made wider or narrower, if anything."""
     options = dict(model.options)
     if model.arch == GRAPH:
-        return _Family(networks, model, (), lambda widths: options)
+        shape = grown(len(options["depth"]), options["growth"])
+        return _Family(networks, model, shape, lambda widths: {**options, "params": None, "widths": list(widths)})
     if model.arch.startswith("timm:"):
         found = timm_widths(model.arch.removeprefix("timm:"), options)
         return None if found is None else _Family(networks, model, found.shape, lambda w: {**options, **found.wide(w)})
