@@ -170,10 +170,8 @@ class Lines:
                 pace.warm = (event.step, time.monotonic())
             elif time.monotonic() - pace.said >= _PLAIN_EVERY_S:
                 pace.said = time.monotonic()
-                at, left = (
-                    f"step {event.step:,}/{max(pace.steps, event.step):,}",
-                    f"{pace.left_s(event.step):,.0f} s left",
-                )
+                at = f"step {event.step:,}/{max(pace.steps, event.step):,}"
+                left = f"{pace.left_s(event.step):,.0f} s left"
                 self._say(f"{event.phase}: {', '.join(filter(None, (at, _loss(event), pace.speed, left)))}")
         elif isinstance(event, e.Evaluated) and not pace.steps:
             self._say(_as_it_stands(event))

@@ -45,6 +45,7 @@ def show(run: Path, top: int) -> None:
     """Show the trials of RUN: those that were trained longest first, of these the best."""
     from stillhouse.foundation.words import printable
     from stillhouse.report.search.front import MEASURES
+    from stillhouse.report.search.read import short
 
     told = _sought(run)
     trials = sorted(told["trials"], key=_rank)
@@ -56,7 +57,7 @@ def show(run: Path, top: int) -> None:
     same = [key for key in keys if len(found[key]) == 1 and len(trials) > 1]
     measures = ["params", *(name for name in _limited(run) if name != "params")]
     names = [MEASURES[name][0] for name in measures]
-    rows = [("trial", "epochs", "correct", *names, *_short([key for key in keys if key not in same]), "end")]
+    rows = [("trial", "epochs", "correct", *names, *(short(key) for key in keys if key not in same), "end")]
     for each in trials[:top]:
         epochs, value = _last(each)
         costs = [_cost(each, name) for name in measures]
@@ -100,10 +101,8 @@ def best(run: Path) -> None:
     if not (run / "best.yaml").exists():
         click.echo("the search is not over: its finalists are still to be trained")
     elif "arch: live" in (run / "best.yaml").read_text():
-        best, call = run / "best.yaml", "stillhouse.run"
-        click.echo(
-            f"{best}: its teacher and data were handed over from Python; {call}('{best}', teacher=..., data=...)"
-        )
+        how = f"stillhouse.run('{run / 'best.yaml'}', teacher=..., data=...)"
+        click.echo(f"{how} makes the student again: its teacher and data were handed over from Python")
     else:
         click.echo(f"stillhouse run {run / 'best.yaml'} makes the student again")
 
@@ -136,20 +135,6 @@ def _best(told: Mapping[str, Any]) -> str:
         return ""
     epochs, value = _last(trained[0])
     return f"{100 * value:.1f} % after {epochs} (trial {trained[0]['trial']})"
-
-
-def _short(keys: Sequence[str]) -> list[str]:
-    """Each key's last words, as many as tell it from the others."""
-
-    def ends(key: str, count: int) -> str:
-        return ".".join(key.split(".")[-count:])
-
-    found = []
-    for key in keys:
-        count = next(at for at in range(1, 99) if sum(ends(each, at) == ends(key, at) for each in keys) == 1)
-        vague = ends(key, count).isdigit() or ends(key, count) in ("kind", "weight")
-        found.append(ends(key, count + vague))
-    return found
 
 
 def _limited(run: Path) -> list[str]:

@@ -56,7 +56,7 @@ def test_trials_are_shown(folder: Path) -> None:
     """The longest trained first, with what each is."""
     code, words = called("study", "show", folder)
     head, first, second = words.splitlines()
-    assert code == 0 and head.split() == ["trial", "epochs", "correct", "parameters", "temperature", "end"]
+    assert code == 0 and head.split() == ["trial", "epochs", "correct", "parameters", "kd.temperature", "end"]
     assert first.split() == ["0", "4", "75.0", "%", "1.23", "k", "3.46"]
     assert second.split() == ["1", "1", "40.0", "%", "1.20", "k", "2", "others", "were", "better"]
 

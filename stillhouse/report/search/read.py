@@ -81,6 +81,11 @@ def with_student(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**each, "phase": "student"} if each.get("phase") == name else each for each in events]
 
 
+def short(key: str) -> str:
+    """A key by its last words."""
+    return ".".join(key.split(".")[-2:]).removeprefix("options.").removeprefix("optimizer.")
+
+
 def _fresh(number: int) -> dict[str, Any]:
     """What is known of a trial of which nothing was told yet."""
     return {

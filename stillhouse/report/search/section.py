@@ -13,7 +13,7 @@ from stillhouse.report.read import Run
 from stillhouse.report.search.front import LEGEND as FRONT
 from stillhouse.report.search.front import draw_front, finished, value
 from stillhouse.report.search.members import draw_members
-from stillhouse.report.search.read import sought
+from stillhouse.report.search.read import short, sought
 from stillhouse.report.search.trials import LEGEND as TRIALS
 from stillhouse.report.search.trials import draw_best, draw_rungs
 from stillhouse.report.table import Table
@@ -90,11 +90,8 @@ def _best(told: Mapping[str, Any]) -> Table | None:
         if each.get("trial") == chosen:
             marked.add(number)
     head = ["Family", "Mean", "Members", "To the end", "Parameters", "Multiply-adds", "Peak memory", "Latency"]
-    return (
-        Table("The best families: correct on the validation split, costs", head, rows, frozenset(marked))
-        if rows
-        else None
-    )
+    title = "The best families: correct on the validation split, costs"
+    return Table(title, head, rows, frozenset(marked)) if rows else None
 
 
 def _importances(told: Mapping[str, Any]) -> Table | None:
@@ -113,7 +110,7 @@ def _trials(told: Mapping[str, Any]) -> Table:
     for each in listed(told, "trials")[:_MOST]:
         rungs = dig(each, "rungs") or {}
         reached = f"{(most := max(rungs, key=int))} epoch{'s' * (most != '1')}" if rungs else MISSING
-        point = ", ".join(f"{_short(key)} {_shown(found)}" for key, found in (dig(each, "point") or {}).items())
+        point = ", ".join(f"{short(key)} {_shown(found)}" for key, found in (dig(each, "point") or {}).items())
         end = str(each.get("ended") or "")
         rows.append([str(each.get("trial")), reached, percent(value(each)) if rungs else MISSING, end, point])
     return Table("All trials", ["Trial", "Trained", "Correct", "End", "What it is"], rows, words=True)
@@ -123,11 +120,6 @@ def _costs(each: Mapping[str, Any]) -> list[str]:
     costs = dig(each, "costs") or {}
     shown = [count(figure(costs, "params")), count(figure(costs, "macs")), size(figure(costs, "peak_bytes"))]
     return [*shown, milliseconds(figure(costs, "latency_ms"))]
-
-
-def _short(key: str) -> str:
-    """A key by its last words."""
-    return ".".join(key.split(".")[-2:]).removeprefix("options.").removeprefix("optimizer.")
 
 
 def _shown(found: object) -> str:

@@ -24,6 +24,7 @@ from stillhouse.study.space import Point, varied
 _OPTIONS = "student.model.options"
 _SEEDS = 2**31
 _LATENCY_S = 0.2
+_TRIED_S = 0.05
 _ROOM = 0.03
 """A measured latency differs from time to time: so much of it is left free."""
 
@@ -135,7 +136,7 @@ def _as_wide(networks: Networks, model: ModelSection, limits: Limits) -> dict[st
     measured = "latency_ms" in others and (search is None or search.target is None)
 
     def beyond(network: Network) -> float:
-        costs = limits.beyond(costs_of(network, networks, latency_s=_LATENCY_S if measured else 0.0))
+        costs = limits.beyond(costs_of(network, networks, latency_s=_TRIED_S if measured else 0.0))
         room = {"latency_ms": _ROOM} if measured else {}
         return max(costs[name] + room.get(name, 0.0) for name in others)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,10 +113,14 @@ def fitted(
         if beyond is None:
             return family.of(int(params or most))
         if params is not None:
-            with contextlib.suppress(BetweenError):
-                whole = family.of(int(params))
-                if beyond(family.built(whole)) <= 0:
-                    return whole
+            try:
+                whole, refused = family.of(int(params)), None
+            except BetweenError as error:
+                whole, refused = family.of(error.reached), error
+            if beyond(family.built(whole)) <= 0:  # then only the parameters are near their limit
+                if refused is not None:
+                    raise refused
+                return whole
         return _weighed(family, int(params or most), beyond)
     except TooFewError as error:
         told = f"{model.arch}: its smallest network has {error.least:,} parameters, {int(params or most):,} are allowed"
