@@ -49,7 +49,7 @@ from stillhouse.runner.materials import Materials
 from stillhouse.runner.networks import objective_of
 from stillhouse.runner.phases import Trainer
 from stillhouse.runner.search.hunt import Hunt
-from stillhouse.runner.search.task import Here, Setting, Task, checkpoints_of
+from stillhouse.runner.search.task import Task, checkpoints_of
 from stillhouse.students.fit import fit
 
 GRAPHS_MADE = 400
@@ -129,8 +129,7 @@ def trial_cost(folder: Path, rounds: int, *, short: bool) -> Claim:
 @contextlib.contextmanager
 def _trials(recipe: Recipe, folder: Path) -> Iterator[Callable[[], float]]:
     """What trains a new trial of the recipe's own family up to the first rung."""
-    with _hunt(recipe, folder, "trials") as hunt:
-        place = Here(Setting(hunt.folder, hunt.teacher, hunt.teachings, hunt.signals), _unheard, _unheard)
+    with _hunt(recipe, folder, "trials") as hunt, hunt.place(_unheard) as place:
         made = hunt.members.of({}, 0, 0)
         numbers = itertools.count()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,18 +24,17 @@ class Average(AveragedModel):
         average = tail_average if decay is None else get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         super().__init__(network, multi_avg_fn=average, use_buffers=True)
         self._average = average
-        self._pairs = list(zip(_places(self.module), _places(network), strict=True))
+        self._groups: dict[tuple[torch.device, torch.dtype], list[tuple[_Place, _Place]]] = {}
+        for mine, theirs in zip(_places(self.module), _places(network), strict=True):
+            tensor = mine.held[mine.name]
+            self._groups.setdefault((tensor.device, tensor.dtype), []).append((mine, theirs))
 
     @torch.no_grad()
     def add(self, count: int) -> None:
         """The network as it is now, after ``count`` that were added."""
-        groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
-        for (mine, name), (theirs, _) in self._pairs:
-            mean, value = mine[name], theirs[name]
-            means, values = groups.setdefault((mean.device, mean.dtype), ([], []))
-            means.append(mean)
-            values.append(value)
-        for means, values in groups.values():
+        for pairs in self._groups.values():
+            means = [mine.held[mine.name] for mine, _ in pairs]
+            values = [theirs.held[theirs.name] for _, theirs in pairs]
             if count:
                 self._average(means, values, count)
             else:
@@ -43,15 +42,22 @@ class Average(AveragedModel):
         self.n_averaged += 1
 
 
-def _places(network: nn.Module) -> list[tuple[dict[str, Any], str]]:
-    """Where each tensor of a network lies, shared ones once: a buffer may be another tensor after a step."""
-    found, known = list[tuple[dict[str, Any], str]](), set[int]()
+class _Place(NamedTuple):
+    """Where a tensor lies: a buffer may be another tensor after a step."""
+
+    held: dict[str, Any]
+    name: str
+
+
+def _places(network: nn.Module) -> list[_Place]:
+    """Of each tensor of a network, shared ones once."""
+    found, known = list[_Place](), set[int]()
     for module in network.modules():
         for held in (module._parameters, module._buffers):
             for name, tensor in held.items():
                 if tensor is not None and id(tensor) not in known:
                     known.add(id(tensor))
-                    found.append((held, name))
+                    found.append(_Place(held, name))
     return found
 
 
@@ -66,8 +72,6 @@ def tail_average(means: Tensors, values: Tensors, count: Tensor | int) -> None:
         values: of this step.
     """
     if means[0].is_floating_point():
-        share = (_TAIL + 1) / (float(count) + 1 + _TAIL)
-        torch._foreach_lerp_(list(means), [each.to(means[0].dtype) for each in values], share)
+        torch._foreach_lerp_(means, values, (_TAIL + 1) / (float(count) + 1 + _TAIL))
     else:
-        for mean, value in zip(means, values, strict=True):
-            mean.copy_(value)
+        torch._foreach_copy_(means, values)

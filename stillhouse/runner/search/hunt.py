@@ -15,6 +15,7 @@ from pathlib import Path
 
 from stillhouse.foundation.errors import ModelError, RecipeError
 from stillhouse.foundation.events import Event, PhaseStarted, Progress, Warned
+from stillhouse.foundation.garbage import settled
 from stillhouse.foundation.search_events import OUTDONE, SearchMeasured, TrialBegun, TrialEnded, TrialReached
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.network import Network
@@ -96,7 +97,7 @@ class Hunt:
                 begun, train = self._pace.trained(known), self.materials.recipe.student.train
                 self._samples = begun * train.batch_size
                 tell(PhaseStarted(SEARCH, begun, max(begun + 1, self._pace.steps), train.batch_size))
-                with self._place(tell) as place:
+                with self.place(tell) as place:
                     self._search(place, tell)
         found = self.record.trials()
         self.emit(SearchMeasured(importances(self.space, [_seen(each) for each in found])))
@@ -114,14 +115,15 @@ class Hunt:
         self.record.close()
 
     @contextlib.contextmanager
-    def _place(self, tell: Emit) -> Iterator[Place]:
-        """Where tasks are done."""
+    def place(self, tell: Emit) -> Iterator[Place]:
+        """Where trials are trained."""
 
         def retold(event: Event) -> None:
             self._retold(event, tell)
 
         if self.materials.recipe.fleet.trial_workers == 1:
-            yield Here(self._setting, tell, retold)
+            with settled():
+                yield Here(self._setting, tell, retold)
             return
         with self.workers(tell, retold) as place:
             yield place
