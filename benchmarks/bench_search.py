@@ -30,8 +30,10 @@ from benchmarks.search_figures import (
     TABLE,
     Curve,
     Values,
+    again,
     best_of,
     different,
+    half,
     interval,
     reached,
     times_fewer,
@@ -57,8 +59,8 @@ SHOWN = (20, 50, 100, 200)
 EFFICIENCY = (
     "networks trained to the end until one is as accurate as the best of {} random single graphs ({} in the record; "
     "validation; mean over orders), against those that {} took (epochs of all its trials, in such networks; {}, "
-    "median; one that never came there counts as 0: {} of them); range: the middle 90 % over resampled graphs and "
-    "searches"
+    "median; one that never came there counts as 0: {} of them); range: the middle 90 % over halves of the "
+    "graphs and resampled searches"
 )
 AGAINST = (
     "the same cost of {} until it was as accurate as ours at its end, against ours; the median search of each; range: "
@@ -95,7 +97,7 @@ def efficiency(claim: str, told: str, end: Values, curves: Sequence[Curve], coun
     """How many fewer networks a way to search needs than random search over single graphs."""
     never = sum(math.isinf(reached(each, best_of(end, count))) for each in curves)
     ratio = times_fewer(end, curves, count)
-    spread = interval(lambda some, several: times_fewer(np.array(some), several, count), list(end), curves)
+    spread = interval(lambda some, several: times_fewer(some, several, count), half(end, count), again(curves))
     told = EFFICIENCY.format(count, len(end), told, f"{len(curves)} searches", never)
     cost = round(count / ratio, 2) if ratio else -1
     return _claim(claim, round(ratio, 2), cost, count, spread, len(curves), told)
@@ -104,7 +106,7 @@ def efficiency(claim: str, told: str, end: Values, curves: Sequence[Curve], coun
 def against(name: str, ours: Sequence[Curve], theirs: Sequence[Curve]) -> Claim:
     """How much more another way to search costs until it is as accurate as the median search of it is at its end."""
     ratio, mine, rival = times_more(ours, theirs)
-    spread = interval(lambda some, others: times_more(some, others)[0], ours, theirs)
+    spread = interval(lambda some, others: times_more(some, others)[0], again(ours), again(theirs))
     ends = sorted(each[-1][1] for each in theirs)
     told = AGAINST.format(TOLD[name]) + f"; its searches ended at {100 * ends[0]:.2f} to {100 * ends[-1]:.2f} %"
     mine = round(mine, 2) if math.isfinite(mine) else -1
@@ -247,7 +249,8 @@ def main(*, short: bool) -> list[Claim]:
     shown(end, curves)
     live = {name: f"{TOLD[name]}; live" for name in KINDS}
     found = [efficiency("sample_efficiency", live["ours"], end, curves["ours"])]
-    found += [efficiency(f"sample_efficiency_{n}", live["ours"], end, curves["ours"], n) for n in SHOWN if n != REACHED]
+    others = [n for n in SHOWN if n != REACHED and n < len(end)]
+    found += [efficiency(f"sample_efficiency_{n}", live["ours"], end, curves["ours"], n) for n in others]
     found += [efficiency(f"sample_efficiency_of_{n}", live[n], end, curves[n]) for n in KINDS if n != "ours"]
     told = f"{TOLD['graphs']}; replayed on the record"
     found.append(efficiency("sample_efficiency_replayed", told, end, replayed(record)))

@@ -83,9 +83,19 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with a + where it was changed."""
-    run = subprocess.run(["git", "describe", "--always", "--dirty=+"], capture_output=True, text=True, check=False)
-    return run.stdout.strip() or "unknown"
+    """The checkout's commit when this process began, with a + where its code was changed."""
+    return _COMMIT
+
+
+def _described() -> str:
+    def said(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = said("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)benchmarks/results")
+    return said("describe", "--always") + "+" * bool(changed) or "unknown"
+
+
+_COMMIT = _described()
 
 
 def _cpuinfo() -> list[str]:

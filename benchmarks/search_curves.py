@@ -1,7 +1,7 @@
 """The searches of the search benchmark as a picture: the best network so far, for what finding it cost.
 
 Drawn from the results alone: the tabular record's random graphs (median and middle 90 % over orders) and the live
-searches of each arm (median and range).
+searches of each arm (median and range, as long as any of them goes on; one that has ended stays as good as it was).
 
     python -m benchmarks.search_curves [FILE.png]
 """
@@ -44,11 +44,11 @@ def random_graphs(end: NDArray[np.float64], count: int = MOST, orders: int = 400
 
 
 def stretched(curves: Sequence[Curve], at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The best of each search at each cost, (searches, costs); NaN before its first whole network and after its end."""
+    """The best of each search at each cost, (searches, costs); NaN before its first whole network."""
     table = np.full((len(curves), len(at)), np.nan)
     for row, curve in zip(table, curves, strict=True):
-        for (cost, best), (until, _) in zip(curve, [*curve[1:], curve[-1]], strict=True):
-            row[(at >= cost) & (at <= max(until, cost))] = best
+        for cost, best in curve:
+            row[at >= cost] = best
     return table
 
 
@@ -68,7 +68,7 @@ def drawn() -> Figure:
             if not curves:
                 continue
             table = 100 * stretched(curves, at)
-            all_there = ~np.isnan(table).any(axis=0)
+            all_there = ~np.isnan(table).any(axis=0) & (at <= max(each[-1][0] for each in curves))
             axes.plot(at[all_there], np.median(table[:, all_there], axis=0), color=f"C{place}", label=told, zorder=3)
             low, high = table[:, all_there].min(axis=0), table[:, all_there].max(axis=0)
             axes.fill_between(at[all_there], low, high, color=f"C{place}", alpha=0.12, linewidth=0)

@@ -22,6 +22,9 @@ the best accuracy so far."""
 
 Values = NDArray[np.float64]
 
+Draw = Callable[[np.random.Generator], Any]
+"""A sample, drawn anew."""
+
 
 def different(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows of a record, each network once: the same graphs with the same weights do the same at all rungs."""
@@ -45,7 +48,7 @@ def times_fewer(end: Values, curves: Sequence[Curve], count: int = REACHED) -> f
     of so many of those; 0 where half of the searches never are.
     """
     target = best_of(end, count)
-    return statistics.median(count / reached(each, target) for each in curves)
+    return count / statistics.median(reached(each, target) for each in curves)
 
 
 def times_more(ours: Sequence[Curve], theirs: Sequence[Curve]) -> tuple[float, float, float]:
@@ -57,12 +60,24 @@ def times_more(ours: Sequence[Curve], theirs: Sequence[Curve]) -> tuple[float, f
     return (rival / mine if math.isfinite(mine) else 0.0), mine, rival
 
 
-def interval(of: Callable[..., float], *samples: Sequence[Any]) -> tuple[float, float]:
-    """The middle 90 % of a figure over resampled samples, each resampled by itself."""
+def interval(of: Callable[..., float], *draws: Draw) -> tuple[float, float]:
+    """The middle 90 % of a figure over samples drawn anew, each by itself."""
     chance = np.random.default_rng(subseed(0, "resampled"))
-    found = [
-        of(*([each[at] for at in chance.integers(len(each), size=len(each))] for each in samples))
-        for _ in range(_RESAMPLED)
-    ]
+    found = [of(*(draw(chance) for draw in draws)) for _ in range(_RESAMPLED)]
     low, high = np.quantile(found, (0.05, 0.95))
     return round(float(low), 2), round(float(high), 2)
+
+
+def again(searches: Sequence[Curve]) -> Draw:
+    """As many of the searches, some of them twice."""
+    return lambda chance: [searches[at] for at in chance.integers(len(searches), size=len(searches))]
+
+
+def half(end: Values, least: int) -> Draw:
+    """Half of the networks, none twice: by a network that is there twice the best of many would be worse. What is
+    unbiased varies among halves as it does among wholes.
+
+    Args:
+        least: so many at least; where that is more than half of them, they vary less than they should.
+    """
+    return lambda chance: chance.choice(end, size=max(least, len(end) // 2), replace=False)

@@ -30,6 +30,7 @@ from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import SamplerSection
 from stillhouse.study.rungs import Standing, next_job
 from stillhouse.study.sampling import Seen, proposed, subseed_of
+from stillhouse.study.space import space_of
 
 SEARCHES = 32
 TRIALS = 60
@@ -88,7 +89,7 @@ def search(known: Known, recipe: Recipe, *, highest: bool = False) -> Curve:
     """One search: what all trainings cost, in networks trained to the end, and the best accuracy until then."""
     section = recipe.search
     assert section is not None and section.rungs is not None
-    space, sampler, rungs = section.space_of("random_graph"), section.sampler, section.rungs
+    space, sampler, rungs = space_of(recipe), section.sampler, section.rungs
     places = [RUNGS.index(each) for each in rungs]
     points, true, values = list[Mapping[str, Any]](), list[Values](), list[list[float]]()
     found, cost, best = list[tuple[float, float]](), 0.0, 0.0

@@ -146,7 +146,10 @@ def _limited(run: Path) -> list[str]:
         section = load(run / "recipe.yaml").search
     except RecipeError:  # a file that it names is gone
         return []
-    return [name for name, most in section.budget.model_dump().items() if most is not None] if section else []
+    if section is None:
+        return []
+    room = {"peak_bytes"} if section.target is not None and section.target.memory_bytes is not None else set()
+    return [name for name, most in section.budget.model_dump().items() if most is not None or name in room]
 
 
 def _cost(trial: Mapping[str, Any], name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import BeforeValidator, Discriminator, Field, NonNegativeFloat, PositiveFloat, Tag, model_validator
 
 from stillhouse.recipe.blockwise import BudgetSection, Share
-from stillhouse.recipe.section import InputPath, Name, NonNegativeInt, PositiveInt, Ratio, Section
+from stillhouse.recipe.section import AbsolutePath, Name, NonNegativeInt, PositiveInt, Ratio, Section
 
 When = Mapping[str, Any]
 """Keys of the recipe, and the value, or the list of values, that each must have."""
@@ -106,26 +106,6 @@ class SamplerSection(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the sampler")
 
 
-_GRAPHS: Final[dict[str, Any]] = {
-    "student.model.options.top.nodes": {"low": 3, "high": 6},
-    "student.model.options.top.neighbours": [2, 4],
-    "student.model.options.top.probability": {"low": 0.1, "high": 1.0},
-    "student.model.options.middle.nodes": {"low": 1, "high": 3},
-    "student.model.options.middle.probability": {"low": 0.2, "high": 1.0},
-    "student.model.options.bottom.nodes": {"low": 2, "high": 5},
-    "student.model.options.bottom.neighbours": [2, 4],
-    "student.model.options.bottom.probability": {"low": 0.1, "high": 1.0},
-    "student.model.options.operation": ["conv", "separable"],
-    "student.model.options.growth": {"low": 1.0, "high": 3.0},
-}
-_TEACHING: Final[dict[str, Any]] = {
-    "objective.kd.temperature": {"low": 1.0, "high": 20.0, "log": True},
-    "objective.kd.weight": {"low": 0.0, "high": 1.0},
-    "objective.cross_entropy": {"rest_of": "objective.kd.weight"},
-    "student.train.optimizer.learning_rate": {"low": 0.01, "high": 0.5, "log": True},
-}
-
-
 class SearchSection(Section):
     """The student's family and how it is taught are found by trials; the best one's members are trained to the end."""
 
@@ -135,8 +115,8 @@ class SearchSection(Section):
     )
     space: dict[str, Range] = Field(
         {},
-        description="key of the recipe: [a, b, ...] or {low, high, log}; default: the graphs of a random_graph, and "
-        "temperature, weight and learning rate",
+        description="key of the recipe: [a, b, ...] or {low, high, log}; default: the graphs of a random_graph, "
+        "temperature and weight, and the learning rate from a tenth of the recipe's to five times as much",
     )
     trials: PositiveInt = Field(32, description="students that are begun")
     rungs: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = Field(
@@ -152,7 +132,7 @@ class SearchSection(Section):
     )
     sampler: SamplerSection = SamplerSection()
     random: Ratio = Field(0.1, description="share of the trials that are drawn without the sampler")
-    after: tuple[InputPath, ...] = Field(
+    after: tuple[AbsolutePath, ...] = Field(
         (), description="folders of searches before this one: their best points are tried first"
     )
     seed: NonNegativeInt = Field(
@@ -182,17 +162,6 @@ class SearchSection(Section):
     def epochs(self, longest: int) -> tuple[int, ...]:
         """The rungs, where the recipe trains students for so many epochs."""
         return self.rungs or tuple(sorted({max(1, longest // 4), max(1, longest // 2), longest}))
-
-    def space_of(self, arch: str) -> dict[str, Range]:
-        """What is searched, the default one included."""
-        if self.space:
-            return dict(self.space)
-        given = _GRAPHS | _TEACHING if arch == "random_graph" else _TEACHING
-        return dict(_Space.model_validate({"space": given}).space)
-
-
-class _Space(Section):
-    space: dict[str, Range]
 
 
 def in_order(space: Mapping[str, Range]) -> Iterator[tuple[str, Range]]:

@@ -57,15 +57,22 @@ def _expand(text: str) -> str:
     return _VARIABLE.sub(value, text)
 
 
-def _input_path(text: str) -> str:
+def _absolute_path(text: str) -> str:
     try:
-        path = Path(os.path.normpath(Path(_expand(text)).expanduser().absolute()))
-        there = path.exists()
+        return os.path.normpath(Path(_expand(text)).expanduser().absolute())
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"'{text}' can't be looked at: {getattr(error, 'strerror', None) or error}") from error
+        raise ValueError(f"'{text}' can't be a path: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _input_path(text: str) -> str:
+    path = _absolute_path(text)
+    try:
+        there = Path(path).exists()
+    except OSError as error:
+        raise ValueError(f"'{text}' can't be looked at: {error.strerror or error}") from error
     if not there:
         raise ValueError(f"{path} does not exist (paths are relative to the current folder)")
-    return str(path)
+    return path
 
 
 def _output_path(text: str) -> str:
@@ -126,5 +133,6 @@ Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 Device = Annotated[str, AfterValidator(_device), WithJsonSchema({"type": "string", "pattern": _DEVICE})]
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": _NAME})]
 OutputPath = Annotated[str, AfterValidator(_output_path)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute_path)]
 InputPath = Annotated[str, AfterValidator(_input_path), Field(description="path; ${VARIABLE:-default} is expanded")]
 FunctionReference = Annotated[str, AfterValidator(function_reference), Field(description="file.py:function")]

@@ -206,6 +206,8 @@ def _of_own(
     """Run a method that makes a student within a budget, of a teacher that was handed over; folder and result."""
     if not isinstance(budget, Mapping):
         raise RecipeError(f"budget={budget!r}: say of what, e.g. budget={{'params': {example}}}")
+    if not isinstance(sections.get(method, {}), Mapping):
+        raise RecipeError(f"{method}={sections[method]!r}: say it as in a recipe, e.g. {method}={{'trials': 16}}")
     values: dict[str, Any] = {"name": method, **sections}
     values["teacher"] = _teachers([teacher], None, values.pop("teacher_options", {}))
     values["teacher"] |= {"engine": values.pop("teacher_engine")} if "teacher_engine" in values else {}

@@ -20,10 +20,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from stillhouse.foundation.errors import RunDirError, StillhouseError
+from stillhouse.foundation.errors import RecipeError, RunDirError, StillhouseError
 from stillhouse.foundation.search_events import OUTDONE
 from stillhouse.recipe.load import differences
-from stillhouse.recipe.search import Range
+from stillhouse.recipe.search import Range, SearchSection
 from stillhouse.study.sampling import distribution, plain
 from stillhouse.study.space import Point
 
@@ -89,7 +89,7 @@ class Record:
             known = self._study.user_attrs.get(_IDENTITY)
             if known is None:
                 self._study.set_user_attr(_IDENTITY, dict(identity))
-            elif changed := differences(known, dict(identity)):
+            elif changed := differences(_with_new_keys(known), dict(identity)):
                 told = "\n  ".join(changed)
                 raise RunDirError(f"{path} holds trials of another search:\n  {told}")
 
@@ -204,6 +204,15 @@ class Record:
         return _readable(self._path)
 
 
+def _with_new_keys(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """What a search was, with the defaults of settings that its Stillhouse did not know yet."""
+    try:
+        section = SearchSection.model_validate(identity["search"])
+    except (KeyError, ValueError):  # what it says is none any more: the differences tell
+        return dict(identity)
+    return {**identity, "search": section.model_dump(mode="json", exclude={"trials"})}
+
+
 def best_points(path: Path, count: int) -> list[Point]:
     """The points of a study's best trials: those that were trained longest first, and of these the best.
 
@@ -223,6 +232,19 @@ def best_points(path: Path, count: int) -> list[Point]:
         trained = [each for each in study.get_trials(deepcopy=False) if each.intermediate_values]
         trained.sort(key=lambda each: (max(each.intermediate_values.items()), -each.number), reverse=True)
         return [each.user_attrs[_POINT] for each in trained[:count]]
+
+
+def check_earlier(folders: Sequence[str]) -> None:
+    """Look whether the searches whose points are to be tried first can be read.
+
+    Raises:
+        RecipeError: one can't.
+    """
+    for number, each in enumerate(folders):
+        try:
+            best_points(Path(each) / FILE, 1)
+        except RunDirError as error:
+            raise RecipeError(f"search.after.{number}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import AugmentSection, Recipe, as_dict
-from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection, in_order
+from stillhouse.recipe.search import ChoiceSection, NumberSection, Range, RestSection, SearchSection, in_order
 
 Point = Mapping[str, Any]
 """The value of each key of the recipe that varies; keys whose condition does not hold are absent."""
@@ -18,9 +18,49 @@ Point = Mapping[str, Any]
 _ARCH = "student.model.arch"
 _OPTIONS = "student.model.options"
 _AUGMENT = "data.augment."
-_MIX, _KIND = "data.augment.mix", "objective.kd.kind"
-_VARIED = ("student.model.", "student.train.", "objective.cross_entropy", "objective.kd.", _AUGMENT)
+_KD = "objective.kd."
+_MIX, _KIND = "data.augment.mix", f"{_KD}kind"
+_VARIED = ("student.model.", "student.train.", "objective.cross_entropy", _KD, _AUGMENT)
 _FIXED = ("student.train.epochs", "student.train.engine", "student.train.warmup_epochs", "student.model.weights")
+
+
+_GRAPHS: Final[Mapping[str, Any]] = {
+    "student.model.options.top.nodes": {"low": 3, "high": 6},
+    "student.model.options.top.neighbours": [2, 4],
+    "student.model.options.top.probability": {"low": 0.1, "high": 1.0},
+    "student.model.options.middle.nodes": {"low": 1, "high": 3},
+    "student.model.options.middle.probability": {"low": 0.2, "high": 1.0},
+    "student.model.options.bottom.nodes": {"low": 2, "high": 5},
+    "student.model.options.bottom.neighbours": [2, 4],
+    "student.model.options.bottom.probability": {"low": 0.1, "high": 1.0},
+    "student.model.options.operation": ["conv", "separable"],
+    "student.model.options.growth": {"low": 1.0, "high": 3.0},
+}
+
+
+def space_of(recipe: Recipe) -> dict[str, Range]:
+    """What a recipe's search looks through: what it says, else the graphs of a random graph and how students are
+    taught.
+    """
+    section, train = recipe.search, recipe.student.train
+    assert section is not None
+    if section.space:
+        return dict(section.space)
+    rate = train.optimizer.learning_rate
+    given: dict[str, Any] = dict(_GRAPHS) if recipe.student.model.arch == "random_graph" else {}
+    if _asks(recipe):
+        given |= {
+            "objective.kd.temperature": {"low": 1.0, "high": 20.0, "log": True},
+            "objective.kd.weight": {"low": 0.0, "high": 1.0},
+            "objective.cross_entropy": {"rest_of": "objective.kd.weight"},
+        }
+    given["student.train.optimizer.learning_rate"] = {"low": rate / 10, "high": 5 * rate, "log": True}
+    return dict(SearchSection.model_validate({"budget": section.budget, "space": given}).space)
+
+
+def _asks(recipe: Recipe) -> bool:
+    """Whether soft targets are asked for."""
+    return recipe.objective.kd is not None and recipe.objective.kd.weight > 0
 
 
 def holds(when: Mapping[str, Any], point: Point, recipe: Recipe) -> bool:
@@ -153,7 +193,7 @@ def check(recipe: Recipe) -> None:
     """
     section = recipe.search
     assert section is not None
-    space = section.space_of(recipe.student.model.arch)
+    space = space_of(recipe)
     rungs, longest = section.epochs(recipe.student.train.epochs), recipe.student.train.epochs
     if rungs[-1] > longest:
         raise RecipeError(
@@ -174,6 +214,10 @@ def check(recipe: Recipe) -> None:
                 f"search.space: '{key}' can't vary: trials share the teacher's answers, their length and their engine; "
                 f"what may vary is under {known}"
             )
+    if (taught := [key for key in space if key.startswith(_KD)]) and not _asks(recipe):
+        raise RecipeError(
+            f"search.space: '{taught[0]}' varies, but objective.kd asks the teacher nothing: give a weight"
+        )
     if f"{_OPTIONS}.params" in space and section.budget.params is not None:
         raise RecipeError(f"search.space: '{_OPTIONS}.params' can't vary: search.budget.params says it")
     for point in [*corners(space, recipe), *_pairs(space, recipe)]:
@@ -184,16 +228,29 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(f"search.space: {error}\n  (at {told})") from error
 
 
-def points_in(space: Mapping[str, Range]) -> int | None:
-    """How many points there are; None where a number varies without steps, or keys depend on others."""
-    count = 1
-    for each in space.values():
+def points_in(space: Mapping[str, Range], recipe: Recipe, most: int) -> list[dict[str, Any]] | None:
+    """All points there are; None where they are more than that, or a number varies without steps."""
+    several = [each for each in space.values() if isinstance(each, NumberSection)]
+    if any(not each.whole and each.low < each.high for each in several):
+        return None
+    found: list[dict[str, Any]] = [{}]
+    for key, each in in_order(space):
         if isinstance(each, RestSection):
+            found = [{**point, key: rest(point, each, recipe)} for point in found]
             continue
-        if each.when or (isinstance(each, NumberSection) and not each.whole and each.low < each.high):
+        if isinstance(each, NumberSection):
+            values = list(range(int(each.low), int(each.high) + 1)) if each.whole else [each.low]
+        else:
+            values = list(each.choices)
+        held = [(point, not each.when or holds(each.when, point, recipe)) for point in found]
+        if sum(len(values) if varies else 1 for _, varies in held) > most:
             return None
-        count *= len(each.choices) if isinstance(each, ChoiceSection) else int(each.high) - int(each.low) + 1
-    return count
+        found = [
+            new
+            for point, varies in held
+            for new in ([{**point, key: value} for value in values] if varies else [point])
+        ]
+    return found
 
 
 def _pairs(space: Mapping[str, Range], recipe: Recipe) -> Iterator[dict[str, Any]]:
@@ -209,7 +266,7 @@ def _pairs(space: Mapping[str, Range], recipe: Recipe) -> Iterator[dict[str, Any
 def augmentations(recipe: Recipe) -> list[AugmentSection]:
     """Those that trials may have, each once: the teacher answers for each of them."""
     assert recipe.search is not None
-    space = recipe.search.space_of(recipe.student.model.arch)
+    space = space_of(recipe)
     keys = [key for key, each in space.items() if key.startswith(_AUGMENT) and isinstance(each, ChoiceSection)]
     found: list[AugmentSection] = []
     for values in itertools.product(*(_ends(space[key]) for key in keys)):

@@ -17,7 +17,7 @@ from stillhouse.models.graphs.graph import Graph, drawn
 from stillhouse.models.graphs.member import member, split
 from stillhouse.models.graphs.modules import GraphModule, Sum, WeightedSum
 from stillhouse.models.graphs.network import Cells
-from stillhouse.models.graphs.widths import TOLERANCE, BetweenError, grown, scaled, solved
+from stillhouse.models.graphs.widths import TOLERANCE, BetweenError, grown, polynomial, scaled, solved
 from stillhouse.models.network import Network
 from stillhouse.models.onnx import onnx_model, onnx_session
 from stillhouse.recipe.architectures import ModelSection, Normalisation
@@ -149,6 +149,19 @@ def test_no_channel_more_fits(wanted: int, stages: int, growth: float) -> None:
     for stage in range(stages):
         assert count(tuple(width + (at == stage) for at, width in enumerate(found))) > wanted
     assert all(one <= other for one, other in zip(scaled(2.0, grown(stages, growth)), found, strict=True))
+
+
+@pytest.mark.parametrize("unit", [2, 8, 16, 64])
+def test_a_network_that_rounds_its_widths_is_counted(unit: int) -> None:
+    """Near its smallest widths its count does not change, far from them it does."""
+
+    def count(widths: tuple[int, ...]) -> int:
+        return sum(9 * (-(-width // unit) * unit) ** 2 for width in widths)
+
+    for stages in (1, 3):
+        told = polynomial(count, stages, (7, 157))
+        for widths in ((100, 200, 300), (64, 64, 128)):
+            assert told(widths[:stages]) == count(widths[:stages])
 
 
 def test_widths_and_stages_are_what_they_say() -> None:

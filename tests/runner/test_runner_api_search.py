@@ -38,6 +38,13 @@ def test_a_budget_is_of_something(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("wrong", [None, [2]])
+def test_a_section_is_said_as_in_a_recipe(tmp_path: Path, wrong: Any) -> None:
+    """Or not at all."""
+    with pytest.raises(stillhouse.StillhouseError, match=r"search=.*: say it as in a recipe, e.g. search=\{'trials'"):
+        stillhouse.search(own(), Digits(), out=tmp_path / "run", **{**SECTIONS, "search": wrong})
+
+
 def test_where_it_begins_is_said_as_in_a_recipe(tmp_path: Path) -> None:
     """A function of one's own is named by its file; what a recipe says is for no call that takes modules."""
     with pytest.raises(stillhouse.StillhouseError, match=r"student=own: .* student=\{'arch': 'FILE.py:FUNCTION'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from stillhouse.foundation.events import Event
 from stillhouse.foundation.search_events import TrialReached
 from stillhouse.models.graphs.member import Member
 from stillhouse.runner.run import resume, run
+from stillhouse.runner.search.candidate import seed_of
 
 from .test_runner_search import OWN, TRAIN, recipe
 
@@ -27,6 +29,79 @@ def test_what_was_tried_is_not_tried_again(tmp_path: Path) -> None:
     )
     points = [tuple(each["point"].values()) for each in found["search"]["trials"]]
     assert points[0] == (1, 4.0) and sorted(points) == [(1, 2.0), (1, 4.0), (2, 2.0), (2, 4.0)]
+
+
+def test_what_depends_on_others_is_not_tried_again_either(tmp_path: Path) -> None:
+    """Nor what costs too much: then, too, there is an end."""
+    space = {
+        "student.model.arch": ["resnet", "mobilenet"],
+        "student.model.options.blocks": {"choices": [[1, 1], [1, 2]], "when": {"student.model.arch": "resnet"}},
+        "student.model.options.width": {"choices": [4, 400], "when": {"student.model.arch": "mobilenet"}},
+    }
+    found = run(
+        recipe(
+            {"space": space, "trials": 9, "rungs": [1], "members": 1, "random": 0.0},
+            student={"model": {"arch": "resnet", "options": {"blocks": [1, 1]}}, "train": TRAIN},
+        ),
+        tmp_path / "run",
+    )
+    points = [tuple(map(str, each["point"].values())) for each in found["search"]["trials"]]
+    assert sorted(points) == [("mobilenet", "4"), ("mobilenet", "400"), ("resnet", "[1, 1]"), ("resnet", "[1, 2]")]
+    assert [
+        each["ended"][:17]
+        for each in found["search"]["trials"]
+        if each["point"].get("student.model.options.width") == 400
+    ] == ["beyond the budget"]
+
+
+def test_the_search_before_is_not_needed_once_it_was_read(tmp_path: Path) -> None:
+    """Its points stand with the trials."""
+    (tmp_path / "own.py").write_text(OWN)
+    space = {"objective.kd.temperature": {"low": 1.0, "high": 9.0}}
+    sought = {"space": space, "trials": 2, "rungs": [1], "members": 1, "finalists": 1}
+    model = {"arch": f"{tmp_path / 'own.py'}:family", "options": {"width": 2}}
+    student = {"model": model, "train": TRAIN}
+    run(recipe(sought, student=student), tmp_path / "before")
+
+    def stop(event: Event) -> None:
+        if isinstance(event, TrialReached):
+            signal.raise_signal(signal.SIGINT)
+
+    after = recipe({**sought, "trials": 3, "after": [str(tmp_path / "before")]}, student=student)
+    with pytest.raises(Interrupted):
+        run(after, tmp_path / "run", [stop])
+    shutil.rmtree(tmp_path / "before")
+    found = resume(tmp_path / "run")
+    assert sum(bool(each["rungs"]) for each in found["search"]["trials"]) == 3
+
+
+_BY_SEED = """
+from torch import nn
+
+def family(classes, channels, seed=0):
+    wide = 8 + seed % 64
+    layers = [nn.Conv2d(channels, wide, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(wide, classes))
+"""
+
+
+def test_members_over_the_budget_are_left_out(tmp_path: Path) -> None:
+    """Where only the seed says how many parameters a network has."""
+    (tmp_path / "own.py").write_text(_BY_SEED)
+    space = {"objective.kd.temperature": {"low": 1.0, "high": 9.0}}
+    search = {"budget": {"params": 0.08}, "space": space, "rungs": [1], "members": 4, "finalists": 1}
+    made = recipe(
+        search, student={"model": {"arch": f"{tmp_path / 'own.py'}:family", "options": {"seed": 0}}, "train": TRAIN}
+    )
+    found = run(made, tmp_path / "run")
+    most = 0.08 * found["teacher"]["params"]
+
+    def fits(trial: int, member: int) -> bool:
+        return 20 * (8 + seed_of(made, trial, member) % 64) + 10 <= most
+
+    trained = {each["trial"]: len(each["members"]) for each in found["search"]["trials"] if each["members"]}
+    assert trained == {trial: sum(fits(trial, member) for member in range(4)) for trial in trained}
+    assert min(trained.values()) < 4 and found["student"]["params"] <= most
 
 
 def test_trials_that_left_only_checkpoints_are_refused(tmp_path: Path) -> None:

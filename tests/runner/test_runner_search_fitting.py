@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from stillhouse.models.build import Interface
+from stillhouse.models.build import Interface, build
 from stillhouse.models.graphs.widths import BetweenError
-from stillhouse.recipe.architectures import Normalisation
+from stillhouse.recipe.architectures import ModelSection, Normalisation
 from stillhouse.runner.networks import Networks
 from stillhouse.runner.search.candidate import candidate, costs_of, limits_of
 
@@ -43,6 +43,7 @@ def shares(found: Networks) -> dict[str, float]:
     return {name: costs[name] / most for name, most in limits.most.items()}
 
 
+_WIDTH = "student.model.options.width"
 _MODELS: dict[str, dict[str, Any]] = {
     "graph": {"arch": "random_graph", "options": GRAPH},
     "resnet": {"arch": "resnet", "options": {"blocks": [1, 2]}},
@@ -96,6 +97,32 @@ def test_what_none_meets_is_the_smallest() -> None:
     assert shares(networks({"macs": 0.0005}, _MODELS["graph"]))["macs"] > 1.0
 
 
+_ROUNDED = """
+from torch import nn
+
+def family(classes, channels, width=64):
+    wide = max(8, int(width + 4) // 8 * 8)
+    layers = [nn.Conv2d(channels, wide, 3), nn.ReLU(), nn.Conv2d(wide, wide, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(wide, classes))
+"""
+
+
+def test_a_width_that_is_rounded_is_found(tmp_path: Path) -> None:
+    """As wide as its steps allow, and no wider."""
+    path = tmp_path / "own.py"
+    path.write_text(_ROUNDED)
+    model = {"arch": f"{path}:family", "options": {"width": 64}}
+    for budget in ({"params": 0.3}, {"macs": 0.5}, {"params": 0.9, "macs": 0.4}):
+        found = networks(budget, model)
+        share = max(shares(found).values())
+        wider = candidate(found, {}, limits_of(found, found.teacher()), 0, 0).student.model.options["width"] + 8
+        beyond = networks(budget, {**model, "options": {"width": wider}}, space={_WIDTH: [wider, 64]})
+        limits = limits_of(beyond, beyond.teacher())
+        made = candidate(beyond, {_WIDTH: wider}, limits, 0, 0)
+        costs = costs_of(Networks(made, found.interface, found.statistics, None).student(0), found, latency_s=0.0)
+        assert share <= 1.0 < max(costs[name] / most for name, most in limits.most.items()), budget
+
+
 def test_a_width_of_ones_own_begins_with_one(tmp_path: Path) -> None:
     """A multiplier's smallest value is 1."""
     path = tmp_path / "own.py"
@@ -125,6 +152,22 @@ def test_networks_of_timm_have_a_width(name: str, option: str, options: dict[str
         each.numel() for each in Networks(made, found.interface, found.statistics, None).student(0).parameters()
     )
     assert 0.95 <= params / limits.most["params"] <= 1.0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
+@pytest.mark.parametrize("share", [0.1, 0.13, 0.17, 0.22, 0.29, 0.38])
+def test_a_transformer_is_as_wide_as_its_heads_allow(share: float) -> None:
+    """Its one width goes in steps of the heads: whatever the budget, the widest that fits."""
+    options = {"img_size": 32, "patch_size": 8, "depth": 2, "num_heads": 8}
+    found = networks({"params": share}, {"arch": "timm:vit_tiny_patch16_224", "options": options}, width=160)
+    limits = limits_of(found, found.teacher())
+    most, wide = limits.most["params"], candidate(found, {}, limits, 0, 0).student.model.options["embed_dim"]
+
+    def params(width: int) -> int:
+        model = ModelSection(arch="timm:vit_tiny_patch16_224", options={**options, "embed_dim": width})
+        return sum(each.numel() for each in build(model, found.interface, found.statistics, 0, "student").parameters())
+
+    assert params(wide) <= most < params(wide + 8)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")

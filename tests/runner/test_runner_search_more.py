@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stillhouse.foundation.errors import Interrupted, RecipeError, RunDirError
@@ -14,7 +15,7 @@ from stillhouse.foundation.search_events import FinalistTrained, TrialBegun
 from stillhouse.recipe.search import SearchBudgetSection, SearchSection
 from stillhouse.runner.run import resume, run
 from stillhouse.runner.rundir import RunDir
-from stillhouse.runner.search.enough import may_begin
+from stillhouse.runner.search.enough import may_begin, worth_little
 from stillhouse.study.record import Trial
 
 from .lessons import told, weights
@@ -104,6 +105,7 @@ def test_only_a_search_has_trials(tmp_path: Path) -> None:
 
 
 SECTION = SearchSection(budget=SearchBudgetSection(params=0.5), trials=20, failures_max=3)
+DEAR = [Trial(number, {}, why=f"beyond the budget: params by {number} %", open=False) for number in range(9, 210)]
 LOST = [Trial(number, {}, why="it diverged", open=False) for number in range(1, 4)]
 
 
@@ -118,6 +120,9 @@ LOST = [Trial(number, {}, why="it diverged", open=False) for number in range(1, 
         ([*LOST, Trial(4, {}, why="beyond the budget: params by 3 %", open=False)], None),
         ([Trial(0, {}, (0.5,), why="it diverged", open=False), *LOST], None),
         (LOST, None),
+        (DEAR[1:], 20),
+        ([Trial(0, {}), *DEAR], 0),
+        ([Trial(0, {}, (0.5,)), *DEAR], 0),
     ],
 )
 def test_how_many_trials_may_be_begun(trials: list[Trial], wanted: int | None) -> None:
@@ -127,3 +132,16 @@ def test_how_many_trials_may_be_begun(trials: list[Trial], wanted: int | None) -
         return
     with pytest.raises(RecipeError, match=r"3 trials in a row could not be trained: it diverged \(3 of 3\)"):
         may_begin(trials, SECTION)
+
+
+def test_a_search_that_finds_nothing_within_its_budget_says_what_is_too_much() -> None:
+    """Where nothing at all was trained."""
+    told = r"search.budget: 201 of the 201 networks .* cost too much, most of them: beyond the budget: params by 9 %"
+    with pytest.raises(RecipeError, match=told):
+        may_begin(DEAR, SECTION)
+
+
+def test_a_search_that_found_little_says_so() -> None:
+    """What was trained counts; of the rest there is a warning."""
+    (said,) = worth_little([Trial(0, {}, (0.9,), open=False), *DEAR], SECTION, np.array([0, 1]))
+    assert said.startswith("search.budget: no more trials were begun: 201 of the 202 networks")

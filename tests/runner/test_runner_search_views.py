@@ -13,7 +13,7 @@ from stillhouse.foundation.events import Event, StoreOpened, Warned
 from stillhouse.recipe.load import load
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.run import run
-from stillhouse.study.space import augmentations, brought
+from stillhouse.study.space import augmentations, brought, space_of
 
 from .lessons import told, weights
 from .test_runner_api_blockwise import Digits, own
@@ -95,8 +95,7 @@ def test_the_recipes_own_mix_is_one_of_the_choices() -> None:
     own = recipe(
         {"space": {"data.augment.mix": [None, MIX]}}, data={"source": {"kind": "digits"}, "augment": {"mix": MIX}}
     )
-    assert own.search is not None
-    space = own.search.space_of("random_graph")
+    space = space_of(own)
     assert brought(space, own, {}, {"data.augment.mix": None}) == {"data.augment.mix": MIX}
 
 

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from stillhouse.foundation.errors import RunDirError
-from stillhouse.recipe.search import ChoiceSection, NumberSection, RestSection
+from stillhouse.recipe.search import ChoiceSection, NumberSection, RestSection, SearchSection
 from stillhouse.study import record
 from stillhouse.study.record import Record
 
@@ -69,6 +69,16 @@ def test_trials_of_another_search_are_refused(tmp_path: Path) -> None:
     opened(tmp_path / "study.db")
     with pytest.raises(RunDirError, match=r"holds trials of another search:\n  teacher: x -> y"):
         opened(tmp_path / "study.db", teacher="y")
+
+
+def test_a_search_of_an_older_version_is_known(tmp_path: Path) -> None:
+    """A setting that it did not know has its default; another value of one that it did know is told."""
+    now = SearchSection.model_validate({"budget": {"params": 0.1}}).model_dump(mode="json", exclude={"trials"})
+    then = {name: each for name, each in now.items() if name != "failures_max"}
+    opened(tmp_path / "study.db", search=then).begin(POINT)
+    assert len(opened(tmp_path / "study.db", search=now).trials()) == 1
+    with pytest.raises(RunDirError, match=r"of another search:\n  search.reduction: 3 -> 4$"):
+        opened(tmp_path / "study.db", search={**now, "reduction": 4})
 
 
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:

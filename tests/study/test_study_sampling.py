@@ -14,9 +14,9 @@ from optuna.exceptions import ExperimentalWarning
 from stillhouse.foundation.errors import RecipeError
 from stillhouse.recipe.load import validate
 from stillhouse.recipe.recipe import Recipe
-from stillhouse.recipe.search import SamplerSection, SearchSection
+from stillhouse.recipe.search import SamplerSection
 from stillhouse.study.sampling import Seen, distribution, drawn, label, plain, proposed
-from stillhouse.study.space import augmentations, brought, check, corners, points_in, varied
+from stillhouse.study.space import augmentations, brought, check, corners, points_in, space_of, varied
 
 SPACE: dict[str, Any] = {
     "student.model.arch": ["random_graph", "resnet"],
@@ -42,11 +42,6 @@ def recipe(space: dict[str, Any] = SPACE, **search: Any) -> Recipe:
             "search": {"budget": {"params": 0.5}, "space": space, **search},
         }
     )
-
-
-def space_of(of: Recipe) -> Any:
-    assert of.search is not None
-    return of.search.space_of(of.student.model.arch)
 
 
 TPE, GP = SamplerSection(name="TPESampler"), SamplerSection(name="GPSampler")
@@ -99,8 +94,8 @@ def test_the_sampler_learns_what_is_good(sampler: SamplerSection) -> None:
     assert sum(found) / 20 > sum(chance) / 20 + 0.15
 
 
-def test_it_learns_from_the_highest_rung_with_enough_trials() -> None:
-    """What the lowest rung says is forgotten once enough trials say otherwise further up."""
+def test_it_learns_from_all_rungs_what_they_foretell() -> None:
+    """Where the higher rung says the contrary of the lower one, the lower one's values mean the contrary."""
     base = recipe({"objective.kd.weight": {"low": 0.0, "high": 1.0}})
     space = space_of(base)
     points = [drawn(space, base, seed) for seed in range(60)]
@@ -325,13 +320,42 @@ def test_augmentations_are_counted_once() -> None:
     assert len(augmentations(recipe())) == 1
 
 
-def test_points_are_counted_where_that_can_be() -> None:
-    """Of choices and whole numbers; a key that depends on others, or a number without steps, leaves it open."""
+def test_all_points_are_known_where_that_can_be() -> None:
+    """Of choices and whole numbers, also where a key depends on others; a number without steps leaves it open."""
     whole = {"low": 2, "high": 5}
-    made = SearchSection.model_validate(
-        {"budget": {"params": 0.5}, "space": {"a": [1, 2, 3], "b": whole, "c": {"rest_of": "a"}}}
-    )
-    assert points_in(made.space) == 12
-    for odd in ({"low": 0.0, "high": 1.0}, {**whole, "when": {"a": 1}}):
-        odd_space = SearchSection.model_validate({"budget": {"params": 0.5}, "space": {"a": [1, 2], "d": odd}}).space
-        assert points_in(odd_space) is None
+    deep = {"choices": [[1, 1], [2, 2]], "when": {"student.model.arch": "resnet"}}
+    arches = {"student.model.arch": ["random_graph", "resnet"], "student.model.options.blocks": deep}
+    for space, count in (
+        ({"objective.kd.weight": [0.1, 0.5, 1.0], "objective.cross_entropy": {"rest_of": "objective.kd.weight"}}, 3),
+        ({**arches, "student.model.options.width": whole}, 12),
+        ({"student.model.options.width": {**whole, "when": {"student.model.arch": "resnet"}}, **arches}, 9),
+        ({"objective.kd.weight": {"low": 0.5, "high": 0.5}, "objective.kd.temperature": [1.0, 2.0]}, 2),
+    ):
+        base = recipe(space)
+        found = points_in(space_of(base), base, count)
+        assert found is not None and len(found) == count
+        assert points_in(space_of(base), base, count - 1) is None
+        random = [drawn(space_of(base), base, seed) for seed in range(200)]
+        assert all(each in found for each in random) and all(each in random for each in found)
+    base = recipe({"objective.kd.weight": {"low": 0.0, "high": 1.0}})
+    assert points_in(space_of(base), base, 10**6) is None
+
+
+def test_the_default_space_fits_the_recipe() -> None:
+    """Rates are those of its optimiser; what asks nobody has no temperature."""
+    rate = "student.train.optimizer.learning_rate"
+    for optimizer, own in (({"kind": "sgd"}, 0.1), ({"kind": "adamw"}, 0.001)):
+        base = recipe({})
+        train = base.student.train.model_validate({"epochs": 8, "optimizer": optimizer})
+        base = base.model_copy(update={"student": base.student.model_copy(update={"train": train})})
+        found = space_of(base)
+        assert brought(found, base, {}, drawn(found, base, 0))[rate] == own
+        assert "objective.kd.temperature" in found and "student.model.options.growth" in found
+    asked = recipe({"objective.kd.temperature": [2.0, 4.0]})
+    with pytest.raises(
+        RecipeError, match=r"'objective.kd.temperature' varies, but objective.kd asks the teacher nothi"
+    ):
+        check(asked.model_copy(update={"objective": asked.objective.model_copy(update={"kd": None})}))
+    alone = base.model_copy(update={"objective": base.objective.model_copy(update={"kd": None})})
+    assert space_of(alone).keys() == {key for key in space_of(base) if not key.startswith("objective.")}
+    check(alone)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stillhouse.models.graphs.graph import Graph
 from stillhouse.models.graphs.member import Member, member
 from stillhouse.models.graphs.modules import GraphModule, merge, operation
-from stillhouse.models.graphs.widths import grown, scaled, solved
+from stillhouse.models.graphs.widths import grown, polynomial, scaled, solved
 from stillhouse.models.zoo.parts import check_stages, conv_norm, initialise
 from stillhouse.recipe.random_graph import RandomGraphOptions
 
@@ -79,7 +79,7 @@ def build(options: RandomGraphOptions, channels: int, size_px: tuple[int, int], 
     Raises:
         ModelError: more stages than the input can be halved for; a number of parameters that it can't have.
     """
-    check_stages("random_graph", len(options.depth), size_px)
+    check_stages("random_graph", len(options.depth), size_px, "depth")
     found = member(options)
     shape = grown(len(options.depth), options.growth)
     widths = options.widths or scaled(_WIDTH, shape)
@@ -90,7 +90,7 @@ def build(options: RandomGraphOptions, channels: int, size_px: tuple[int, int], 
                 network = _assembled(found, options, tried, channels, size_px, classes)
             return sum(each.numel() for each in network.parameters())
 
-        widths = solved(options.params, shape, count)
+        widths = solved(options.params, shape, polynomial(count, len(shape)))
     network = _assembled(found, options, widths, channels, size_px, classes)
     initialise(network)
     return network

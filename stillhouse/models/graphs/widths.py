@@ -52,7 +52,8 @@ def solved(
     Args:
         params: the most that it may have.
         shape: channels of each stage over those of the first; kept as nearly as the budget allows.
-        count: parameters of the network with these channels; more channels never have less.
+        count: parameters of the network with these channels; more channels never have less. It is asked often: see
+            :func:`polynomial`.
         tolerance: share of the budget that may be left over.
         least: channels of the first stage.
 
@@ -65,7 +66,6 @@ def solved(
     def of(base: float) -> Widths:
         return scaled(base, shape)
 
-    count = polynomial(count, len(shape))
     low, high = least, least
     if (smallest := count(of(low))) > params:
         raise TooFewError(
@@ -90,9 +90,12 @@ def solved(
     return found
 
 
-def polynomial(count: Callable[[Widths], int], stages: int) -> Callable[[Widths], int]:
+def polynomial(count: Callable[[Widths], int], stages: int, probes: Sequence[int] = (7,)) -> Callable[[Widths], int]:
     """The same count without building a network each time, where it is a polynomial of degree two in the widths: of
-    convolutions and norms it is. What it says is compared with a network that is built; else ``count`` itself.
+    convolutions and norms it is. What it says is compared with networks that are built; else ``count`` itself.
+
+    Args:
+        probes: channels of the first stage of each of those; a wide one finds out networks that round their widths.
     """
     start = (2,) * stages
 
@@ -112,8 +115,8 @@ def polynomial(count: Callable[[Widths], int], stages: int) -> Callable[[Widths]
         )
         return least + alone + sum(by[i] * by[j] * each for (i, j), each in mixed.items())
 
-    probe = tuple(7 + 4 * stage for stage in range(stages))
-    return told if told(probe) == count(probe) else count
+    built = [tuple(first + 4 * stage for stage in range(stages)) for first in probes]
+    return told if all(told(each) == count(each) for each in built) else count
 
 
 def _shifted(widths: Widths, params: int, count: Callable[[Widths], int]) -> Widths:

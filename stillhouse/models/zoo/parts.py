@@ -35,7 +35,7 @@ def start_as_identity(last: nn.Sequential) -> None:
     nn.init.zeros_(norm.weight)
 
 
-def check_stages(name: str, stages: int, size_px: tuple[int, int]) -> None:
+def check_stages(name: str, stages: int, size_px: tuple[int, int], option: str = "blocks") -> None:
     """Refuse more stages than halvings of the input allow.
 
     Raises:
@@ -46,5 +46,5 @@ def check_stages(name: str, stages: int, size_px: tuple[int, int]) -> None:
         height, width = size_px
         raise ModelError(
             f"{name} with {stages} stages halves its input {stages - 1} times, but {height}x{width} pixels allow "
-            f"{possible} stages: give options.blocks at most {possible} entries, or a larger size_px"
+            f"{possible} stages: give options.{option} at most {possible} entries, or a larger size_px"
         )

@@ -105,14 +105,19 @@ def candidate(
     model = recipe.student.model
     options: dict[str, Any] = dict(model.options if known is None else known)
     if known is None and has_whole(options, "seed") and f"{_OPTIONS}.seed" not in point:
-        search = networks.recipe.search
-        options["seed"] = subseed(recipe.seed, "member", search.seed if search else 0, trial, member) % _SEEDS
+        options["seed"] = seed_of(networks.recipe, trial, member)
     if known is None and not point.keys() & {f"{_OPTIONS}.widths", f"{_OPTIONS}.width", f"{_OPTIONS}.params"}:
         options = _as_wide(networks, ModelSection.model_validate({**model.model_dump(), "options": options}), limits)
     if model.arch == GRAPH:
         options["graphs"] = graphs_of(RandomGraphOptions(**{**options, "graphs": None})).digest
     model = ModelSection.model_validate({**model.model_dump(), "options": options})
     return recipe.model_copy(update={"student": recipe.student.model_copy(update={"model": model})})
+
+
+def seed_of(recipe: Recipe, trial: int, member: int) -> int:
+    """What tells a member of a trial's family from the others."""
+    assert recipe.search is not None
+    return subseed(recipe.seed, "member", recipe.search.seed, trial, member) % _SEEDS
 
 
 def has_members(recipe: Recipe, point: Point) -> bool:
@@ -133,7 +138,8 @@ def _as_wide(networks: Networks, model: ModelSection, limits: Limits) -> dict[st
     """Options with the width that the limits allow; as they are, where there is none to choose."""
     search = networks.recipe.search
     others = limits.most.keys() - {"params"}
-    measured = "latency_ms" in others and (search is None or search.target is None)
+    assert search is not None
+    measured = "latency_ms" in others and search.target is None
 
     def beyond(network: Network) -> float:
         costs = limits.beyond(costs_of(network, networks, latency_s=_TRIED_S if measured else 0.0))

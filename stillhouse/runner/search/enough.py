@@ -20,19 +20,20 @@ _VALUES = re.compile(r"/\S+|\d[\d.,]*(e[+-]?\d+)?")
 
 
 def may_begin(trials: Sequence[Trial], section: SearchSection) -> int:
-    """How many trials may be begun in all: none any more where many in a row failed, and others may come to something.
+    """How many trials may be begun in all: none any more where many in a row failed, or so many cost too much, and
+    others may come to something.
 
     Raises:
-        RecipeError: trial after trial failed and no other is left, or no network meets the budget.
+        RecipeError: the same, and no other is left.
     """
-    dear = sum(each.why.startswith(BEYOND) for each in trials)
-    if dear > _TOO_DEAR * section.trials:
-        raise RecipeError(f"search.budget: {dear} of {len(trials)} trials cost too much")
-    if not (failed := failed_in_a_row(trials, section)):
+    failed, dear = failed_in_a_row(trials, section), too_dear(trials, section)
+    if not failed and not dear:
         return section.trials
-    if not any(each.open or (each.values and not each.why) for each in trials):
+    if any(each.open or (each.values and not each.why) for each in trials):
+        return 0
+    if failed:
         raise RecipeError(f"search: {len(failed)} trials in a row could not be trained: {common(failed)}")
-    return 0
+    raise RecipeError(f"search.budget: {_told(dear, trials)}")
 
 
 def failed_in_a_row(trials: Sequence[Trial], section: SearchSection) -> list[Trial]:
@@ -40,6 +41,19 @@ def failed_in_a_row(trials: Sequence[Trial], section: SearchSection) -> list[Tri
     tried = [each for each in trials if not each.why.startswith(BEYOND)]
     row = [each for each in tried if each.values or not each.open][-section.failures_max :]
     return row if len(row) == section.failures_max and not any(each.values for each in row) else []
+
+
+def too_dear(trials: Sequence[Trial], section: SearchSection) -> list[Trial]:
+    """Those that cost too much, if they are so many that the rest of the space is not looked for; else none."""
+    found = [each for each in trials if each.why.startswith(BEYOND)]
+    return found if len(found) > _TOO_DEAR * section.trials else []
+
+
+def _told(dear: Sequence[Trial], trials: Sequence[Trial]) -> str:
+    return (
+        f"{len(dear)} of the {len(trials)} networks that were tried cost too much, most of them: {common(dear)}: a "
+        "larger budget, or a search.space of smaller networks, has more that keep it"
+    )
 
 
 def common(trials: Sequence[Trial]) -> str:
@@ -60,6 +74,8 @@ def worth_little(trials: Sequence[Trial], section: SearchSection, labels: NDArra
     """
     if failed := failed_in_a_row(trials, section):
         yield f"search: the last {len(failed)} trials could not be trained, no more were begun: {common(failed)}"
+    if dear := too_dear(trials, section):
+        yield f"search.budget: no more trials were begun: {_told(dear, trials)}"
     best = max(each.values[-1] for each in trials if each.values)
     always = float(np.bincount(labels).max() / len(labels))
     if best <= always:

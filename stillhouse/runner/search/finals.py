@@ -16,17 +16,21 @@ from stillhouse.foundation.errors import DivergedError, ModelError, RecipeError
 from stillhouse.foundation.events import PhaseStarted, Warned
 from stillhouse.foundation.files import write_atomic
 from stillhouse.foundation.search_events import FinalistTrained, StudentFound
+from stillhouse.models.graphs.member import member
 from stillhouse.recipe.load import dump
+from stillhouse.recipe.random_graph import RandomGraphOptions
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.energy import meter_of, metered
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.phases import PhaseWeights, Trainer, student_phase
 from stillhouse.runner.rundir import RunDir
-from stillhouse.runner.search.candidate import costs_of
+from stillhouse.runner.search.candidate import costs_of, has_members, seed_of
+from stillhouse.runner.search.fitting import GRAPH
 from stillhouse.runner.search.hunt import Hunt
 from stillhouse.runner.search.task import Emit, Task, folder_of, name_of, renamed
 from stillhouse.study.families import promises
 from stillhouse.study.record import Trial
+from stillhouse.study.space import varied
 
 FINALISTS = "finalists"
 _FIRST = 1000
@@ -78,13 +82,18 @@ def _ranked(hunt: Hunt, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def _kinds(hunt: Hunt, trial: Trial, draws: int) -> int:
-    """How many of a family's first new members are networks of their own."""
-    found: list[object] = []
-    for number in range(draws):
-        with contextlib.suppress(ModelError):
-            what = _without_seed(hunt.members.of(trial.point, trial.number, _FIRST + number, to_the_end=True).recipe)
-            found += [what] if what not in found else []
-    return max(1, len(found))
+    """How many of a family's first new members are networks of their own, as far as that is seen without building
+    them: by their graphs.
+    """
+    recipe = hunt.materials.recipe
+    if not has_members(recipe, trial.point):
+        return 1
+    model = varied(recipe, trial.point).student.model
+    if model.arch != GRAPH:
+        return draws
+    seeds = [seed_of(recipe, trial.number, _FIRST + number) for number in range(draws)]
+    options = [RandomGraphOptions(**{**model.options, "seed": seed, "graphs": None}) for seed in seeds]
+    return len({member(each).digest for each in options})
 
 
 def _candidates(hunt: Hunt, ranked: Sequence[Trial]) -> Iterator[Task]:

@@ -27,6 +27,7 @@ from stillhouse.runner.networks import Networks
 
 GRAPH = "random_graph"
 _FINE, _MOST = 1.02, 4096.0
+_PROBES = (7, 157)
 
 Options = dict[str, Any]
 Beyond = Callable[[Network], float]
@@ -85,7 +86,7 @@ class _Family:
         def count(widths: Widths) -> int:
             return sum(each.numel() for each in self.built(self.wide(widths)).parameters())
 
-        return polynomial(count, len(self.shape))
+        return polynomial(count, len(self.shape), _PROBES)
 
 
 def fitted(
@@ -149,8 +150,8 @@ def _weighed(family: _Family, params: int, beyond: Beyond) -> Options:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if fits(scaled(middle, family.shape)) else (low, middle)
     widths = scaled(low, family.shape)
-    for stage in range(len(widths)) if family.by_stage else ():
-        while fits(wider := (*widths[:stage], widths[stage] + 1, *widths[stage + 1 :])):
+    for stage in range(len(widths)):
+        while widths[stage] < _MOST and fits(wider := (*widths[:stage], widths[stage] + 1, *widths[stage + 1 :])):
             widths = wider
     return family.wide(widths)
 
@@ -163,7 +164,10 @@ def _family(networks: Networks, model: ModelSection) -> _Family | None:
         return _Family(networks, model, shape, lambda widths: {**options, "params": None, "widths": list(widths)})
     if model.arch.startswith("timm:"):
         found = timm_widths(model.arch.removeprefix("timm:"), options)
-        return None if found is None else _Family(networks, model, found.shape, lambda w: {**options, **found.wide(w)})
+        if found is None:
+            return None
+        by_stage = len(found.shape) > 1
+        return _Family(networks, model, found.shape, lambda w: {**options, **found.wide(w)}, by_stage=by_stage)
     if not has_whole(options, "width"):
         return None
     if issubclass(ZOO_OPTIONS.get(model.arch, Section), StagesOptions):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.recipe.search import NumberSection, Range, RestSection, SamplerSection
-from stillhouse.study.space import augmentations, check
+from stillhouse.study.space import augmentations, check, space_of
 
 _NAMES = {
     "params": "parameters",
@@ -30,8 +32,9 @@ def foreseen(recipe: Recipe) -> list[tuple[str, str]]:
     how += f", where one of {section.reduction} goes on" if len(rungs) > 1 else ""
     how += f"; {section.members} members of a family at the last" if section.members > 1 else ""
     if section.after:
+        _check_earlier(section.after)
         how += f"; the best points of {', '.join(section.after)} are tried first"
-    space = section.space_of(recipe.student.model.arch)
+    space = space_of(recipe)
     return [("search", how), *(("varies", f"{key}: {_words(each)}") for key, each in space.items())]
 
 
@@ -55,14 +58,13 @@ def student(recipe: Recipe) -> str:
     section = recipe.search
     assert section is not None
     given = {name: value for name, value in section.budget.model_dump().items() if value is not None}
+    where = "" if section.target is None else " on the target"
     limits = [
-        f"{value:g} ms" if name == "latency_ms" else f"{100 * value:.3g} % of the {_NAMES[name]}"
+        f"{value:g} ms{where}" if name == "latency_ms" else f"{100 * value:.3g} % of the {_NAMES[name]}"
         for name, value in given.items()
     ]
-    if section.target is not None:
-        room = section.target.memory_bytes
-        limits += [f"{room:,} bytes of peak memory"] if room is not None else []
-        limits[-1] += " on the target"
+    if section.target is not None and (room := section.target.memory_bytes) is not None:
+        limits += [f"{room:,} bytes of peak memory{where}"]
     finalists = section.families * section.finalists
     best = f"the best of up to {finalists} that are" if finalists > 1 else "the best, that is"
     return f"{best} trained to the end, with at most {' and '.join(limits)}"
@@ -72,6 +74,12 @@ def _check_sampler(section: SamplerSection) -> None:
     from stillhouse.study.sampling import sampler_of  # Optuna takes a quarter of a second to import
 
     sampler_of(section, 0)
+
+
+def _check_earlier(folders: Sequence[str]) -> None:
+    from stillhouse.study.record import check_earlier
+
+    check_earlier(folders)
 
 
 def _words(each: Range) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -49,12 +49,13 @@ from stillhouse.runner.teaching import Teaching
 from stillhouse.study.record import FILE, Record, Trial, best_points
 from stillhouse.study.rungs import Job, Standing, next_job
 from stillhouse.study.sampling import Proposal, Seen, drawn, importances, proposed, subseed_of
-from stillhouse.study.space import Point, brought, corners, points_in
+from stillhouse.study.space import Point, brought, corners, points_in, space_of
 
 SEARCH = "search"
 WORKERS = Kind("stillhouse.runner.search.worker", "trial-worker", "fleet.trial_workers", attend)
 _EARLIER = 3
 _DRAWS = 50
+_POINTS = 1000
 
 
 @dataclass
@@ -184,14 +185,15 @@ class Hunt:
     @cached_property
     def space(self) -> dict[str, Range]:
         """What varies."""
-        return self._section.space_of(self.materials.recipe.student.model.arch)
+        return space_of(self.materials.recipe)
 
     @cached_property
-    def _points(self) -> int | None:
-        """How many different trials there can be; None where that is not known, or points have members."""
+    def _points(self) -> list[Point] | None:
+        """All trials there can be; None where they are many, or points have members."""
         recipe = self.materials.recipe
         families = any(has_members(recipe, each) for each in corners(self.space, recipe))
-        return None if families else points_in(self.space)
+        found = None if families else points_in(self.space, recipe, max(_POINTS, 2 * self._section.trials))
+        return None if found is None else list(found)
 
     @cached_property
     def rungs(self) -> tuple[int, ...]:
@@ -231,8 +233,8 @@ class Hunt:
         section = self._section
         standings = [Standing(each.number, each.values, not each.open) for each in trials]
         most = may_begin(trials, section)
-        if self._points is not None and len({repr(each.point) for each in trials}) >= self._points:
-            most = 0  # each was tried
+        if self._points is not None and not self._untried(trials):
+            most = 0
         return next_job(standings, self._under_way.keys(), most, len(self.rungs), section.reduction)
 
     def _task(self, tell: Emit) -> Task | None:
@@ -335,14 +337,21 @@ class Hunt:
         seen = [_seen(each) for each in trials]
         return proposed(self.space, recipe, seen, section.sampler, seed, self.record.shared)
 
+    def _untried(self, trials: Sequence[Trial]) -> list[Point]:
+        """Of a space of which all points are known, those that are no trial's."""
+        tried = [dict(each.point) for each in trials]
+        return [each for each in self._points or () if each not in tried]
+
     def _unlike(self, found: Proposal) -> Proposal:
         """A proposal that is no trial's network once more, as far as there is one."""
         trials, recipe = self.record.trials(), self.materials.recipe
         seed = subseed_of(recipe, len(trials))
         for draw in range(_DRAWS):
             if has_members(recipe, found.point) or all(each.point != found.point for each in trials):
-                break
+                return found
             found = Proposal(drawn(self.space, recipe, subseed(seed, "again", draw)), {}, {})
+        if others := self._untried(trials):
+            return Proposal(dict(others[subseed(seed, "others") % len(others)]), {}, {})
         return found
 
     @cached_property

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
-from pathlib import Path
 
 from stillhouse.data.decode import Form
 from stillhouse.data.open import check_views
-from stillhouse.foundation.errors import DataError, ModelError, RecipeError, RunDirError
+from stillhouse.foundation.errors import DataError, ModelError, RecipeError
 from stillhouse.foundation.events import Event, Warned
 from stillhouse.models.graphs.widths import TooFewError
 from stillhouse.recipe.search import ChoiceSection
 from stillhouse.runner.networks import Networks
 from stillhouse.runner.search.candidate import candidate, costs_of, limits_of
-from stillhouse.study.record import FILE, best_points
+from stillhouse.study.record import check_earlier
 from stillhouse.study.sampling import Seen, drawn, proposed
-from stillhouse.study.space import check, corners, varied
+from stillhouse.study.space import check, corners, space_of, varied
 
 _FEW, _MIX = 12, "student.model.options.mix."
 _AUGMENTATIONS = 16
@@ -37,21 +36,11 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
     check(recipe)
     _check_views(networks, emit)
     _check_blocks(networks)
-    space = section.space_of(recipe.student.model.arch)
+    space = space_of(recipe)
     known = [Seen(point, (0.1 * number,)) for number, point in enumerate(corners(space, recipe)[:_FEW])]
     for seen in ([], known):  # with some trials, too: a sampler may draw at random before
         proposed(space, recipe, seen, section.sampler, 0)
-    for number, each in enumerate(section.after):
-        try:
-            best_points(Path(each) / FILE, 1)
-        except RunDirError as error:
-            raise RecipeError(f"search.after.{number}: {error}") from error
-    taught = [key for key in space if key.startswith("objective.kd.")]
-    kd = recipe.objective.kd
-    if taught and (kd is None or not kd.weight):
-        raise RecipeError(
-            f"search.space: '{taught[0]}' varies, but objective.kd asks the teacher nothing: give a weight"
-        )
+    check_earlier(section.after)
     if recipe.knowledge.source == "inline" and recipe.objective.asks:
         emit(Warned("knowledge.source: inline: the teacher answers each trial anew; auto asks it once for all"))
     if section.budget.latency_ms is not None and recipe.fleet.trial_workers > 1 and recipe.fleet.backend == "local":
@@ -81,7 +70,7 @@ def _check_views(networks: Networks, emit: Callable[[Event], None]) -> None:
     """Of augmentations that vary: whether samples can be seen so, and who answers."""
     recipe, interface = networks.recipe, networks.interface
     assert recipe.search is not None
-    space = recipe.search.space_of(recipe.student.model.arch)
+    space = space_of(recipe)
     key = next((each for each in space if each.startswith("data.augment.")), None)
     if key is None:
         return
@@ -107,9 +96,8 @@ def _check_views(networks: Networks, emit: Callable[[Event], None]) -> None:
 
 def _check_blocks(networks: Networks) -> None:
     """Of what may stand for a network's blocks: whether the library has each of them; one that may is built once."""
-    recipe, model = networks.recipe, networks.recipe.student.model
-    assert recipe.search is not None
-    space = recipe.search.space_of(model.arch)
+    recipe = networks.recipe
+    space = space_of(recipe)
     for key, section in space.items():
         if not key.startswith(_MIX) or not isinstance(section, ChoiceSection):
             continue
@@ -131,6 +119,8 @@ def _out_of_reach(
         if least > limit:
             wanted = f"{least:.3g} ms" if name == "latency_ms" else f"{least / whole[name]:.3g} of the teacher's"
             told.append(f"search.budget.{name}: no network that was tried meets it: the smallest needs {wanted}")
-    if told:
-        return "; ".join(told)
-    return f"search.budget: no network of the space that was tried meets it{f': {refused[0]}' if refused else ''}"
+    if not needed:
+        return f"search: no network of the space that was tried can be built: {refused[0]}"
+    unbuilt = [each for each in refused if not isinstance(each, TooFewError)]
+    others = [f"others can't be built: {unbuilt[0]}"] if unbuilt else []
+    return "; ".join([*(told or ["search.budget: no network of the space that was tried meets all of it"]), *others])
