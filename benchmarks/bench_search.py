@@ -54,7 +54,7 @@ from stillhouse.runner.search.hunt import Hunt
 from stillhouse.runner.search.task import Task, checkpoints_of
 from stillhouse.students.fit import fit
 
-GRAPHS_MADE = 400
+GRAPHS_MADE, UNPADDED_MADE, UNPADDED = 400, 100, 50
 SHOWN = (20, 50, 100, 200)
 EFFICIENCY = (
     "networks trained to the end until one is as accurate as the best of {} random single graphs ({} in the record; "
@@ -208,11 +208,12 @@ def eight_workers(claim: str, table: Sequence[Mapping[str, Any]], trials: int | 
     return Claim(claim, share, share, 1.0, "share", spread, _ORDERS, told, machine(), commit())
 
 
-def shown(end: Values, curves: Mapping[str, Sequence[Curve]]) -> None:
+def shown(end: Values, knowing: Values, curves: Mapping[str, Sequence[Curve]]) -> None:
     """The whole curves: the best accuracy for so many networks' cost, and how many fewer that is, by way to search."""
     counts = [each for each in TABLE if each < len(end)]
     print("networks' cost ", *(f"{count:>24}" for count in counts))
-    print("random graphs  ", *(f"{100 * best_of(end, count):>24.2f}" for count in counts))
+    for name, each in (("random graphs", end), ("without padding", knowing)):
+        print(f"{name:<15}", *(f"{100 * best_of(each, count):>24.2f}" for count in counts if count < len(each)))
     for name, several in curves.items():
         cells = list[str]()
         for count in counts:
@@ -236,6 +237,7 @@ def main(*, short: bool) -> list[Claim]:
             rows = [search_arms.searched(name, 0, folder, short=True) for name in KINDS]
         else:
             search_record.main(GRAPHS_MADE)
+            search_record.main(UNPADDED_MADE, search_record.KINDS["unpadded"])
             search_arms.main(list(KINDS))
             table, rows = pq.read_table(search_record.RECORD).to_pylist(), search_arms.known()
         costs = trial_cost(folder, 3 if short else 9, short=short)
@@ -246,12 +248,16 @@ def main(*, short: bool) -> list[Claim]:
     record = different(table)
     end = np.array([each["accuracy"][-1] for each in record])
     curves = {name: [each["curve"] for each in rows if each["arm"] == name] for name in KINDS}
-    shown(end, curves)
+    unpadded = different(pq.read_table(search_record.UNPADDED_RECORD).to_pylist())
+    knowing = np.array([each["accuracy"][-1] for each in unpadded])
+    shown(end, knowing, curves)
     live = {name: f"{TOLD[name]}; live" for name in KINDS}
     found = [efficiency("sample_efficiency", live["ours"], end, curves["ours"])]
     others = [n for n in SHOWN if n != REACHED and n < len(end)]
     found += [efficiency(f"sample_efficiency_{n}", live["ours"], end, curves["ours"], n) for n in others]
     found += [efficiency(f"sample_efficiency_of_{n}", live[n], end, curves[n]) for n in KINDS if n != "ours"]
+    told = f"{live['ours']}, against random graphs without the task's padding, which ours has to find out"
+    found.append(efficiency("sample_efficiency_unpadded", told, knowing, curves["ours"], UNPADDED))
     told = f"{TOLD['graphs']}; replayed on the record"
     found.append(efficiency("sample_efficiency_replayed", told, end, replayed(record)))
     found += [against(name, curves["ours"], curves[name]) for name in NAMED]

@@ -5,10 +5,11 @@ Resumable: blocks of graphs that are in it are not made again, and a block that 
 
     python -m benchmarks.search_record [NUMBER]
 
-A second one, by which the search itself was settled (sampler, rungs), has points of the whole space: graphs, and how
-they are taught.
+Two more: ``both``, by which the search itself was settled (sampler, rungs), has points of the whole space, graphs and
+how they are taught. ``unpadded`` has graphs that see the images without padding: what random search could do if it knew
+the one setting that most of what is found together shares.
 
-    python -m benchmarks.search_record [NUMBER] both
+    python -m benchmarks.search_record [NUMBER] both | unpadded
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,38 @@ import pyarrow.parquet as pq
 from benchmarks.harness import RESULTS, commit, machine
 from benchmarks.search_task import BOTH, FOLDER, GRAPHS, RUNGS, opened, prepared, with_search
 from stillhouse.foundation.history import read_events
+from stillhouse.recipe.load import validate
+from stillhouse.recipe.recipe import as_dict
 from stillhouse.runner.search.hunt import Hunt
 from stillhouse.study.record import Trial
 from stillhouse.study.rungs import Job
 
 RECORD = RESULTS / "search_record.parquet"
 BOTH_RECORD = RESULTS / "search_record_both.parquet"
+UNPADDED_RECORD = RESULTS / "search_record_unpadded.parquet"
 BLOCK = 25
-_SEED, _BOTH_SEED = 100, 300
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a record is of.
+
+    Attributes:
+        first: seed of its first block.
+        pad_px: in place of the task's, where given.
+    """
+
+    path: Path
+    space: Mapping[str, Any]
+    first: int
+    pad_px: int | None = None
+
+
+GRAPHS_ALONE = Kind(RECORD, GRAPHS, 100)
+KINDS = {
+    "both": Kind(BOTH_RECORD, BOTH, 300),
+    "unpadded": Kind(UNPADDED_RECORD, GRAPHS, 500, pad_px=0),
+}
 
 
 class Everything(Hunt):
@@ -48,7 +74,7 @@ class Everything(Hunt):
         return Job(None, 0) if sum(bool(each.values) for each in trials) < wanted.trials else None
 
 
-def block(seed: int, folder: Path, space: Mapping[str, Any] = GRAPHS, *, short: bool = False) -> list[dict[str, Any]]:
+def block(seed: int, folder: Path, kind: Kind = GRAPHS_ALONE, *, short: bool = False) -> list[dict[str, Any]]:
     """Some graphs, drawn at random from the family parameters' ranges, taught by the task's fixed settings where the
     space has none.
 
@@ -56,7 +82,11 @@ def block(seed: int, folder: Path, space: Mapping[str, Any] = GRAPHS, *, short: 
     of training and looking. (``resemblance``, of the older rows, is of an idea that was left out: ``docs/lab-log.md``.)
     """
     recipe, out = prepared(folder, short=short), folder / f"record-{seed}"
-    sought = {"space": dict(space), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": seed}
+    if kind.pad_px is not None:
+        values = as_dict(recipe)
+        augment = {**values["data"]["augment"], "pad_px": kind.pad_px}
+        recipe = validate({**values, "data": {**values["data"], "augment": augment}})
+    sought = {"space": dict(kind.space), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": seed}
     with opened(with_search(recipe, trials=2 if short else BLOCK, **sought), out, Everything) as searching:
         found = searching.trials()
         searching.close()
@@ -79,17 +109,14 @@ def block(seed: int, folder: Path, space: Mapping[str, Any] = GRAPHS, *, short: 
     ]
 
 
-def main(count: int, path: Path = RECORD, space: Mapping[str, Any] = GRAPHS, first: int = _SEED) -> None:
+def main(count: int, kind: Kind = GRAPHS_ALONE) -> None:
     """Make the blocks that are not in a record yet."""
-    for seed in range(first, first - (-count // BLOCK)):
-        known = pq.read_table(path).to_pylist() if path.exists() else []
+    for seed in range(kind.first, kind.first - (-count // BLOCK)):
+        known = pq.read_table(kind.path).to_pylist() if kind.path.exists() else []
         if seed not in [each["seed"] for each in known]:
-            pq.write_table(pa.Table.from_pylist([*known, *block(seed, FOLDER, space)]), path)
+            pq.write_table(pa.Table.from_pylist([*known, *block(seed, FOLDER, kind)]), kind.path)
 
 
 if __name__ == "__main__":
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 400
-    if "both" in sys.argv[2:]:
-        main(number, BOTH_RECORD, BOTH, _BOTH_SEED)
-    else:
-        main(number)
+    main(number, KINDS[sys.argv[2]] if len(sys.argv) > 2 else GRAPHS_ALONE)
