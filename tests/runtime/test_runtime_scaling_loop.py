@@ -97,6 +97,21 @@ SMALL_NEWCOMER = Scenario(
 """A newcomer of 1 joins two that give 10, and one dies: what it brings is within the noise of the others."""
 
 
+SLOWLY_DRAINED = Scenario(
+    workers=(1, 9),
+    students=(21.5,),
+    speeds=(1.0, 2.0, 4.0, 8.0),
+    window_s=12.0,
+    start_s=1.0,
+    cores=float("inf"),
+    inline_share=None,
+    noise=0.0,
+    seed=0,
+    troubles=(Trouble(56.0, "kill", 2),),
+)
+"""Five workers give 20 for a demand of 21.5: what lies ready lasts for two minutes, and only then are there too few."""
+
+
 def lived(scenario: Scenario) -> World:
     """The scenario's troubles, with what must hold at every step."""
     world, troubles = scenario.world(), list(scenario.troubles)
@@ -163,10 +178,13 @@ def test_whatever_happens_it_keeps_its_limits_and_settles(scenario: Scenario) ->
 @settings(max_examples=100)
 @given(SCENARIOS)
 @example(SMALL_NEWCOMER)
+@example(SLOWLY_DRAINED)
 def test_after_deaths_there_is_enough_again(scenario: Scenario) -> None:
-    """A bounded number of decisions after the last death students are fed, or all is used that can be had."""
+    """A bounded number of decisions after the last death students are fed, or all is used that can be had; a twentieth
+    too little is seen when all that lay ready is gone.
+    """
     world = lived(scenario)
-    for _ in range(round(scenario.round_s * 4)):
+    for _ in range(round(scenario.round_s * 4 + 20 * scenario.window_s)):
         watched(world)
     used_up = len(world.teachers) == world.policy.workers_max or world.rate >= 0.99 * scenario.cores * min(MIXED)
     assert world.rate >= 0.95 * world.demand or used_up
