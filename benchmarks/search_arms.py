@@ -1,5 +1,6 @@
 """The live searches of the search benchmark: ours, also without loss kinds and augmentation; each half of it alone;
-with no teacher; by evolution.
+with no teacher; by evolution. And ours where nobody pads: the task's padding is the usual one, but as it turned out,
+after so few epochs none is better (``search_record unpadded``), which else only searches of the padding find out.
 
 All have the task's data, teacher, stored answers, budget and longest training. What an arm does not search stands in
 the task's recipe: a learning rate that was chosen for random graphs, usual values for temperature, weight and padding
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import RESULTS, commit, machine
-from benchmarks.search_task import BOTH, FOLDER, GRAPHS, MORE, RUNGS, TEACHING, opened, prepared, with_search
+from benchmarks.search_task import BOTH, FOLDER, GRAPHS, MORE, RUNGS, TEACHING, opened, padded, prepared, with_search
 from stillhouse.foundation.history import read_events
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.graphs.member import member
@@ -79,20 +80,23 @@ class Arm:
     Attributes:
         search: settings of the search.
         changed: sections of the recipe in place of the task's.
+        pad_px: in place of the task's, where given.
     """
 
     search: Mapping[str, Any]
     changed: Mapping[str, Any] | None = None
     kind: Callable[..., Hunt] = Hunt
+    pad_px: int | None = None
 
     def recipe(self, task: Recipe, seed: int) -> Recipe:
         """Of its search with a seed."""
         values = {**as_dict(task), **(self.changed or {})}
-        return with_search(validate(values), seed=seed, **self.search)
+        made = validate(values) if self.pad_px is None else padded(validate(values), self.pad_px)
+        return with_search(made, seed=seed, **self.search)
 
 
 _HALVING = {"trials": 48, "members": 1, "rungs": list(RUNGS[1:])}
-_RATE = "student.train.optimizer.learning_rate"
+_RATE, _KIND = "student.train.optimizer.learning_rate", "objective.kd.kind"
 KINDS: Mapping[str, Arm] = {
     "ours": Arm({**_HALVING, "space": {**BOTH, **MORE}}),
     "fewer": Arm({**_HALVING, "space": dict(BOTH)}),
@@ -102,6 +106,7 @@ KINDS: Mapping[str, Arm] = {
         {**_HALVING, "space": {**GRAPHS, _RATE: TEACHING[_RATE]}},
         {"objective": {"cross_entropy": 1.0, "kd": None}},
     ),
+    "unpadded": Arm({**_HALVING, "space": {**BOTH, _KIND: MORE[_KIND]}}, pad_px=0),
     "evolution": Arm(
         {"trials": 50, "members": 1, "rungs": [RUNGS[-1]], "random": 1.0}
         | {"space": {**GRAPHS, _SEED: {"low": 0, "high": 2**31 - 1}}},

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.search_arms import KINDS, known
 from benchmarks.search_figures import Curve, different
-from benchmarks.search_record import RECORD
+from benchmarks.search_record import RECORD, UNPADDED_RECORD
 from stillhouse.foundation.seeding import subseed
 
 PICTURE = Path("docs/search-curves.png")
@@ -29,6 +29,7 @@ NAMES = {
     "fewer": "the same without loss kind and augmentation",
     "graphs": "family alone",
     "teaching": "teaching alone",
+    "unpadded": "family and teaching together, nobody pads",
     "no_kd": "family, no teacher (BOHB)",
     "evolution": "regularised evolution",
 }
@@ -57,11 +58,15 @@ def drawn() -> Figure:
     with matplotlib.style.context(["default", {"axes.spines.top": False, "axes.spines.right": False}]):
         figure = Figure(figsize=(8.0, 4.4), layout="constrained", dpi=110)
         axes = figure.subplots()
-        record = different(pq.read_table(RECORD).to_pylist())
-        best = 100 * random_graphs(np.array([each["accuracy"][-1] for each in record]))
-        counts = np.arange(1, MOST + 1)
-        axes.plot(counts, np.median(best, axis=0), color="0.35", linestyle="--", label="random single graphs (record)")
-        axes.fill_between(counts, *np.quantile(best, (0.05, 0.95), axis=0), color="0.5", alpha=0.15, linewidth=0)
+        for path, style, told in (
+            (RECORD, "--", "random single graphs (record)"),
+            (UNPADDED_RECORD, ":", "the same, nobody pads (record)"),
+        ):
+            end = np.array([each["accuracy"][-1] for each in different(pq.read_table(path).to_pylist())])
+            best = 100 * random_graphs(end, min(MOST, len(end)))
+            counts = np.arange(1, best.shape[1] + 1)
+            axes.plot(counts, np.median(best, axis=0), color="0.35", linestyle=style, label=told)
+            axes.fill_between(counts, *np.quantile(best, (0.05, 0.95), axis=0), color="0.5", alpha=0.15, linewidth=0)
         at, rows = np.geomspace(1, MOST, 600), known()
         for place, (name, told) in enumerate(NAMES.items()):
             curves = [each["curve"] for each in rows if each["arm"] == name]

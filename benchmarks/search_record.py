@@ -25,10 +25,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import RESULTS, commit, machine
-from benchmarks.search_task import BOTH, FOLDER, GRAPHS, RUNGS, opened, prepared, with_search
+from benchmarks.search_task import BOTH, FOLDER, GRAPHS, RUNGS, opened, padded, prepared, with_search
 from stillhouse.foundation.history import read_events
-from stillhouse.recipe.load import validate
-from stillhouse.recipe.recipe import as_dict
 from stillhouse.runner.search.hunt import Hunt
 from stillhouse.study.record import Trial
 from stillhouse.study.rungs import Job
@@ -83,9 +81,7 @@ def block(seed: int, folder: Path, kind: Kind = GRAPHS_ALONE, *, short: bool = F
     """
     recipe, out = prepared(folder, short=short), folder / f"record-{seed}"
     if kind.pad_px is not None:
-        values = as_dict(recipe)
-        augment = {**values["data"]["augment"], "pad_px": kind.pad_px}
-        recipe = validate({**values, "data": {**values["data"], "augment": augment}})
+        recipe = padded(recipe, kind.pad_px)
     sought = {"space": dict(kind.space), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": seed}
     with opened(with_search(recipe, trials=2 if short else BLOCK, **sought), out, Everything) as searching:
         found = searching.trials()

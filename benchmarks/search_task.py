@@ -97,6 +97,13 @@ def trials(recipe: Recipe, out: Path, kind: Callable[..., Hunt] = Hunt) -> list[
         return found
 
 
+def padded(recipe: Recipe, pad_px: int) -> Recipe:
+    """A recipe whose images are padded otherwise."""
+    values = cast(dict[str, Any], as_dict(recipe))
+    augment = {**values["data"]["augment"], "pad_px": pad_px}
+    return validate({**values, "data": {**values["data"], "augment": augment}})
+
+
 def with_search(recipe: Recipe, **search: Any) -> Recipe:
     """A recipe with other settings of its search."""
     values = as_dict(recipe)
