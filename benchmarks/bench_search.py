@@ -63,15 +63,15 @@ EFFICIENCY = (
     "graphs and resampled searches"
 )
 AGAINST = (
-    "the same cost of {} until it was as accurate as ours at its end, against ours; the median search of each; range: "
-    "the middle 90 % over resampled searches"
+    "networks that the median search of {} cost until it was as accurate as such searches are at their end, against "
+    "those that the median search of ours cost until then; range: the middle 90 % over resampled searches"
 )
 TOLD = {
     "ours": "families of graphs and how they are taught (temperature, weight, rate, loss kind, augmentation) together",
     "fewer": "the same without loss kind and augmentation",
     "graphs": "graphs alone, taught as the recipe says",
     "teaching": "one graph, and how it is taught (temperature, weight, rate, loss kind, augmentation)",
-    "unpadded": "the same where nobody pads: graphs, temperature, weight, rate and loss kind",
+    "unpadded": "families of graphs and how they are taught (temperature, weight, rate, loss kind), nobody pads",
     "no_kd": "our own search without a teacher (BOHB's TPE and asynchronous halving), graphs and learning rate",
     "evolution": "regularised evolution over single graphs, each trained to the end",
 }

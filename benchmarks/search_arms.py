@@ -25,14 +25,24 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import RESULTS, commit, machine
-from benchmarks.search_task import BOTH, FOLDER, GRAPHS, MORE, RUNGS, TEACHING, opened, padded, prepared, with_search
+from benchmarks.search_task import (
+    BOTH,
+    FOLDER,
+    GRAPHS,
+    MORE,
+    NO_PADDING,
+    RUNGS,
+    TEACHING,
+    opened,
+    prepared,
+    with_search,
+)
 from stillhouse.foundation.history import read_events
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.graphs.member import member
 from stillhouse.models.weights import weights_digest
-from stillhouse.recipe.load import validate
 from stillhouse.recipe.random_graph import RandomGraphOptions
-from stillhouse.recipe.recipe import Recipe, as_dict
+from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.search.hunt import Hunt
 from stillhouse.study.record import Trial
 from stillhouse.study.sampling import Proposal, drawn, subseed_of
@@ -79,20 +89,16 @@ class Arm:
 
     Attributes:
         search: settings of the search.
-        changed: sections of the recipe in place of the task's.
-        pad_px: in place of the task's, where given.
+        changed: what is otherwise than in the task's recipe.
     """
 
     search: Mapping[str, Any]
-    changed: Mapping[str, Any] | None = None
+    changed: Sequence[str] = ()
     kind: Callable[..., Hunt] = Hunt
-    pad_px: int | None = None
 
-    def recipe(self, task: Recipe, seed: int) -> Recipe:
+    def recipe(self, folder: Path, seed: int, *, short: bool) -> Recipe:
         """Of its search with a seed."""
-        values = {**as_dict(task), **(self.changed or {})}
-        made = validate(values) if self.pad_px is None else padded(validate(values), self.pad_px)
-        return with_search(made, seed=seed, **self.search)
+        return with_search(prepared(folder, self.changed, short=short), seed=seed, **self.search)
 
 
 _HALVING = {"trials": 48, "members": 1, "rungs": list(RUNGS[1:])}
@@ -104,9 +110,9 @@ KINDS: Mapping[str, Arm] = {
     "teaching": Arm({**_HALVING, "space": {**TEACHING, **MORE}}),
     "no_kd": Arm(
         {**_HALVING, "space": {**GRAPHS, _RATE: TEACHING[_RATE]}},
-        {"objective": {"cross_entropy": 1.0, "kd": None}},
+        ("objective.cross_entropy=1.0", "objective.kd=null"),
     ),
-    "unpadded": Arm({**_HALVING, "space": {**BOTH, _KIND: MORE[_KIND]}}, pad_px=0),
+    "unpadded": Arm({**_HALVING, "space": {**BOTH, _KIND: MORE[_KIND]}}, NO_PADDING),
     "evolution": Arm(
         {"trials": 50, "members": 1, "rungs": [RUNGS[-1]], "random": 1.0}
         | {"space": {**GRAPHS, _SEED: {"low": 0, "high": 2**31 - 1}}},
@@ -133,7 +139,7 @@ def curve(events: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
 
 def searched(name: str, seed: int, folder: Path, *, short: bool = False) -> dict[str, Any]:
     """One search, as a row."""
-    recipe = KINDS[name].recipe(prepared(folder, short=short), seed)
+    recipe = KINDS[name].recipe(folder, seed, short=short)
     if short:
         recipe = with_search(recipe, trials=3)
     out = folder / f"{name}-{seed}"

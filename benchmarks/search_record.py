@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import RESULTS, commit, machine
-from benchmarks.search_task import BOTH, FOLDER, GRAPHS, RUNGS, opened, padded, prepared, with_search
+from benchmarks.search_task import BOTH, FOLDER, GRAPHS, NO_PADDING, RUNGS, opened, prepared, with_search
 from stillhouse.foundation.history import read_events
 from stillhouse.runner.search.hunt import Hunt
 from stillhouse.study.record import Trial
@@ -43,19 +43,19 @@ class Kind:
 
     Attributes:
         first: seed of its first block.
-        pad_px: in place of the task's, where given.
+        changed: what is otherwise than in the task's recipe.
     """
 
     path: Path
     space: Mapping[str, Any]
     first: int
-    pad_px: int | None = None
+    changed: Sequence[str] = ()
 
 
 GRAPHS_ALONE = Kind(RECORD, GRAPHS, 100)
 KINDS = {
     "both": Kind(BOTH_RECORD, BOTH, 300),
-    "unpadded": Kind(UNPADDED_RECORD, GRAPHS, 500, pad_px=0),
+    "unpadded": Kind(UNPADDED_RECORD, GRAPHS, 500, NO_PADDING),
 }
 
 
@@ -79,9 +79,7 @@ def block(seed: int, folder: Path, kind: Kind = GRAPHS_ALONE, *, short: bool = F
     Columns: ``seed`` and ``graph`` say which; ``point`` (JSON), ``params``; at each rung ``accuracy``, and ``seconds``
     of training and looking. (``resemblance``, of the older rows, is of an idea that was left out: ``docs/lab-log.md``.)
     """
-    recipe, out = prepared(folder, short=short), folder / f"record-{seed}"
-    if kind.pad_px is not None:
-        recipe = padded(recipe, kind.pad_px)
+    recipe, out = prepared(folder, kind.changed, short=short), folder / f"record-{seed}"
     sought = {"space": dict(kind.space), "random": 1.0, "members": 1, "rungs": list(RUNGS), "seed": seed}
     with opened(with_search(recipe, trials=2 if short else BLOCK, **sought), out, Everything) as searching:
         found = searching.trials()

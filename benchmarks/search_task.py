@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,14 +48,19 @@ TEACHING: Mapping[str, Any] = {
     "student.train.optimizer.learning_rate": {"low": 0.01, "high": 0.5, "log": True},
 }
 BOTH = {**GRAPHS, **TEACHING}
+NO_PADDING = ("data.augment.pad_px=0",)
 MORE: Mapping[str, Any] = {
     "objective.kd.kind": ["kl", "dkd", "dist"],
     "data.augment.pad_px": [0, 1, 2],
 }
 
 
-def prepared(folder: Path, *, short: bool) -> Recipe:
-    """The task's recipe with its teacher trained: the first call trains it, in a run of its own."""
+def prepared(folder: Path, changed: Sequence[str] = (), *, short: bool) -> Recipe:
+    """The task's recipe with its teacher trained: the first call trains it, in a run of its own.
+
+    Args:
+        changed: what is otherwise, as after ``--set``; the teacher stays the same.
+    """
     data = images(folder, 3_000 if short else IMAGES)
     few = ["teacher.train.epochs=2"] if short else []
     given = [f"data.source.train={data}", f"store.path={folder}/labels"]
@@ -64,7 +69,7 @@ def prepared(folder: Path, *, short: bool) -> Recipe:
         out = folder / "teacher"
         with opened(load(RECIPE, [*given, *few]), out):
             pass
-    return load(RECIPE, [*given, "teacher.train=null", f"teacher.model.weights={weights}"])
+    return load(RECIPE, [*given, "teacher.train=null", f"teacher.model.weights={weights}", *changed])
 
 
 def images(folder: Path, count: int) -> Path:
@@ -95,13 +100,6 @@ def trials(recipe: Recipe, out: Path, kind: Callable[..., Hunt] = Hunt) -> list[
         found = searching.trials()
         searching.close()
         return found
-
-
-def padded(recipe: Recipe, pad_px: int) -> Recipe:
-    """A recipe whose images are padded otherwise."""
-    values = cast(dict[str, Any], as_dict(recipe))
-    augment = {**values["data"]["augment"], "pad_px": pad_px}
-    return validate({**values, "data": {**values["data"], "augment": augment}})
 
 
 def with_search(recipe: Recipe, **search: Any) -> Recipe:

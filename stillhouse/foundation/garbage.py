@@ -8,13 +8,15 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def settled() -> Iterator[None]:
-    """What is there is not looked through again while it lasts.
+def unswept() -> Iterator[None]:
+    """What is there is not looked through again while it lasts; what was left alone before stays so.
 
     With torch and its kind loaded a full pass takes a quarter of a second: as long as an epoch of a small network.
     """
+    before = gc.get_freeze_count()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not before:
+            gc.unfreeze()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from stillhouse.foundation.errors import ModelError, RecipeError
 from stillhouse.foundation.events import Event, PhaseStarted, Progress, Warned
-from stillhouse.foundation.garbage import settled
+from stillhouse.foundation.garbage import unswept
 from stillhouse.foundation.search_events import OUTDONE, SearchMeasured, TrialBegun, TrialEnded, TrialReached
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.network import Network
@@ -123,7 +123,7 @@ class Hunt:
             self._retold(event, tell)
 
         if self.materials.recipe.fleet.trial_workers == 1:
-            with settled():
+            with unswept():
                 yield Here(self._setting, tell, retold)
             return
         with self.workers(tell, retold) as place:

@@ -29,7 +29,7 @@ from stillhouse.data.ahead import ahead
 from stillhouse.data.batch import Batch
 from stillhouse.data.stream import Stream, plain_batches
 from stillhouse.foundation.allocator import keep_freed_memory
-from stillhouse.foundation.garbage import settled
+from stillhouse.foundation.garbage import unswept
 from stillhouse.foundation.seeding import subseed
 from stillhouse.models.placement import fixed_numerics
 from stillhouse.recipe.load import parse
@@ -63,7 +63,7 @@ _SAID_S = 5.0
 def attend(line: Line) -> int:
     """Train what the run gives, until it gives no more; the exit code."""
     begin = line.next("begin").header
-    with fixed_numerics(int(begin["threads"])), settled():
+    with fixed_numerics(int(begin["threads"])), unswept():
         desk = _Place(line, int(begin["place"]), sight_by(line))
         while (job := line.next("job").header)["job"] is not None:
             handed = handed_over(line)
