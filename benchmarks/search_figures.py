@@ -28,7 +28,7 @@ Draw = Callable[[np.random.Generator], Any]
 
 def different(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows of a record, each network once: the same graphs with the same weights do the same at all rungs."""
-    return list({tuple(each["accuracy"]): each for each in reversed(rows)}.values())[::-1]
+    return list({tuple(each["accuracy"]): each for each in rows}.values())
 
 
 def best_of(end: Values, count: int) -> float:
