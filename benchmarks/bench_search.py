@@ -54,7 +54,7 @@ from stillhouse.runner.search.hunt import Hunt
 from stillhouse.runner.search.task import Task, checkpoints_of
 from stillhouse.students.fit import fit
 
-GRAPHS_MADE, UNPADDED_MADE, UNPADDED = 400, 200, 100
+GRAPHS_MADE, UNPADDED_MADE, UNPADDED = 300, 200, 100
 SHOWN = (20, 50, 100, 200)
 EFFICIENCY = (
     "networks trained to the end until one is as accurate as the best of {} random single graphs ({} in the record; "

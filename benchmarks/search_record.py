@@ -112,5 +112,5 @@ def main(count: int, kind: Kind = GRAPHS_ALONE) -> None:
 
 
 if __name__ == "__main__":
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 400
+    number = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     main(number, KINDS[sys.argv[2]] if len(sys.argv) > 2 else GRAPHS_ALONE)
