@@ -21,7 +21,7 @@ from benchmarks.search_arms import KINDS
 from benchmarks.search_figures import TABLE, Curve, best_of, different, reached
 from benchmarks.search_record import RECORD
 from benchmarks.search_surrogate import search
-from benchmarks.search_task import GRAPHS, RECIPE, RUNGS
+from benchmarks.search_task import GRAPHS, RECIPE, RUNGS, with_search
 from stillhouse.recipe.load import load
 
 SEARCHES = 60
@@ -61,7 +61,8 @@ def _place(point: Mapping[str, Any]) -> NDArray[np.float64]:
 def replayed(rows: Sequence[Mapping[str, Any]], searches: int = SEARCHES) -> list[Curve]:
     """Searches of ours over the record's graphs."""
     task = load(RECIPE, ["data.source={kind: digits}"])  # whatever the data: nothing is trained
-    return [search(Tabular(rows), KINDS["graphs"].recipe(task, seed)) for seed in range(searches)]
+    wanted = KINDS["graphs"].search
+    return [search(Tabular(rows), with_search(task, seed=seed, **wanted)) for seed in range(searches)]
 
 
 def rank_correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
