@@ -82,8 +82,8 @@ NAMED = {
     "teaching": "joint_vs_teaching_alone",
 }
 TRIAL = (
-    "training of a trial up to its first rung, by the shared label store, averaged and saved as trials are, against "
-    "the training of the same student alone: labels only, no averages, no checkpoint each epoch; samples/s"
+    "building and training of a trial up to its first rung, by the shared label store, averaged and saved as trials "
+    "are, against those of the same student alone: labels only, no averages, no checkpoint each epoch; samples/s"
 )
 WORKERS = (
     "simulated from the recorded times of {} graphs ({} whose process was paused are left out), searches of {} of them "
@@ -157,12 +157,12 @@ def _trainings(recipe: Recipe, folder: Path) -> Iterator[Callable[[], float]]:
         settings = made.recipe.student.train
 
         def train() -> float:
+            begun_s = time.perf_counter()
             network, phase = made.networks.student(0), f"alone-{next(numbers)}"
             checkpoints = checkpoints_of(made, hunt.folder, phase)
             stream = made.stream(settings, 0)
             context = trainer.context(phase, checkpoints, _unheard)
             context = replace(context, until_step=RUNGS[1] * stream.steps_per_epoch, evaluate=None)
-            begun_s = time.perf_counter()
             objective = objective_of(made.networks, network, hunt.teacher, 0)
             fit(network, NoKnowledge(), stream, objective, settings, context)
             trainer.validate(network)
