@@ -25,6 +25,7 @@ from stillhouse.knowledge.encode import Codec, Encoding
 from stillhouse.knowledge.source import Answerer, AskedRows, UnstoredSource
 from stillhouse.models.build import build
 from stillhouse.models.interface import Interface
+from stillhouse.models.network import Network
 from stillhouse.models.placement import fixed_numerics
 from stillhouse.recipe.architectures import ModelSection, Normalisation
 from stillhouse.recipe.engines import TeacherEngineSection
@@ -41,7 +42,7 @@ STATISTICS = Normalisation(mean=(0.5,), std=(0.25,))
 DEFINITION = "samples a second of the whole inline KD loop, fp32: ours / plain loop with vectorised crop and flip"
 
 
-def network(interface: Interface, width: int, blocks: list[int]) -> nn.Module:
+def network(interface: Interface, width: int, blocks: list[int]) -> Network:
     """A ResNet of the zoo."""
     section = ModelSection(arch="resnet", options={"width": width, "blocks": blocks})
     return build(section, interface, STATISTICS, 0, "benchmark")

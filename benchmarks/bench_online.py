@@ -255,6 +255,7 @@ def cifar_job(folder: Path, samples: int) -> Job:
     recipe = load(RECIPE)
     found = survey(recipe.data, SEED)
     table = open_data(found, recipe.data, folder, lambda name, done, count: None).table
+    assert isinstance(table, Table) and recipe.teacher.model is not None
     np.save(folder / "images.npy", table.rows[:samples])
     np.save(folder / "labels.npy", found.train.labels[:samples])
     models = recipe.teacher.model, recipe.student.model
@@ -279,10 +280,9 @@ def _job(
     models: tuple[ModelSection, ModelSection],
     device: str,
 ) -> Job:
-    names = [str(folder / name) for name in ("images.npy", "labels.npy", "stores")]
-    return Job(
-        *names, classes, crop_px, pad_px, batch_size, *models, device, TeacherEngineSection(), StepEngineSection()
-    )
+    images, labels, stores = (str(folder / name) for name in ("images.npy", "labels.npy", "stores"))
+    engines = TeacherEngineSection(), StepEngineSection()
+    return Job(images, labels, stores, classes, crop_px, pad_px, batch_size, *models, device, *engines)
 
 
 def with_engines(job: Job) -> Job:

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +43,8 @@ Reader = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
 def rows_of(sample_ids: NDArray[np.int64]) -> NDArray[np.uint8]:
     """[B, PAYLOAD] some rows, each its sample's own."""
-    mixed = (
-        sample_ids.astype(np.uint64)[:, None] * np.arange(1, 2 * PAYLOAD, 2, dtype=np.uint64) * np.uint64(0x9E3779B9)
-    )
+    odd = np.arange(1, 2 * PAYLOAD, 2, dtype=np.uint64)
+    mixed: NDArray[np.uint64] = sample_ids.astype(np.uint64)[:, None] * odd * np.uint64(0x9E3779B9)
     return (mixed >> np.uint64(24)).astype(np.uint8)
 
 
@@ -72,7 +72,7 @@ def store_reader(store: LabelStore) -> Reader:
     return read
 
 
-def open_lmdb(folder: Path) -> tuple[lmdb.Environment, object]:
+def open_lmdb(folder: Path) -> tuple[lmdb.Environment, Any]:
     """LMDB with integer keys and nothing that costs time."""
     folder.mkdir(exist_ok=True)
     env = lmdb.open(
@@ -81,7 +81,7 @@ def open_lmdb(folder: Path) -> tuple[lmdb.Environment, object]:
     return env, env.open_db(b"rows", integerkey=True)
 
 
-def write_lmdb(env: lmdb.Environment, database: object, batches: Batches) -> None:
+def write_lmdb(env: lmdb.Environment, database: Any, batches: Batches) -> None:
     """Write batches, each sorted, each in a transaction of its own."""
     for ids in batches:
         ids = np.sort(ids)
@@ -92,9 +92,9 @@ def write_lmdb(env: lmdb.Environment, database: object, batches: Batches) -> Non
                 transaction.put(key, rows[PAYLOAD * number : PAYLOAD * (number + 1)])
 
 
-def lmdb_reader(env: lmdb.Environment, database: object) -> Reader:
+def lmdb_reader(env: lmdb.Environment, database: Any) -> Reader:
     """Reads a batch from LMDB; the transaction stays open."""
-    get = env.begin(db=database, buffers=True).get
+    get: Callable[[bytes], Any] = env.begin(db=database, buffers=True).get
 
     def read(ids: NDArray[np.int64]) -> NDArray[np.uint8]:
         order = np.argsort(ids)

@@ -17,6 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 
@@ -27,7 +28,7 @@ from stillhouse.runtime.local.backend import LocalBackend
 from stillhouse.runtime.local.serving import Served, serve
 from stillhouse.runtime.work import Lease
 
-SHAPE = (256, 1000)
+SHAPE: tuple[int, int] = (256, 1000)
 IN_FLIGHT = 2
 KEYS = bytes(256 * 8)
 CPU = (
@@ -119,7 +120,8 @@ class Rival:
 
     def array(self) -> np.ndarray:
         """The next answer."""
-        return pickle.loads(self._pipe.recv_bytes())[1]
+        array: np.ndarray = pickle.loads(self._pipe.recv_bytes())[1]
+        return array
 
     def worker_s(self) -> float:
         """CPU seconds of the worker."""
@@ -155,7 +157,8 @@ if __name__ == "__main__":
     short = quick()
     count, rounds = (500, 5) if short else (2000, 15)
     ours, rival = Ours(), Rival()
-    ours.send(KEYS), rival.send(KEYS)
+    ours.send(KEYS)
+    rival.send(KEYS)
     assert np.array_equal(ours.array(), rival.array())
     rate(ours, 200), rate(rival, 200)
     unit = "answers/CPU s"
@@ -167,8 +170,11 @@ if __name__ == "__main__":
         side = make()
         side.rate(200, everything=True)
         told = [
-            compare(name, text, unit, lambda all_=all_: side.rate(count, all_), lambda: rate(rival, count), rounds)
-            for name, text, all_ in ((claim, f"{words}, {ALL}", True), (f"{claim}_student", f"{words}, {OWN}", False))
+            compare(name, text, unit, partial(side.rate, count, everything), lambda: rate(rival, count), rounds)
+            for name, text, everything in (
+                (claim, f"{words}, {ALL}", True),
+                (f"{claim}_student", f"{words}, {OWN}", False),
+            )
         ]
         side.close()
         return told

@@ -43,7 +43,7 @@ class Paper:
             network.set_submodule(name, each)
         optimizer = torch.optim.RMSprop(network.parameters(), lr=RATE, alpha=0.9, foreach=True)
         for batch in self._task.batches[: self._task.tuning]:
-            F.cross_entropy(network(batch.inputs), batch.targets).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(network(batch.inputs), batch.targets).backward()
             optimizer.step()
             optimizer.zero_grad()
 
@@ -53,7 +53,7 @@ class Paper:
             inputs, target = self._reached(convolution, batch)
             for group in optimizer.param_groups:
                 group["lr"] = RATE * DECAY ** (step / DECAY_STEPS)
-            (squared_error(made(inputs), target) / target.numel()).backward()  # type: ignore[no-untyped-call]
+            (squared_error(made(inputs), target) / target.numel()).backward()
             optimizer.step()
             optimizer.zero_grad()
 

@@ -164,7 +164,7 @@ def _bytes(task: Task, engine: StepEngineSection) -> list[tuple[int, int]]:
 def loopback_bytes_s() -> float:
     """What gloo carries between two processes of this machine, one way."""
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_carry, (folder,), nprocs=2)  # type: ignore[no-untyped-call]
+        spawn(_carry, (folder,), nprocs=2)
         return float((Path(folder) / "bytes_s").read_text())
 
 

@@ -56,7 +56,7 @@ def stretched(curves: Sequence[Curve], at: NDArray[np.float64]) -> NDArray[np.fl
 def drawn() -> Figure:
     """The picture."""
     with matplotlib.style.context(["default", {"axes.spines.top": False, "axes.spines.right": False}]):
-        figure = Figure(figsize=(8.0, 4.4), layout="constrained", dpi=110)
+        figure = Figure(figsize=(8.0, 5.4), layout="constrained", dpi=110)
         axes = figure.subplots()
         for path, style, told in (
             (RECORD, "--", "random single graphs (record)"),
@@ -83,7 +83,7 @@ def drawn() -> Figure:
         axes.set_xticks([1, 2, 5, 10, 20, 50, 100], ["1", "2", "5", "10", "20", "50", "100"])
         axes.set_xlabel("trained until then, in networks trained to the end")
         axes.set_ylabel("best so far, % of validation samples")
-        axes.legend(frameon=False, loc="lower right", fontsize=9)
+        figure.legend(frameon=False, loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 

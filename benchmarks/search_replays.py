@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from benchmarks.search_arms import KINDS
 from benchmarks.search_figures import TABLE, Curve, best_of, different, reached
@@ -65,12 +66,6 @@ def replayed(rows: Sequence[Mapping[str, Any]], searches: int = SEARCHES) -> lis
     return [search(Tabular(rows), with_search(task, seed=seed, **wanted)) for seed in range(searches)]
 
 
-def rank_correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
-    """Spearman's."""
-    ranks = [np.argsort(np.argsort(each)) for each in (left, right)]
-    return float(np.corrcoef(ranks)[0, 1])
-
-
 def main(path: Path) -> None:
     """Print it."""
     rows = different(pq.read_table(path).to_pylist())
@@ -78,7 +73,7 @@ def main(path: Path) -> None:
     end = accuracy[:, -1]
     print(f"{len(end)} graphs, {100 * end.min():.1f} to {100 * end.max():.1f} %, mean {100 * end.mean():.2f} %")
     for place, rung in enumerate(RUNGS[:-1]):
-        print(f"rank correlation of rung {rung} with the end: {rank_correlation(accuracy[:, place], end):.2f}")
+        print(f"rank correlation of rung {rung} with the end: {spearmanr(accuracy[:, place], end).statistic:.2f}")
     curves = replayed(rows)
     for count in TABLE:
         if count < len(end):

@@ -54,7 +54,8 @@ def trained(inputs: Tensor, labels: Tensor, classes: tuple[int, ...], seed: int,
 def ours(members: Sequence[Network], classes: Sequence[tuple[int, ...]], inputs: Tensor) -> Tensor:
     """What the product makes of them."""
     shares = [Share(1.0, own, len(own) < 10) for own in classes]
-    return Ensemble(members, shares, 10).eval()(inputs)
+    scores: Tensor = Ensemble(members, shares, 10).eval()(inputs)
+    return scores
 
 
 def spread(scores: Sequence[Tensor], classes: Sequence[tuple[int, ...]]) -> Tensor:
@@ -87,7 +88,7 @@ def one(seed: int, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Every rule at every set of members, for one seed."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     seen, held = order[:TRAIN], order[TRAIN:]
-    found = {}
+    found: dict[str, Tensor] = {}
     sets = {"halves": (HALVES, (12, 12)), "sharing": (SHARING, (12, 12)), "general": ((ALL, SPECIAL), (3, 12))}
     for name, (classes, epochs) in sets.items():
         made = [trained(inputs[seen], labels[seen], own, 10 * seed + at, epochs[at]) for at, own in enumerate(classes)]
