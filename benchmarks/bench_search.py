@@ -60,7 +60,7 @@ EFFICIENCY = (
     "networks trained to the end until one is as accurate as the best of {} random single graphs ({} in the record; "
     "validation; mean over orders), against those that {} took (epochs of all its trials, in such networks; {}, "
     "median; one that never came there counts as 0: {} of them); range: the middle 90 % over halves of the "
-    "graphs and resampled searches"
+    "graphs and resampled searches, which of five are about their range"
 )
 AGAINST = (
     "networks that the median search of {} cost until it was as accurate as such searches are at their end, against "
@@ -68,11 +68,12 @@ AGAINST = (
 )
 TOLD = {
     "ours": "families of graphs and how they are taught (temperature, weight, rate, loss kind, augmentation) together",
-    "fewer": "the same without loss kind and augmentation",
+    "drawn": "the same points drawn at random, without the sampler, and halved in the same way",
+    "fewer": "graphs, temperature, weight and rate together, without loss kind and augmentation",
     "graphs": "graphs alone, taught as the recipe says",
     "teaching": "one graph, and how it is taught (temperature, weight, rate, loss kind, augmentation)",
     "unpadded": "families of graphs and how they are taught (temperature, weight, rate, loss kind), nobody pads",
-    "no_kd": "our own search without a teacher (BOHB's TPE and asynchronous halving), graphs and learning rate",
+    "no_kd": "our own search without a teacher (as BOHB: TPE and halving; asynchronous, and learning from all rungs), graphs and rate",
     "evolution": "regularised evolution over single graphs, each trained to the end",
 }
 NAMED = {
@@ -80,6 +81,7 @@ NAMED = {
     "no_kd": "vs_bohb_no_kd",
     "graphs": "joint_vs_graphs_alone",
     "teaching": "joint_vs_teaching_alone",
+    "drawn": "sampler_vs_random",
 }
 TRIAL = (
     "building and training of a trial up to its first rung, by the shared label store, averaged and saved as trials "

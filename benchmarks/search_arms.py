@@ -105,6 +105,7 @@ _HALVING = {"trials": 48, "members": 1, "rungs": list(RUNGS[1:])}
 _RATE, _KIND = "student.train.optimizer.learning_rate", "objective.kd.kind"
 KINDS: Mapping[str, Arm] = {
     "ours": Arm({**_HALVING, "space": {**BOTH, **MORE}}),
+    "drawn": Arm({**_HALVING, "space": {**BOTH, **MORE}, "random": 1.0}),
     "fewer": Arm({**_HALVING, "space": dict(BOTH)}),
     "graphs": Arm({**_HALVING, "space": dict(GRAPHS)}),
     "teaching": Arm({**_HALVING, "space": {**TEACHING, **MORE}}),

@@ -26,11 +26,12 @@ from stillhouse.foundation.seeding import subseed
 PICTURE = Path("docs/search-curves.png")
 NAMES = {
     "ours": "family and teaching together",
-    "fewer": "the same without loss kind and augmentation",
+    "drawn": "the same, drawn at random and halved",
+    "fewer": "without loss kind and augmentation",
     "graphs": "family alone",
     "teaching": "teaching alone",
     "unpadded": "family and teaching together, nobody pads",
-    "no_kd": "family, no teacher (BOHB)",
+    "no_kd": "family, no teacher",
     "evolution": "regularised evolution",
 }
 MOST = 100
