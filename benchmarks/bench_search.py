@@ -73,7 +73,8 @@ TOLD = {
     "graphs": "graphs alone, taught as the recipe says",
     "teaching": "one graph, and how it is taught (temperature, weight, rate, loss kind, augmentation)",
     "unpadded": "families of graphs and how they are taught (temperature, weight, rate, loss kind), nobody pads",
-    "no_kd": "our own search without a teacher (as BOHB: TPE and halving; asynchronous, and learning from all rungs), graphs and rate",
+    "no_kd": "graphs and rate without a teacher, our own search (TPE and halving as BOHB has them, but asynchronous, "
+    "and the sampler learns from all rungs)",
     "evolution": "regularised evolution over single graphs, each trained to the end",
 }
 NAMED = {

@@ -1,6 +1,7 @@
-"""The live searches of the search benchmark: ours, also without loss kinds and augmentation; each half of it alone;
-with no teacher; by evolution. And ours where nobody pads: the task's padding is the usual one, but as it turned out,
-after so few epochs none is better (``search_record unpadded``), which else only searches of the padding find out.
+"""The live searches of the search benchmark: ours, also with points drawn at random, and without loss kinds and
+augmentation; each half of it alone; with no teacher; by evolution. And ours where nobody pads: the task's padding is
+the usual one, but as it turned out, after so few epochs none is better (``search_record unpadded``), which else only
+searches of the padding find out.
 
 All have the task's data, teacher, stored answers, budget and longest training. What an arm does not search stands in
 the task's recipe: a learning rate that was chosen for random graphs, usual values for temperature, weight and padding

@@ -1,7 +1,8 @@
 """The searches of the search benchmark as a picture: the best network so far, for what finding it cost.
 
-Drawn from the results alone: the tabular record's random graphs (median and middle 90 % over orders) and the live
-searches of each arm (median and range, as long as any of them goes on; one that has ended stays as good as it was).
+Drawn from the results alone: the tabular record's random graphs (median and middle 90 % over orders, which comes out
+too narrow where nearly all of them are drawn) and the live searches of each arm (median and range, as long as any of
+them goes on; one that has ended stays as good as it was).
 
     python -m benchmarks.search_curves [FILE.png]
 """
