@@ -84,7 +84,7 @@ class Bars:
             console=console,
         )
         self.fleet = FleetTable()
-        self.trials = SearchTable()
+        self.trials = SearchTable(folder)
         self._tasks: dict[str, TaskID] = {}
         self._notes: dict[str, dict[str, str]] = {}
 

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from stillhouse.foundation import events as e
 from stillhouse.foundation import search_events as s
+from stillhouse.foundation.history import read_events
 from stillhouse.foundation.words import printable
 
 _ROWS_MAX = 12
 
 
 class SearchTable:
-    """Stands below the bars as long as trials are trained."""
+    """Stands below the bars as long as trials are trained.
 
-    def __init__(self) -> None:
+    Args:
+        folder: of the run, which an earlier process may have begun.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self._values: dict[int, dict[int, float]] = {}
         self._epochs: dict[int, int] = {}
         self._lent: dict[str, s.TrialLent] = {}
         self._workers: dict[str, str] = {}
-        self._ended = 0
+        self._ended = set[int]()
         self._over = False
+        for each in read_events(folder / "events.jsonl"):
+            if each["event"] == s.TrialReached.__name__:
+                self._remember(each["trial"], each["rung"], each["epochs"], each["members"])
+            elif each["event"] == s.TrialEnded.__name__:
+                self._ended.add(each["trial"])
 
     def hear(self, event: e.Event) -> None:
         """Take one event."""
         if isinstance(event, s.TrialReached):
-            self._epochs[event.rung] = event.epochs
-            self._values.setdefault(event.rung, {})[event.trial] = sum(event.members) / len(event.members)
+            self._remember(event.trial, event.rung, event.epochs, event.members)
             self._free(event.trial)
         elif isinstance(event, s.TrialLent):
             self._lent[event.worker] = event
             self._workers.setdefault(event.worker, "")
         elif isinstance(event, s.TrialEnded):
-            self._ended += 1
+            self._ended.add(event.trial)
             self._free(event.trial)
         elif isinstance(event, s.TrialWorkerCame):
             self._workers[event.worker] = f"{event.process_id} on {event.host}"
@@ -53,6 +65,10 @@ class SearchTable:
             return Group()
         return Group(Text(""), self._rungs(), *([self._who()] if len(self._workers) > 1 else []))
 
+    def _remember(self, trial: int, rung: int, epochs: int, members: Sequence[float]) -> None:
+        self._epochs[rung] = epochs
+        self._values.setdefault(rung, {})[trial] = sum(members) / len(members)
+
     def _free(self, trial: int) -> None:
         self._lent = {name: each for name, each in self._lent.items() if each.trial != trial}
 
@@ -68,7 +84,7 @@ class SearchTable:
             found = [f"{100 * there[best]:.1f} %", str(best)] if best is not None else ["", ""]
             table.add_row(epochs, str(len(there)), str(under_way.count(rung) or ""), *found)
         if self._ended:
-            table.add_row("ended", str(self._ended), "", "", "")
+            table.add_row("ended", str(len(self._ended)), "", "", "")
         return table
 
     def _who(self) -> Table:

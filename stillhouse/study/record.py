@@ -8,6 +8,7 @@ calls: a process that is killed leaves what it told.
 from __future__ import annotations
 
 import contextlib
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ class Record:
         identity: what trials have in common and must have, to be compared: plain values.
 
     Raises:
-        RunDirError: the file is damaged or locked, or its trials are of something else.
+        RunDirError: the file is damaged or locked, of another Optuna, or its trials are of something else.
     """
 
     def __init__(
@@ -80,12 +81,12 @@ class Record:
     ) -> None:
         self._path, self._rungs, self._space = path, tuple(rungs), dict(space)
         with self._readable():
-            self._study = optuna.create_study(
-                storage=_url(path),
-                study_name=_NAME,
-                direction="maximize",
-                load_if_exists=True,
-            )
+            try:
+                self._study = optuna.create_study(
+                    storage=_url(path), study_name=_NAME, direction="maximize", load_if_exists=True
+                )
+            except RuntimeError as error:  # tables of another version
+                raise RunDirError(f"{path} can't be used by this Optuna: {error}") from error
             known = self._study.user_attrs.get(_IDENTITY)
             if known is None:
                 self._study.set_user_attr(_IDENTITY, dict(identity))
@@ -190,7 +191,7 @@ class Record:
         values = [trial.intermediate_values[epochs] for epochs in self._rungs if epochs in trial.intermediate_values]
         return Trial(
             trial.number,
-            attributes[_POINT],
+            _point(self._path, trial),
             tuple(values),
             tuple(attributes.get(_MEMBERS, ())),
             attributes.get(_COSTS, {}).get("costs", {}),
@@ -202,6 +203,18 @@ class Record:
 
     def _readable(self) -> contextlib.AbstractContextManager[None]:
         return _readable(self._path)
+
+
+def _point(path: Path, trial: FrozenTrial) -> Point:
+    """What a trial tries.
+
+    Raises:
+        RunDirError: it is no trial of a search of ours.
+    """
+    if _POINT not in trial.user_attrs:
+        raise RunDirError(f"{path} holds no search of Stillhouse: its trial {trial.number} does not say what it tries")
+    found: Point = trial.user_attrs[_POINT]
+    return found
 
 
 def _with_new_keys(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,7 +233,7 @@ def best_points(path: Path, count: int) -> list[Point]:
         path: of a file that a :class:`Record` made.
 
     Raises:
-        RunDirError: the file is not there, damaged or locked.
+        RunDirError: the file is not there, damaged or locked, or another's study.
     """
     if not path.exists():
         raise RunDirError(f"{path.parent} holds no search: there is no {path.name}")
@@ -231,7 +244,7 @@ def best_points(path: Path, count: int) -> list[Point]:
             raise RunDirError(f"{path} holds no search that can be read: {error}") from error
         trained = [each for each in study.get_trials(deepcopy=False) if each.intermediate_values]
         trained.sort(key=lambda each: (max(each.intermediate_values.items()), -each.number), reverse=True)
-        return [each.user_attrs[_POINT] for each in trained[:count]]
+        return [_point(path, each) for each in trained[:count]]
 
 
 def check_earlier(folders: Sequence[str]) -> None:
@@ -262,7 +275,7 @@ def _readable(path: Path) -> Iterator[None]:
         if "locked" in str(error):
             raise RunDirError(f"{path} is locked by another program for {_LOCKED_S} s: end that one") from error
         raise RunDirError(f"{path} can't be used: {error.orig}") from error
-    except (DatabaseError, StorageInternalError) as error:
+    except (DatabaseError, StorageInternalError, json.JSONDecodeError) as error:
         why = getattr(error, "orig", error)
         raise RunDirError(
             f"{path} is damaged ({why}): move it away, with checkpoints/ and finalists/ beside it, and "

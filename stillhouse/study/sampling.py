@@ -168,6 +168,7 @@ def sampler_of(section: SamplerSection, seed: int) -> BaseSampler:
     return made
 
 
+_SEQUENCES = ("QMCSampler", "GridSampler")
 _NO_SAMPLERS = ("BaseSampler", "BaseGASampler", "PartialFixedSampler")
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "TPESampler": {"multivariate": True, "group": True, "n_startup_trials": _ENOUGH},
@@ -195,7 +196,7 @@ def _study(section: SamplerSection, seed: int) -> optuna.Study:
 
 def _seed_of(section: SamplerSection, recipe: Recipe, seed: int) -> int:
     """Of a sampler: another one for each proposal, unless all proposals together are one sequence."""
-    if section.name != "QMCSampler" or recipe.search is None:
+    if section.name not in _SEQUENCES or recipe.search is None:
         return seed
     return subseed(recipe.seed, "sequence", recipe.search.seed)
 

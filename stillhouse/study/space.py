@@ -47,7 +47,7 @@ def space_of(recipe: Recipe) -> dict[str, Range]:
     if section.space:
         return dict(section.space)
     rate = train.optimizer.learning_rate
-    given: dict[str, Any] = dict(_GRAPHS) if recipe.student.model.arch == "random_graph" else {}
+    given = _graphs(recipe) if recipe.student.model.arch == "random_graph" else {}
     if _asks(recipe):
         given |= {
             "objective.kd.temperature": {"low": 1.0, "high": 20.0, "log": True},
@@ -56,6 +56,13 @@ def space_of(recipe: Recipe) -> dict[str, Range]:
         }
     given["student.train.optimizer.learning_rate"] = {"low": rate / 10, "high": 5 * rate, "log": True}
     return dict(SearchSection.model_validate({"budget": section.budget, "space": given}).space)
+
+
+def _graphs(recipe: Recipe) -> dict[str, Any]:
+    """Of random graphs, with a cell at least for each stage that the recipe has."""
+    stages = len(recipe.student.model.options.get("depth", ()))
+    fewest = max(3, stages)
+    return {**_GRAPHS, "student.model.options.top.nodes": {"low": fewest, "high": fewest + 3}}
 
 
 def _asks(recipe: Recipe) -> bool:

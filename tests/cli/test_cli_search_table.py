@@ -14,9 +14,9 @@ from stillhouse.foundation import search_events as s
 from stillhouse.foundation.events import Event, EventLog
 
 
-def drawn(events: Sequence[Event], *, over: bool = False) -> list[list[str]]:
+def drawn(events: Sequence[Event], *, over: bool = False, folder: Path = Path("nowhere")) -> list[list[str]]:
     """The words of each line after these events."""
-    table, console = SearchTable(), Console(file=io.StringIO(), width=120)
+    table, console = SearchTable(folder), Console(file=io.StringIO(), width=120)
     for event in events:
         table.hear(event)
     if over:
@@ -67,5 +67,8 @@ def test_the_best_so_far_is_remembered_by_a_run_that_goes_on(tmp_path: Path) -> 
     log = EventLog(tmp_path / "events.jsonl", [])
     for each in told:
         log.emit(each)
+    log.emit(s.TrialEnded(0, "others were better", False))
+    lines = drawn([s.TrialReached(2, 0, 1, (0.4,), 1, 1.0)], folder=tmp_path)
+    assert lines[1:] == [["1", "epochs", "2", "50.0", "%", "0"], ["2", "epochs", "1", "70.0", "%", "1"], ["ended", "1"]]
     line = SearchLines(tmp_path).line(s.TrialReached(2, 0, 1, (0.9,), 1, 1.0))
     assert line == "trial 2: 90.0 % after 1 epoch; best so far: 70.0 % after 2, trial 1"

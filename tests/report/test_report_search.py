@@ -106,7 +106,7 @@ def test_all_of_a_search_is_told(make_run: Callable[..., Path], tmp_path: Path) 
     outline = Outline(page)
     words = outline.words()
     told = (
-        "2 trials were trained for 10 epochs in all; 1 would have cost too much and 1 could not be trained.",
+        "2 trials were trained for 10 epochs in all; 1 did not keep to the budget and 1 could not be trained.",
         "After 10 epochs of training the best family gets 80.0 % right.",
         "Of 2 trials 2 were trained for 2 epochs.",
         "Members of the best family: 3 cells, 9 operations.", "finalist 0-1, the student",
@@ -119,6 +119,13 @@ def test_all_of_a_search_is_told(make_run: Callable[..., Path], tmp_path: Path) 
     ids = {str(svg["aria-label"])[:12] for svg in outline.svgs}
     assert {"Accuracy aga", "Of 2 trials ", "By multiply-", "Finalist 0 o"} <= ids
     assert len(outline.ids) == len(set(outline.ids))
+
+
+def test_a_store_that_was_full_spared_the_teacher(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    """As it is for a second search with the same teacher."""
+    folder = make_run(tmp_path / "run", {"format": 1, "store": {"hits": 2400, "misses": 0}}, EVENTS)
+    words = Outline(write_report(folder).read_text()).words()
+    assert "The teacher was not asked once: all 2,400 answers were read from the store." in words
 
 
 def test_a_search_that_only_began(make_run: Callable[..., Path], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from stillhouse.data.batch import Batch
 from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError
 from stillhouse.foundation.events import Event, Warned
-from stillhouse.foundation.search_events import TrialBegun, TrialEnded, TrialReached
+from stillhouse.foundation.history import read_events
+from stillhouse.foundation.search_events import StudentFound, TrialBegun, TrialEnded, TrialReached
 from stillhouse.recipe.load import load, validate
 from stillhouse.recipe.recipe import Recipe
+from stillhouse.runner.materials import Materials
 from stillhouse.runner.run import resume, run
 from stillhouse.students.fit import fit
 
@@ -50,6 +54,16 @@ def recipe(search: dict[str, Any] | None = None, **sections: Any) -> Recipe:
         "compute": {"device": "cpu", "threads": 1},
     }
     return validate({**values, **sections})
+
+
+EPOCH = 1200
+"""Samples of it."""
+
+
+def trained(folder: Path) -> int:
+    """Samples that the trials of a search were trained on."""
+    told = [each for each in read_events(folder / "events.jsonl") if each["event"] == "Progress"]
+    return sum(each["samples"] for each in told if each["phase"] == "search")
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +119,30 @@ def test_optuna_reads_the_trials(folder: Path, result: dict[str, Any]) -> None:
 
 
 def test_the_teacher_is_asked_once(folder: Path, result: dict[str, Any]) -> None:
-    """Every trial after the first reads what the first ones asked."""
-    store = result["store"]
-    assert 2 * 1200 <= store["misses"] <= 2 * 1295 and store["hits"] > 3 * store["misses"]
+    """Every trial after the first reads what the first ones asked; it does at every rung, and so do finalists."""
+    store, found = result["store"], result["search"]
+    assert 2 * 1200 <= store["misses"] <= 2 * 1295
+    assert store["hits"] + store["misses"] == EPOCH * (found["trained_epochs"] + found["finalist_epochs"])
+
+
+def test_no_epoch_is_trained_twice(folder: Path, result: dict[str, Any]) -> None:
+    """A trial goes on from where it stood at the rung before."""
+    assert trained(folder) == EPOCH * result["search"]["trained_epochs"]
+
+
+def test_the_test_split_is_read_when_the_student_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not before: nothing is chosen by it."""
+    chosen, read = list[Event](), list[bool]()
+    whole = Materials.test
+
+    def test(materials: Materials) -> Iterator[Batch]:
+        read.append(bool(chosen))
+        return whole(materials)
+
+    monkeypatch.setattr(Materials, "test", test)
+    sought = recipe({"trials": 2, "rungs": [1], "members": 1, "finalists": 1})
+    run(sought, tmp_path / "run", [lambda event: chosen.append(event) if isinstance(event, StudentFound) else None])
+    assert read and all(read)
 
 
 @pytest.mark.parametrize("after", [1, 4, 9])
@@ -230,11 +265,15 @@ def test_what_costs_too_much_is_not_trained(tmp_path: Path) -> None:
     assert ended and all(not each.failed for each in ended)
 
 
+SLOW = {"macs_per_s": 1e9, "bytes_per_s": 1e9, "call_s": 1e-5}
+
+
 @pytest.mark.parametrize(
     ("search", "words"),
     [
         ({"budget": {"params": 0.0001}}, r"search.budget.params: no network .* the smallest needs 0\.\d"),
         ({"budget": {"latency_ms": 1e-6}}, r"search.budget.latency_ms: no network .* the smallest needs 0\.\d"),
+        ({"target": {**SLOW, "memory_bytes": 10}}, r"search.target.memory_bytes: .* the smallest needs [\d,]{5,}$"),
         ({"space": {"objective.kd.weight": [0.5]}}, "nothing varies"),
         ({"sampler": {"name": "QMSampler"}}, "search.sampler.name: 'QMSampler': did you mean 'QMCSampler'"),
         ({"rungs": [2, 40]}, "search.rungs: 40 epochs are more than the student's"),

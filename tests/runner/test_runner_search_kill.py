@@ -16,7 +16,7 @@ from stillhouse.recipe.load import dump
 from stillhouse.runner.run import run
 
 from .test_runner_kill import digest, finish, start, told, wait_for
-from .test_runner_search import recipe
+from .test_runner_search import EPOCH, recipe, trained
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +43,7 @@ def test_sigkill_now_and_then(tmp_path: Path) -> None:
         code, words_said = finish(process)
         assert code in (0, -signal.SIGKILL), words_said
     assert kills >= 3
+    assert trained(folder) <= trained(tmp_path / "whole") + kills * EPOCH, "a kill costs an epoch of a trial at most"
     assert digest(folder) == wanted["digests"]["student_weights"]
     found = json.loads((folder / "result.json").read_text())["search"]
     assert [each["rungs"] for each in found["trials"]] == [each["rungs"] for each in wanted["search"]["trials"]]

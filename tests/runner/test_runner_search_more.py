@@ -118,6 +118,8 @@ LOST = [Trial(number, {}, why="it diverged", open=False) for number in range(1, 
         ([Trial(0, {}, (0.5, 0.6), open=False), *LOST], 0),
         ([*LOST, Trial(4, {}, (0.5,))], 20),
         ([*LOST, Trial(4, {}, why="beyond the budget: params by 3 %", open=False)], None),
+        ([*LOST, Trial(4, {}, why="short of the budget: a channel more is too many", open=False)], None),
+        ([*LOST[1:], Trial(4, {}, why="short of the budget: a channel more is too many", open=False)], 20),
         ([Trial(0, {}, (0.5,), why="it diverged", open=False), *LOST], None),
         (LOST, None),
         (DEAR[1:], 20),
@@ -136,7 +138,9 @@ def test_how_many_trials_may_be_begun(trials: list[Trial], wanted: int | None) -
 
 def test_a_search_that_finds_nothing_within_its_budget_says_what_is_too_much() -> None:
     """Where nothing at all was trained."""
-    told = r"search.budget: 201 of the 201 networks .* cost too much, most of them: beyond the budget: params by 9 %"
+    told = (
+        r"search.budget: 201 of the 201 networks .* keep to the budget, most of them: beyond the budget: params by 9 %"
+    )
     with pytest.raises(RecipeError, match=told):
         may_begin(DEAR, SECTION)
 

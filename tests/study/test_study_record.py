@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,27 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(RunDirError, match=r"study.db is damaged \(.*move it away"):
             opened(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("update trial_user_attributes set value_json = '{'", r"study.db is damaged \(.*move it away"),
+        ("delete from trial_user_attributes", "holds no search of Stillhouse: its trial 0 does not say"),
+        ("update alembic_version set version_num = 'v2.6.0.a'", r"study\.db can't be used by this Optuna: "),
+    ],
+)
+def test_a_file_that_somebody_changed_is_told(tmp_path: Path, change: str, words: str) -> None:
+    """Also where it is read for its best points only."""
+    path = tmp_path / "study.db"
+    mine = opened(path)
+    mine.reach(mine.begin(POINT), 0, [0.5])
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.execute(change)
+    with pytest.raises(RunDirError, match=words):
+        opened(path).trials()
+    with pytest.raises(RunDirError, match=r"study\.db"):
+        record.best_points(path, 1)
 
 
 def test_a_locked_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

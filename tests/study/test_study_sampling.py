@@ -215,9 +215,9 @@ def test_samplers_are_checked() -> None:
         proposed(space_of(base), base, seen, SamplerSection(name="TPESampler", options={"n_startup_trials": "ten"}), 1)
 
 
-def proposals(name: str, count: int, **options: Any) -> list[dict[str, Any]]:
+def proposals(name: str, count: int, space: dict[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
     """One after the other, each valued; whatever the sampler remembers went through a file."""
-    base = recipe(NUMBERS)
+    base = recipe(space or NUMBERS)
     seen, shared, section = list[Seen](), dict[str, Any](), SamplerSection(name=name, options=options)
     for number in range(count):
         found = proposed(space_of(base), base, seen, section, number, shared)
@@ -230,6 +230,22 @@ NUMBERS = {
     "objective.kd.weight": {"low": 0.0, "high": 1.0},
     "objective.kd.temperature": {"low": 1.0, "high": 20.0, "log": True},
 }
+
+
+def test_a_grid_is_walked_through_once() -> None:
+    """Whatever order it is walked in, that stays the same from proposal to proposal."""
+    space = {key: [0.0, 1.0] if key == "objective.kd.weight" else [1.0, 2.0] for key in NUMBERS}
+    seen = proposals("GridSampler", 4, space, search_space=space)
+    assert len({tuple(each.values()) for each in seen}) == 4
+
+
+def test_a_default_space_has_a_cell_for_each_stage() -> None:
+    """At least."""
+    base = recipe({})
+    model = base.student.model.model_copy(update={"options": {"depth": [1, 1, 1, 1]}})
+    deep = base.model_copy(update={"student": base.student.model_copy(update={"model": model})})
+    assert [space_of(each)["student.model.options.top.nodes"].low for each in (base, deep)] == [3, 4]
+    check(deep)
 
 
 def test_a_sequence_is_the_samplers_own() -> None:

@@ -63,13 +63,15 @@ def sentence(run: Run, told: Mapping[str, Any]) -> str:
     said = f"{len(trained)} trials were trained for {grouped(figure(told, 'trained_epochs') or 0)} epochs in all"
     if finals := figure(told, "finalist_epochs"):
         said += f", finalists for {grouped(finals)} more"
-    left = [f"{over} would have cost too much"] if over > 0 else []
+    left = [f"{over} did not keep to the budget"] if over > 0 else []
     left += [f"{failed} could not be trained"] if failed else []
     said += f"; {' and '.join(left)}." if left else "."
     hits, misses = figure(run.result, "store", "hits"), figure(run.result, "store", "misses")
     if hits is not None and misses:
         said += f" The teacher was asked {grouped(misses)} times, {grouped(hits)} answers were read from the store:"
         said += f" {hits / misses:.1f} times as many as it gave."
+    elif hits:
+        said += f" The teacher was not asked once: all {grouped(hits)} answers were read from the store."
     if any(name.startswith("control") for name in run.phases):
         said += (
             " The control has the student's network and, where control.optimizer says no other, its learning rate:"

@@ -15,6 +15,10 @@ from stillhouse.study.record import Trial
 BEYOND = "beyond the budget"
 """Begins the words of why a trial ended that costs too much."""
 
+SHORT = "short of the budget"
+"""Of one whose widest network that keeps it leaves too much over."""
+
+_UNFIT = (BEYOND, SHORT)
 _TOO_DEAR = 10
 _VALUES = re.compile(r"/\S+|\d[\d.,]*(e[+-]?\d+)?")
 
@@ -38,21 +42,23 @@ def may_begin(trials: Sequence[Trial], section: SearchSection) -> int:
 
 def failed_in_a_row(trials: Sequence[Trial], section: SearchSection) -> list[Trial]:
     """The last trials that ended, if so many of them failed as are borne; else none."""
-    tried = [each for each in trials if not each.why.startswith(BEYOND)]
+    tried = [each for each in trials if not each.why.startswith(_UNFIT)]
     row = [each for each in tried if each.values or not each.open][-section.failures_max :]
     return row if len(row) == section.failures_max and not any(each.values for each in row) else []
 
 
 def too_dear(trials: Sequence[Trial], section: SearchSection) -> list[Trial]:
-    """Those that cost too much, if they are so many that the rest of the space is not looked for; else none."""
-    found = [each for each in trials if each.why.startswith(BEYOND)]
+    """Those that don't keep to the budget, if they are so many that the rest of the space is not looked for; else
+    none.
+    """
+    found = [each for each in trials if each.why.startswith(_UNFIT)]
     return found if len(found) > _TOO_DEAR * section.trials else []
 
 
 def _told(dear: Sequence[Trial], trials: Sequence[Trial]) -> str:
     return (
-        f"{len(dear)} of the {len(trials)} networks that were tried cost too much, most of them: {common(dear)}: a "
-        "larger budget, or a search.space of smaller networks, has more that keep it"
+        f"{len(dear)} of the {len(trials)} networks that were tried don't keep to the budget, most of them: "
+        f"{common(dear)}: a larger budget, or a search.space of smaller networks, has more that do"
     )
 
 

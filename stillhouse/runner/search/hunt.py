@@ -18,6 +18,7 @@ from stillhouse.foundation.events import Event, PhaseStarted, Progress, Warned
 from stillhouse.foundation.garbage import unswept
 from stillhouse.foundation.search_events import OUTDONE, SearchMeasured, TrialBegun, TrialEnded, TrialReached
 from stillhouse.foundation.seeding import subseed
+from stillhouse.models.graphs.widths import BetweenError
 from stillhouse.models.network import Network
 from stillhouse.models.weights import weights_digest
 from stillhouse.recipe.search import Range, SearchSection
@@ -26,7 +27,7 @@ from stillhouse.runner.gathering import Kind, standing
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.rundir import RunDir
 from stillhouse.runner.search.candidate import Limits, has_members, limits_of, with_defaults
-from stillhouse.runner.search.enough import BEYOND, common, may_begin, worth_little
+from stillhouse.runner.search.enough import BEYOND, SHORT, common, may_begin, worth_little
 from stillhouse.runner.search.members import Members
 from stillhouse.runner.search.pace import Pace
 from stillhouse.runner.search.task import (
@@ -276,7 +277,8 @@ class Hunt:
         except UNTRAINABLE as error:
             if not told:
                 tell(TrialBegun(number, trial.point, {}))
-            self._end(number, str(error), tell, failed=True)
+            short = isinstance(error, BetweenError)
+            self._end(number, f"{SHORT}: {error}" if short else str(error), tell, failed=not short)
             return
         self._queue += tasks
         self._under_way[number] = _UnderWay(len(tasks))

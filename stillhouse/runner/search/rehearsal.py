@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
@@ -11,9 +11,9 @@ from stillhouse.data.open import check_views
 from stillhouse.foundation.errors import DataError, ModelError, RecipeError
 from stillhouse.foundation.events import Event, Warned
 from stillhouse.models.graphs.widths import TooFewError
-from stillhouse.recipe.search import ChoiceSection
+from stillhouse.recipe.search import ChoiceSection, SearchSection
 from stillhouse.runner.networks import Networks
-from stillhouse.runner.search.candidate import candidate, costs_of, limits_of
+from stillhouse.runner.search.candidate import Limits, candidate, costs_of, limits_of
 from stillhouse.study.record import check_earlier
 from stillhouse.study.sampling import Seen, drawn, proposed
 from stillhouse.study.space import check, corners, space_of, varied
@@ -61,7 +61,7 @@ def rehearse_search(networks: Networks, emit: Callable[[Event], None]) -> None:
             break
         needed.append(costs)
     else:
-        raise RecipeError(_out_of_reach(limits.whole, limits.most, needed, refused))
+        raise RecipeError(_out_of_reach(section, limits, needed, refused))
     if refused:
         emit(Warned(f"search: some of the space can't be tried: {refused[0]}"))
 
@@ -110,15 +110,19 @@ def _check_blocks(networks: Networks) -> None:
 
 
 def _out_of_reach(
-    whole: Mapping[str, float], most: Mapping[str, float], needed: list[dict[str, float]], refused: list[ModelError]
+    section: SearchSection, limits: Limits, needed: list[dict[str, float]], refused: list[ModelError]
 ) -> str:
     """What to say where no corner of the space meets the budget: of each limit, the least that any needs."""
     told = []
-    for name, limit in most.items():
+    for name, limit in limits.most.items():
         least = min((costs[name] for costs in needed if name in costs), default=limit)
         if least > limit:
-            wanted = f"{least:.3g} ms" if name == "latency_ms" else f"{least / whole[name]:.3g} of the teacher's"
-            told.append(f"search.budget.{name}: no network that was tried meets it: the smallest needs {wanted}")
+            key, wanted = f"budget.{name}", f"{least / limits.whole[name]:.3g} of the teacher's"
+            if name == "latency_ms":
+                wanted = f"{least:.3g} ms"
+            elif name == "peak_bytes" and section.target is not None and limit == section.target.memory_bytes:
+                key, wanted = "target.memory_bytes", f"{least:,.0f}"
+            told.append(f"search.{key}: no network that was tried meets it: the smallest needs {wanted}")
     if not needed:
         return f"search: no network of the space that was tried can be built: {refused[0]}"
     unbuilt = [each for each in refused if not isinstance(each, TooFewError)]
