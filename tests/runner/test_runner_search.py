@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from stillhouse.data.batch import Batch
-from stillhouse.foundation.errors import DivergedError, Interrupted, RecipeError
+from stillhouse.foundation.errors import Interrupted, RecipeError
 from stillhouse.foundation.events import Event, Warned
 from stillhouse.foundation.history import read_events
 from stillhouse.foundation.search_events import StudentFound, TrialBegun, TrialEnded, TrialReached
@@ -21,7 +21,6 @@ from stillhouse.recipe.load import load, validate
 from stillhouse.recipe.recipe import Recipe
 from stillhouse.runner.materials import Materials
 from stillhouse.runner.run import resume, run
-from stillhouse.students.fit import fit
 
 from .lessons import told, weights
 
@@ -263,76 +262,6 @@ def test_what_costs_too_much_is_not_trained(tmp_path: Path) -> None:
         assert beyond == (not each["rungs"]) == each["ended"].startswith("beyond the budget: macs by")
     assert found["student"]["macs"] <= 0.19 * found["teacher"]["macs"]
     assert ended and all(not each.failed for each in ended)
-
-
-SLOW = {"macs_per_s": 1e9, "bytes_per_s": 1e9, "call_s": 1e-5}
-
-
-@pytest.mark.parametrize(
-    ("search", "words"),
-    [
-        ({"budget": {"params": 0.0001}}, r"search.budget.params: no network .* the smallest needs 0\.\d"),
-        ({"budget": {"latency_ms": 1e-6}}, r"search.budget.latency_ms: no network .* the smallest needs 0\.\d"),
-        ({"target": {**SLOW, "memory_bytes": 10}}, r"search.target.memory_bytes: .* the smallest needs [\d,]{5,}$"),
-        ({"space": {"objective.kd.weight": [0.5]}}, "nothing varies"),
-        ({"sampler": {"name": "QMSampler"}}, "search.sampler.name: 'QMSampler': did you mean 'QMCSampler'"),
-        ({"rungs": [2, 40]}, "search.rungs: 40 epochs are more than the student's"),
-    ],
-)
-def test_a_search_without_sense_is_refused(tmp_path: Path, search: dict[str, Any], words: str) -> None:
-    """Before anything is trained, and nothing is left behind."""
-    with pytest.raises(RecipeError, match=words):
-        run(recipe(search), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_search_without_a_teacher_to_ask(tmp_path: Path) -> None:
-    """Networks may be searched by labels alone; how a teacher is asked can't vary then."""
-    plain = {"cross_entropy": 1.0, "kd": None}
-    space = {"student.model.options.top.nodes": [2, 3]}
-    found = run(recipe({"space": space, "trials": 2, "rungs": [1], "members": 1}, objective=plain), tmp_path / "run")
-    assert found["store"] is None and len(found["search"]["trials"]) == 2
-    with pytest.raises(RecipeError, match=r"'objective.kd.temperature' varies, but objective.kd asks"):
-        run(recipe(objective={"cross_entropy": 1.0, "kd": {"weight": 0.0}}), tmp_path / "other")
-
-
-def test_trials_that_all_fail_end_the_search(tmp_path: Path) -> None:
-    """With what they have in common."""
-    space = {**SPACE, "student.train.optimizer.learning_rate": {"low": 1e6, "high": 1e9}}
-    with pytest.raises(RecipeError, match=r"search: 3 trials in a row could not be trained: .* \(\d of 3\)"):
-        run(recipe({"space": space, "failures_max": 3}), tmp_path / "run")
-
-
-def test_many_failures_leave_what_came_to_its_end(tmp_path: Path) -> None:
-    """No more trials are begun, it is told, and the student is of those that could be trained."""
-    rates = [0.05, *(10.0**each for each in range(8, 18))]
-    space = {"student.train.optimizer.learning_rate": rates, "objective.kd.weight": {"low": 0.2, "high": 0.9}}
-    sought = {"space": space, "failures_max": 2, "random": 0.9, "members": 1, "rungs": [1, 2], "trials": 30}
-    events: list[Event] = []
-    found = run(recipe(sought), tmp_path / "run", [events.append])
-    trained = [each for each in found["search"]["trials"] if each["rungs"]]
-    assert trained and len(found["search"]["trials"]) < 30 and "2" in trained[0]["rungs"]
-    assert found["search"]["student"]["trial"] in [each["trial"] for each in trained]
-    assert any("the last 2 trials could not be trained, no more" in each.message for each in told(events, Warned))
-    assert found["search"]["finalist_epochs"] == TRAIN["epochs"] * len(found["search"]["finalists"])
-
-
-def test_what_a_failed_trial_took_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Epochs that it was trained since its last rung are told with its end, and are part of what the search spent."""
-
-    def diverging(network: Any, *more: Any) -> Any:
-        result = fit(network, *more)
-        if more[-1].phase == "trial-1-0":
-            raise DivergedError("the loss is infinite")
-        return result
-
-    monkeypatch.setattr("stillhouse.runner.search.task.fit", diverging)
-    events: list[Event] = []
-    sought = {"trials": 2, "rungs": [2], "members": 1, "finalists": 1}
-    found = run(recipe(sought), tmp_path / "run", [events.append])["search"]
-    assert [(each.trial, each.failed, each.trained_epochs) for each in told(events, TrialEnded)] == [(1, True, 2.0)]
-    begun = sum(bool(each["rungs"]) for each in found["trials"])
-    assert found["trained_epochs"] == 2 * begun + 2.0
 
 
 DULL = """
