@@ -61,10 +61,10 @@ def compare(
 def claim_of(claim: str, definition: str, unit: str, ours: Sequence[float], rival: Sequence[float]) -> Claim:
     """The claim that readings of the same rounds make; rates in ``unit``, higher is better."""
     ratios = [mine / theirs for mine, theirs in zip(ours, rival, strict=True)]
-    middle, their_middle = (round(statistics.median(each), 1) for each in (ours, rival))
+    our_median, rival_median = (round(statistics.median(each), 1) for each in (ours, rival))
     spread = (round(min(ratios), 3), round(max(ratios), 3))
     ratio = round(statistics.median(ratios), 3)
-    return Claim(claim, ratio, middle, their_middle, unit, spread, len(ratios), definition, machine(), commit())
+    return Claim(claim, ratio, our_median, rival_median, unit, spread, len(ratios), definition, machine(), commit())
 
 
 def tell(name: str, claims: Sequence[Claim], write: bool) -> None:

@@ -22,6 +22,7 @@ from stillhouse.foundation import block_events as b
 from stillhouse.foundation import events as e
 from stillhouse.foundation.errors import Interrupted
 from stillhouse.foundation.files import read_json
+from stillhouse.foundation.history import read_events
 from stillhouse.foundation.words import printable
 from stillhouse.report.numbers import three_digits
 
@@ -74,7 +75,8 @@ class Bars:
     """One bar a phase, with throughput, loss, accuracy and the time left; below them search, students, fleet."""
 
     def __init__(self, console: Console, folder: Path) -> None:
-        self._search = SearchLines(folder)
+        before = read_events(folder / "events.jsonl")
+        self._search = SearchLines(before)
         self.progress = Progress(
             TextColumn("{task.description:<12}", markup=False),
             BarColumn(bar_width=24),
@@ -84,7 +86,7 @@ class Bars:
             console=console,
         )
         self.fleet = FleetTable()
-        self.trials = SearchTable(folder)
+        self.trials = SearchTable(before)
         self._tasks: dict[str, TaskID] = {}
         self._notes: dict[str, dict[str, str]] = {}
 
@@ -154,7 +156,7 @@ class Lines:
     def __init__(self, console: Console, folder: Path) -> None:
         self._console = console
         self._paces = dict[str, _Pace]()
-        self._search = SearchLines(folder)
+        self._search = SearchLines(read_events(folder / "events.jsonl"))
 
     def hear(self, event: e.Event) -> None:
         """Take one event."""

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from stillhouse.foundation import search_events as s
-from stillhouse.foundation.history import read_events
 
 
 class SearchLines:
     """Remembers the best trial so far, to say it along.
 
     Args:
-        folder: of the run, which an earlier process may have begun.
+        before: events of the run, told by earlier processes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, before: Sequence[Mapping[str, Any]] = ()) -> None:
         self._epochs, self._best, self._trial = 0, -1.0, -1
-        for each in read_events(folder / "events.jsonl"):
+        for each in before:
             if each["event"] == s.TrialReached.__name__:
                 self._remember(each["trial"], each["epochs"], each["members"])
 

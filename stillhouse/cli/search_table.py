@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,7 +11,6 @@ from rich.text import Text
 
 from stillhouse.foundation import events as e
 from stillhouse.foundation import search_events as s
-from stillhouse.foundation.history import read_events
 from stillhouse.foundation.words import printable
 
 _ROWS_MAX = 12
@@ -21,17 +20,17 @@ class SearchTable:
     """Stands below the bars as long as trials are trained.
 
     Args:
-        folder: of the run, which an earlier process may have begun.
+        before: events of the run, told by earlier processes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, before: Sequence[Mapping[str, Any]] = ()) -> None:
         self._values: dict[int, dict[int, float]] = {}
         self._epochs: dict[int, int] = {}
         self._lent: dict[str, s.TrialLent] = {}
         self._workers: dict[str, str] = {}
         self._ended = set[int]()
         self._over = False
-        for each in read_events(folder / "events.jsonl"):
+        for each in before:
             if each["event"] == s.TrialReached.__name__:
                 self._remember(each["trial"], each["rung"], each["epochs"], each["members"])
             elif each["event"] == s.TrialEnded.__name__:

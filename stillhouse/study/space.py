@@ -25,7 +25,6 @@ _FIXED = ("student.train.epochs", "student.train.engine", "student.train.warmup_
 
 
 _GRAPHS: Final[Mapping[str, Any]] = {
-    "student.model.options.top.nodes": {"low": 3, "high": 6},
     "student.model.options.top.neighbours": [2, 4],
     "student.model.options.top.probability": {"low": 0.1, "high": 1.0},
     "student.model.options.middle.nodes": {"low": 1, "high": 3},
@@ -62,7 +61,7 @@ def _graphs(recipe: Recipe) -> dict[str, Any]:
     """Of random graphs, with a cell at least for each stage that the recipe has."""
     stages = len(recipe.student.model.options.get("depth", ()))
     fewest = max(3, stages)
-    return {**_GRAPHS, "student.model.options.top.nodes": {"low": fewest, "high": fewest + 3}}
+    return {"student.model.options.top.nodes": {"low": fewest, "high": fewest + 3}, **_GRAPHS}
 
 
 def _asks(recipe: Recipe) -> bool:

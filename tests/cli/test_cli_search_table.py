@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -12,11 +13,12 @@ from stillhouse.cli.search_lines import SearchLines
 from stillhouse.cli.search_table import SearchTable
 from stillhouse.foundation import search_events as s
 from stillhouse.foundation.events import Event, EventLog
+from stillhouse.foundation.history import read_events
 
 
-def drawn(events: Sequence[Event], *, over: bool = False, folder: Path = Path("nowhere")) -> list[list[str]]:
+def drawn(events: Sequence[Event], *, over: bool = False, before: Sequence[dict[str, Any]] = ()) -> list[list[str]]:
     """The words of each line after these events."""
-    table, console = SearchTable(folder), Console(file=io.StringIO(), width=120)
+    table, console = SearchTable(before), Console(file=io.StringIO(), width=120)
     for event in events:
         table.hear(event)
     if over:
@@ -68,7 +70,8 @@ def test_the_best_so_far_is_remembered_by_a_run_that_goes_on(tmp_path: Path) -> 
     for each in told:
         log.emit(each)
     log.emit(s.TrialEnded(0, "others were better", False))
-    lines = drawn([s.TrialReached(2, 0, 1, (0.4,), 1, 1.0)], folder=tmp_path)
+    before = read_events(tmp_path / "events.jsonl")
+    lines = drawn([s.TrialReached(2, 0, 1, (0.4,), 1, 1.0)], before=before)
     assert lines[1:] == [["1", "epochs", "2", "50.0", "%", "0"], ["2", "epochs", "1", "70.0", "%", "1"], ["ended", "1"]]
-    line = SearchLines(tmp_path).line(s.TrialReached(2, 0, 1, (0.9,), 1, 1.0))
+    line = SearchLines(before).line(s.TrialReached(2, 0, 1, (0.9,), 1, 1.0))
     assert line == "trial 2: 90.0 % after 1 epoch; best so far: 70.0 % after 2, trial 1"
