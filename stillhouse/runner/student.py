@@ -34,7 +34,7 @@ from stillhouse.blocks.assemble import build_any
 from stillhouse.data.batch import Batch
 from stillhouse.data.stream import Stream
 from stillhouse.foundation.allocator import keep_freed_memory
-from stillhouse.foundation.errors import Interrupted, StillhouseError
+from stillhouse.foundation.errors import Interrupted, ModelError, StillhouseError
 from stillhouse.foundation.events import Event
 from stillhouse.foundation.seeding import subseed
 from stillhouse.knowledge.ask import Ask
@@ -289,10 +289,16 @@ class Asker:
         self._line = line
 
     def evaluate(self, network: nn.Module) -> Evaluation:
-        """As the run does."""
+        """As the run does.
+
+        Raises:
+            ModelError: it can't.
+        """
         assert isinstance(network, Network)
         self._line.say({"do": "evaluate"}, weights_bytes(network))
         found = self._line.next("evaluated")
+        if "refused" in found.header:
+            raise ModelError(found.header["refused"])
         return Evaluation(np.frombuffer(bytes(found.body), np.bool_), found.header["loss"])
 
 

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 
 from stillhouse.foundation.errors import FleetError, Interrupted, RecipeError
@@ -137,6 +139,26 @@ def test_data_that_a_worker_cannot_see_is_sent(
     monkeypatch.setattr(workers, "pack_share", share)
     agree(run(drawn(2), tmp_path / "run"), alone)
     assert sent and all(sent)
+
+
+def test_what_the_run_cannot_look_at_for_a_worker_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial of which every evaluation runs out of memory ends with that; the others go on."""
+    made = workers.course_of
+
+    def exhausted(_: Any) -> Any:
+        raise torch.OutOfMemoryError("no memory left")
+
+    def course_of(*given: Any) -> Any:
+        found = made(*given)
+        return replace(found, validate=exhausted) if found.phase.startswith("trial-2-") else found
+
+    monkeypatch.setattr(workers, "sight_job", blinding(workers.sight_job))
+    monkeypatch.setattr(workers, "course_of", course_of)
+    events: list[Event] = []
+    found = run(drawn(2), tmp_path / "run", [events.append])
+    assert [(each.trial, each.why) for each in told(events, TrialEnded) if each.failed] == [(2, "no memory left")]
+    assert len({each.worker for each in told(events, TrialLent) if each.trial == 2}) == 2
+    assert sum(bool(each["rungs"]) for each in found["search"]["trials"]) == 6  # one more was tried
 
 
 def blinding(job: Callable[..., Any]) -> Callable[..., Any]:

@@ -35,6 +35,7 @@ from stillhouse.runner.materials import Materials
 from stillhouse.runner.search.task import UNTRAINABLE, Emit, Outcome, Setting, Task
 from stillhouse.runner.shares import pack, pack_share
 from stillhouse.runtime.local.crew import Came, Gone, Said, StandingCrew
+from stillhouse.runtime.local.frames import Bytes
 
 DEATHS_MAX = 3
 """Deaths of a task's workers without a new checkpoint, and of workers before they began, that are put up with."""
@@ -321,10 +322,7 @@ class TrialWorkers:
             case "checkpoint":
                 course.checkpoints.write(int(header["step"]), news.body)
             case "evaluate":
-                network = loan.task.materials.networks.student(loan.task.number).to(course.device)
-                load_into(network, safetensors.torch.load(bytes(news.body)), "the trial's weights")
-                found = course.validate(network)
-                self._crew.send(seat.name, {"do": "evaluated", "loss": found.loss}, found.correct.tobytes())
+                self._crew.send(seat.name, *_evaluated(loan, news.body))
             case "ended":
                 self._end(seat, loan, header)
             case said:
@@ -361,3 +359,14 @@ class TrialWorkers:
         while any(each.loan is not None for each in self._seats.values()) and time.monotonic() < end_s:
             self._hear(0.2)
         raise Interrupted("stopped while workers trained; what they had stands in checkpoints", signal)
+
+
+def _evaluated(loan: _Loan, weights: Bytes) -> tuple[dict[str, Any], bytes]:
+    """What a worker that can't see the data is told of its network; or why it can't be looked at here."""
+    network = loan.task.materials.networks.student(loan.task.number)
+    try:
+        load_into(network.to(loan.course.device), safetensors.torch.load(bytes(weights)), "the trial's weights")
+        found = loan.course.validate(network)
+    except UNTRAINABLE as error:
+        return {"do": "evaluated", "refused": str(error)}, b""
+    return {"do": "evaluated", "loss": found.loss}, found.correct.tobytes()
