@@ -32,7 +32,7 @@ _GRAPHS: Final[Mapping[str, Any]] = {
     "student.model.options.bottom.nodes": {"low": 2, "high": 5},
     "student.model.options.bottom.neighbours": [2, 4],
     "student.model.options.bottom.probability": {"low": 0.1, "high": 1.0},
-    "student.model.options.operation": ["conv", "separable"],
+    "student.model.options.operation": ["conv", "separable", "inverted"],
     "student.model.options.growth": {"low": 1.0, "high": 3.0},
 }
 

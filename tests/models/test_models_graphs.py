@@ -15,13 +15,13 @@ from stillhouse.foundation.errors import ModelError
 from stillhouse.models.build import Interface, build
 from stillhouse.models.graphs.graph import Graph, drawn
 from stillhouse.models.graphs.member import member, split
-from stillhouse.models.graphs.modules import GraphModule, Sum, WeightedSum
+from stillhouse.models.graphs.modules import GraphModule, Sum, WeightedSum, operation
 from stillhouse.models.graphs.network import Cells
 from stillhouse.models.graphs.widths import TOLERANCE, BetweenError, grown, polynomial, scaled, solved
 from stillhouse.models.network import Network
 from stillhouse.models.onnx import onnx_model, onnx_session
 from stillhouse.recipe.architectures import ModelSection, Normalisation
-from stillhouse.recipe.random_graph import LevelOptions, RandomGraphOptions
+from stillhouse.recipe.random_graph import LevelOptions, Operation, RandomGraphOptions
 
 GREY = Normalisation(mean=(0.5,), std=(0.25,))
 LEVELS = st.builds(
@@ -267,3 +267,12 @@ def test_a_member_compiles() -> None:
     images = torch.rand(2, 3, 16, 16)
     compiled = torch.compile(network, fullgraph=True)
     assert torch.allclose(network(images), compiled(images), atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "linear"), [("conv", False), ("separable", False), ("inverted", True)])
+def test_an_inverted_bottleneck_takes_what_is_negative(kind: Operation, linear: bool) -> None:
+    """What is narrow is not cut off (arXiv 1801.04381); other operations begin with a ReLU."""
+    torch.manual_seed(0)
+    module = operation(RandomGraphOptions(operation=kind), 3).eval()
+    below = -torch.rand(1, 3, 4, 4)
+    assert torch.equal(module(below), module(2 * below)) != linear

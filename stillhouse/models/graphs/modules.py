@@ -12,7 +12,7 @@ from stillhouse.models.graphs.graph import Graph
 from stillhouse.models.zoo.parts import conv_norm
 from stillhouse.recipe.random_graph import MergeKind, RandomGraphOptions
 
-_EXPANSION = 2
+_EXPANSION = 4
 
 
 class WeightedSum(nn.Module):
@@ -69,7 +69,10 @@ def merge(kind: MergeKind, count: int, width: int) -> nn.Module:
 
 
 def operation(options: RandomGraphOptions, width: int) -> nn.Sequential:
-    """ReLU, convolution, batch norm: [B, width, H, W] -> the same shape."""
+    """ReLU, convolution, batch norm: [B, width, H, W] -> the same shape.
+
+    An inverted bottleneck has its activations inside, where it is wide (arXiv 1801.04381): none before it.
+    """
     kernel = options.kernel
     if options.operation == "conv":
         return nn.Sequential(nn.ReLU(), conv_norm(width, width, kernel))
@@ -78,10 +81,10 @@ def operation(options: RandomGraphOptions, width: int) -> nn.Sequential:
         return nn.Sequential(nn.ReLU(), depthwise, conv_norm(width, width, 1))
     inner = _EXPANSION * width
     return nn.Sequential(
-        nn.ReLU(),
         conv_norm(width, inner, 1),
         nn.ReLU(),
         conv_norm(inner, inner, kernel, groups=inner),
+        nn.ReLU(),
         conv_norm(inner, width, 1),
     )
 
